@@ -1,0 +1,135 @@
+"""Data set cards: what a data set is, where it comes from, and what a score on it means.
+
+A card is a TOML table. The cards of a family share a file beside their loader
+(`datasets/d4rl.toml`): `[defaults]` for the family and one table per data set, merged key by key. A
+user's own card is a TOML file anywhere, holding one card's keys at the top level.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from offrl.errors import InputError, unknown
+from offrl.registry import resources
+from offrl.toml import Strict, read_toml, validate
+
+
+class File(Strict):
+    """One published file of a data set."""
+
+    name: str  # the file's own name, as `--from DIR` looks for it; without URLs, a path
+    urls: list[str] = Field(default_factory=list)  # the first, then mirrors in order
+    md5: str | None = None  # as published
+    sha256: str | None = None  # measured where the file could be obtained
+
+
+class Source(Strict):
+    """Where the transitions come from and which loader reads them."""
+
+    loader: str  # a module of offrl.datasets: minari, d4rl, neorl2
+    files: list[File] = Field(default_factory=list)  # the training data
+    validation: list[File] = Field(default_factory=list)  # a published validation split
+    minari_id: str | None = None  # an id for Minari's own remotes
+    maker: str | None = None  # a module of offrl.datasets that makes the data
+
+
+class Environment(Strict):
+    """The simulator that scores a policy, in Gymnasium's terms."""
+
+    id: str  # may carry a module: "offrl.datasets.neorl2_simulators:offrl/DMSD-v0"
+    max_episode_steps: int = Field(gt=0)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    observation_keys: list[str] = Field(
+        default_factory=list
+    )  # a dict observation's order, flattened
+
+
+class Reference(Strict):
+    """Raw returns that count as 0 and 100, and where they come from."""
+
+    min: float
+    max: float
+    source: str
+
+
+class Expected(Strict):
+    """What a faithful copy of the published files holds, before a view leaves rows out.
+
+    Checked after loading.
+    """
+
+    transitions: int | None = None
+    episodes: int | None = None
+    mean_return: float | None = None
+    validation_transitions: int | None = None
+    validation_episodes: int | None = None
+
+
+class Card(Strict):
+    """A data set's card. `id` is its name everywhere; `version` changes whenever scores would."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: int = Field(ge=1)
+    title: str
+    source: Source
+    environment: Environment | None = None
+    reference: Reference | None = None
+    expected: Expected = Expected()
+    view: Literal["transitions", "qlearning"] = "transitions"  # which rows; see datasets/d4rl.py
+    licence: str
+    citation: str
+    notes: str = ""  # what a user of the scores has to know
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def read_card(path: Path) -> Card:
+    """The card in a TOML file of the user's own.
+
+    A file without URLs is a path on this machine, relative to the card's own folder.
+    """
+    card = validate(Card, read_toml(path), str(path))
+    folder = path.absolute().parent
+
+    def placed(files: list[File]) -> list[File]:
+        return [
+            file if file.urls else file.model_copy(update={"name": str(folder / file.name)})
+            for file in files
+        ]
+
+    source = card.source.model_copy(
+        update={
+            "files": placed(card.source.files),
+            "validation": placed(card.source.validation),
+        }
+    )
+    return card.model_copy(update={"source": source})
+
+
+def shipped_cards() -> dict[str, Card]:
+    """Every card that ships in `datasets/`, by id."""
+    cards: dict[str, Card] = {}
+    for path in resources("datasets", ".toml"):
+        tables = read_toml(path)
+        defaults = tables.pop("defaults", {})
+        for name, table in tables.items():
+            where = f"{path}: [{name}]"
+            if not isinstance(table, dict):
+                raise InputError(f"{where}: expected a table per data set, found {table!r}")
+            cards[name] = validate(Card, {"id": name, **_merge(defaults, table)}, where)
+    return cards
+
+
+def find_card(name: str) -> Card:
+    """The shipped card called `name`; the error of an unknown one suggests the nearest."""
+    cards = shipped_cards()
+    if name not in cards:
+        raise unknown("data set", name, cards, "or give a path, or minari:ID")
+    return cards[name]

@@ -1,0 +1,20 @@
+"""The one exception that the command line turns into a single line and exit code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from outside: its message says what was read, what was expected and what to do."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], advice: str = "") -> InputError:
+    """An InputError for a name that is not among `known`, with the nearest one if any is near."""
+    names = sorted(known)
+    lowered = {candidate.lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    if near:
+        hint = f"did you mean {lowered[near[0]]!r}?"
+    else:
+        hint = f"expected one of: {', '.join(names) or '(none)'}"
+    return InputError(f"unknown {kind} {name!r}; {hint}{' ' + advice if advice else ''}")

@@ -1,0 +1,65 @@
+"""Finds what the four content folders hold. The core never imports a content module by name.
+
+A content module is found in its folder, through an entry point of the same group (for example
+`offrl.algorithms`, from an installed package), or at a path that the user gives.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+import offrl
+from offrl.errors import InputError, unknown
+
+
+def folders(group: str) -> list[Path]:
+    """The folders of a group (`datasets`, `algorithms`, ...): in a checkout, and in a wheel."""
+    return [path for root in offrl.__path__ if (path := Path(root) / group).is_dir()]
+
+
+def resources(group: str, suffix: str) -> list[Path]:
+    """Files of a group that end in `suffix`, sorted by name."""
+    return sorted(path for folder in folders(group) for path in folder.glob(f"*{suffix}"))
+
+
+def modules(group: str) -> dict[str, str]:
+    """Importable module names of a group by short name, entry points included."""
+    found = {path.stem: f"offrl.{group}.{path.stem}" for path in resources(group, ".py")}
+    for entry in entry_points(group=f"offrl.{group}"):
+        found[entry.name] = entry.module
+    return found
+
+
+def load(group: str, name: str, kind: str) -> ModuleType:
+    """The module called `name` in a group, or the file at path `name` where it ends in .py."""
+    if name.endswith(".py"):
+        return load_file(Path(name), kind)
+    found = modules(group)
+    if name not in found:
+        raise unknown(kind, name, found)
+    return importlib.import_module(found[name])
+
+
+def load_file(path: Path, kind: str) -> ModuleType:
+    """A module from a file outside the package; its name holds a hash of the path."""
+    path = path.resolve()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of a Python file with the {kind}")
+    name = f"offrl_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,43 @@
+"""TOML files read into pydantic models: an error names the file, the key and the reason."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from offrl.errors import InputError
+
+
+class Strict(BaseModel):
+    """A frozen record that refuses unknown keys and values of the wrong type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises InputError where it is missing or not TOML."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: expected a TOML file, but {error}") from None
+
+
+def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """`values` as a `model`; the error names `where` (file and table), key, value and reason."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "(table)"
+        found = repr(first["input"])
+        raise InputError(
+            f"{where}: {key}: {first['msg']}, found {found[:80]}"
+            + (f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else "")
+        ) from None

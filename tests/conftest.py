@@ -1,0 +1,29 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of published data and scores, beside the checkout; absent on a user's machine."""
+    root = Path(os.environ.get("OFFRL_SHARED", Path(__file__).parents[2] / "shared"))
+    if not root.is_dir():
+        pytest.skip(f"published data not found at {root} (set OFFRL_SHARED)")
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Torch on one thread, as in a worker: bit-equality and speed are promised for that."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the test run's own, so that no test reads or leaves anything in the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["OFFRL_CACHE"] = str(folder)
+    return folder
