@@ -1,0 +1,244 @@
+"""Two simulators of NeoRL-2 (Gao et al. 2025, arXiv 2503.19267), written from their equations.
+
+Importing this module registers `offrl/DMSD-v0` and `offrl/SafetyHalfCheetah-v0` with Gymnasium.
+Both replay the published trajectories from their seeds (`tests/test_simulators.py`): episode i of a
+NeoRL-2 file is `reset(seed=i)` and the file's actions.
+
+Reference: polixir/NeoRL2 at b50d91d0a65916a89342a4f6978188b17cb2d97a. Known differences:
+    - The noise that decides an episode comes from `reset(seed=...)` alone, never from a global
+      generator. Upstream evaluates in forked workers whose generators start alike.
+    - DMSD is written for many rows at once; the single environment is one row of it.
+"""
+
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+Info = dict[str, Any]
+
+# --- DMSD: two masses between two walls, joined by springs and dampers ---
+
+DMSD_STEPS = 100
+DT = 0.2  # seconds per step, explicit Euler
+MASS = 20.0  # of each body; upstream's "train" mode, which made the data and the scores
+STIFFNESS = 2.0  # of each of the three springs
+DAMPING = 4.0  # of each of the three dampers
+FORCE = 30.0  # at action 1
+NEAR = 0.01  # floor of the distance in the reward
+
+
+def dmsd_reward(next_observations: Array) -> Array:
+    """Reward of arriving at each observation of shape (..., 6): -sum_i ln(|p_i - target_i| + 0.01).
+
+    At most 2 ln 100 = 9.21. The target is the one of the observation arrived at, so the step that
+    crosses a switch is paid against a target that the agent had not seen.
+    """
+    distance = np.abs(next_observations[..., 0:2] - next_observations[..., 4:6])
+    return np.asarray(-np.log(distance + NEAR).sum(-1))
+
+
+def dmsd_start(rng: np.random.RandomState) -> tuple[Array, Array, Array]:
+    """One episode's targets (100, 2), positions (2,) and velocities (2,), in upstream's draw order.
+
+    Each mass has one target throughout, or one until step 49 and another from step 50 on.
+    """
+    rng.uniform(size=8)  # upstream draws its (constant) task parameters here
+    targets = np.empty((DMSD_STEPS, 2))
+    for mass in range(2):
+        segments = rng.randint(1, 3)
+        levels = [rng.uniform(-1.5, 1.5) for _ in range(segments)]
+        targets[:, mass] = np.repeat(levels, DMSD_STEPS // segments)
+    return targets, rng.uniform(-0.25, 0.25, 2), rng.uniform(-0.1, 0.1, 2)
+
+
+class DMSDVector(VectorEnv[Array, Array, Array]):
+    """`num_envs` double mass-spring-dampers in lockstep; `offrl/DMSD-v0` for `gymnasium.make_vec`.
+
+    Observations (num_envs, 6) are p1, p2, v1, v2 and the two targets, float32; actions (num_envs,
+    2) are forces, clipped to [-1, 1]. Nothing terminates; an episode is truncated after
+    `max_episode_steps` steps (None: never).
+
+    Rows are reset by the caller, as in `SyncVectorEnv(autoreset_mode=DISABLED)`:
+    `reset(seed=[...], options={"reset_mask": rows})`. The row with seed s equals the single
+    environment after `reset(seed=s)`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 1, max_episode_steps: int | None = DMSD_STEPS) -> None:
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.single_observation_space = Box(-np.inf, np.inf, (6,), np.float32)
+        self.single_action_space = Box(-1.0, 1.0, (2,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rngs: list[np.random.RandomState | None] = [None] * num_envs
+        self._targets = np.zeros((num_envs, DMSD_STEPS, 2))
+        self._positions = np.zeros((num_envs, 2))
+        self._velocities = np.zeros((num_envs, 2))
+        self._steps = np.zeros(num_envs, np.int64)
+        self._over = np.ones(num_envs, np.bool_)  # rows that wait for a reset
+
+    def reset(
+        self,
+        *,
+        seed: int | list[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Array, Info]:
+        """Observations after new episodes start in all rows, or in those of `reset_mask`.
+
+        Args:
+            seed: of each row, of which those outside the mask are ignored; an integer s stands for
+                s, s + 1, ...; None carries on with the row's generator.
+            options: `reset_mask` is a boolean array of shape (num_envs,) with a True in it.
+        """
+        if isinstance(seed, int):
+            seed = [seed + row for row in range(self.num_envs)]
+        seeds = [None] * self.num_envs if seed is None else seed
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"expected {self.num_envs} seeds, one per row, found {len(seeds)}")
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(f"reset_mask: expected a boolean numpy array, found {mask!r}")
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"reset_mask: expected shape ({self.num_envs},) and a True, found {mask!r}"
+            )
+
+        for row in np.flatnonzero(mask):
+            rng = self._rngs[row]
+            if rng is None or seeds[row] is not None:
+                rng = self._rngs[row] = np.random.RandomState(seeds[row])
+            self._targets[row], self._positions[row], self._velocities[row] = dmsd_start(rng)
+        self._steps[mask] = 0
+        self._over[mask] = False
+        return self._observations(), {}
+
+    def step(self, actions: Array) -> tuple[Array, Array, Bools, Bools, Info]:
+        """Advances every row; raises ResetNeeded if the episode of one is over."""
+        if self._over.any():
+            rows = np.flatnonzero(self._over)[:5].tolist()
+            raise ResetNeeded(f"rows {rows} have no running episode; reset them before step()")
+        actions = np.asarray(actions, np.float64)
+        if actions.shape != self._positions.shape:
+            raise ValueError(
+                f"actions: expected shape {self._positions.shape}, found {actions.shape}"
+            )
+
+        p, v = self._positions, self._velocities
+        other = slice(None, None, -1)  # each mass's neighbour
+        force = FORCE * actions.clip(-1.0, 1.0)
+        force += STIFFNESS * (p[:, other] - 2 * p) + DAMPING * (v[:, other] - 2 * v)
+        self._positions = p + DT * v
+        self._velocities = v + DT / MASS * force
+        self._steps += 1
+
+        observations = self._observations()
+        truncations = np.zeros(self.num_envs, np.bool_)
+        if self.max_episode_steps is not None:
+            truncations = self._steps >= self.max_episode_steps
+        self._over = truncations.copy()
+        # From the float32 observations, as in the published data.
+        rewards = dmsd_reward(observations).astype(np.float64)
+        return observations, rewards, np.zeros(self.num_envs, np.bool_), truncations, {}
+
+    def _observations(self) -> Array:
+        index = np.minimum(self._steps, DMSD_STEPS - 1)
+        targets = self._targets[np.arange(self.num_envs), index]
+        return np.concatenate([self._positions, self._velocities, targets], 1, dtype=np.float32)
+
+
+class DMSD(gymnasium.Env[Array, Array]):
+    """The double mass-spring-damper: one row of DMSDVector; Gymnasium's wrapper limits its time."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self._row = DMSDVector(1, max_episode_steps=None)
+        self.observation_space = self._row.single_observation_space
+        self.action_space = self._row.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, Info]:
+        """The first observation, shape (6,)."""
+        super().reset(seed=seed, options=options)
+        observations, _ = self._row.reset(seed=[seed])
+        return observations[0], {}
+
+    def step(self, action: Array) -> tuple[Array, SupportsFloat, bool, bool, Info]:
+        """The next observation and its reward; neither terminates nor truncates."""
+        observations, rewards, _, _, _ = self._row.step(np.asarray(action)[None])
+        return observations[0], float(rewards[0]), False, False, {}
+
+
+# --- SafetyHalfCheetah: run, but not faster than a limit ---
+
+SPEED_LIMIT = 3.2096
+CONTROL_COST = 0.1
+VIOLATION = -100.0  # the reward of a step above the limit, in place of everything else
+
+
+def cheetah_reward(speed: Array | float, action: Array) -> Array:
+    """Reward of forward speeds (...) reached by actions (..., 6): -100 above the speed limit.
+
+    The cost is of the raw action; MuJoCo clamps the controls, so |a| > 1 costs and does nothing.
+    """
+    cost = CONTROL_COST * np.square(action, dtype=np.float64).sum(-1)
+    return np.where(np.asarray(speed) > SPEED_LIMIT, VIOLATION, speed - cost)
+
+
+class SafetyHalfCheetah(MujocoEnv):
+    """Gymnasium's half-cheetah with its full state as observation and a penalty on speed.
+
+    Observations are qpos (9, x first) and qvel (9), float64, not clipped. Nothing terminates.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"],
+        "render_fps": 20,
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        space = Box(-np.inf, np.inf, (18,), np.float64)
+        super().__init__("half_cheetah.xml", frame_skip=5, observation_space=space, **kwargs)
+
+    def step(self, action: Array) -> tuple[Array, np.float64, bool, bool, Info]:
+        """The next observation and its reward; neither terminates nor truncates."""
+        before = self.data.qpos[0]
+        self.do_simulation(action, self.frame_skip)
+        speed = (self.data.qpos[0] - before) / self.dt
+        reward = np.float64(cheetah_reward(speed, action))
+        if self.render_mode == "human":
+            self.render()  # type: ignore[no-untyped-call]
+        return self.state_vector(), reward, False, False, {"x_velocity": speed}
+
+    def reset_model(self) -> Array:
+        """The first observation; joint positions are drawn before velocities."""
+        qpos = self.init_qpos + self.np_random.uniform(-0.1, 0.1, self.model.nq)
+        qvel = self.init_qvel + 0.1 * self.np_random.standard_normal(self.model.nv)
+        self.set_state(qpos, qvel)  # type: ignore[no-untyped-call]
+        return self.state_vector()
+
+
+def _register(name: str, single: type, steps: int, vector: type | None = None) -> None:
+    if name not in gymnasium.registry:  # a second import (reload) must not warn
+        gymnasium.register(
+            name,
+            entry_point=f"{__name__}:{single.__name__}",
+            vector_entry_point=f"{__name__}:{vector.__name__}" if vector else None,
+            max_episode_steps=steps,
+        )
+
+
+_register("offrl/DMSD-v0", DMSD, DMSD_STEPS, DMSDVector)
+_register("offrl/SafetyHalfCheetah-v0", SafetyHalfCheetah, 1000)
