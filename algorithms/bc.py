@@ -1,0 +1,109 @@
+"""BC: behaviour cloning by regression.
+
+Pomerleau, "Efficient Training of Artificial Neural Networks for Autonomous Navigation", Neural
+Computation 1991. Reference code: CORL `any_percent_bc.py` with the whole data set.
+
+    L = mean (pi(s) - a)^2    over the batch and the action dimensions
+
+Known differences:
+1. CORL standardises observations with (s - mean) / (std + 1e-3): `normalize = true`, the default.
+2. NeoRL-2's benchmark (offlinerl 0.0.2) regresses with an untransformed linear output and
+   LeakyReLU on raw observations, and evaluates the parameters with the lowest mean squared error
+   on the published validation split, looked at every 1000 steps: `output = "linear"`,
+   `activation = "leaky_relu"`, `normalize = false`, `checkpoint = "best validation"`. Its
+   validation error is a sum of batch means, in which the last, smaller batch weighs as much as the
+   others; here every transition weighs the same. The unused standard-deviation head of its network
+   is left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from offrl.learner import Batch, Learner, Metrics, Spec, StatelessPolicy
+from offrl.networks import MLP, adam, step
+from offrl.streams import Streams
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Defaults of CORL."""
+
+    actor_lr: float = 3e-4
+    hidden: tuple[int, ...] = (256, 256)
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    output: Literal["tanh", "linear"] = "tanh"
+    normalize: bool = True  # standardise observations
+    checkpoint: Literal["last", "best validation"] = "last"  # which parameters act
+    validation_interval: int = 1000  # gradient steps between looks at the validation split
+    batch_size: int = 256
+
+
+def cloning_loss(policy_actions: Tensor, actions: Tensor) -> Tensor:
+    """Mean squared error of each replica over its batch and the action dimensions, shape (R,)."""
+    return (policy_actions - actions).square().mean((-2, -1))
+
+
+class BC(Learner):
+    """Behaviour cloning on the replica axis."""
+
+    Config = BCConfig
+    paper = "Pomerleau 1991"
+    family = "imitation"
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: BCConfig,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ):
+        self.config = config
+        self.max_action = spec.max_action
+        mean = torch.as_tensor(spec.observation_mean, dtype=torch.float32, device=device)
+        std = torch.as_tensor(spec.observation_std, dtype=torch.float32, device=device)
+        self.observation_mean, self.observation_scale = mean, 1 / (std + 1e-3)
+
+        sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
+        self.actor, self.best_actor = (
+            MLP(Streams(seeds, "actor", device), sizes, activation=config.activation)
+            for _ in range(2)
+        )
+        self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
+        self.best_error = torch.full((len(seeds),), torch.inf, device=device)
+        if config.checkpoint == "best validation":
+            self.validation_interval = config.validation_interval
+
+    def _act(self, actor: MLP, observations: Tensor) -> Tensor:
+        if self.config.normalize:
+            observations = (observations - self.observation_mean) * self.observation_scale
+        actions: Tensor = actor(observations)
+        return self.max_action * torch.tanh(actions) if self.config.output == "tanh" else actions
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of regression."""
+        loss = cloning_loss(self._act(self.actor, batch.observations), batch.actions)
+        step(self.actor_optimizer, loss)
+        return {"actor/loss": loss.detach()}
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> Metrics:
+        """Keeps each replica's parameters where their validation error is the lowest so far."""
+        observations = batch.observations.expand(len(self.best_error), -1, -1)
+        error = cloning_loss(self._act(self.actor, observations), batch.actions)
+        better = error < self.best_error
+        self.best_error = torch.where(better, error, self.best_error)
+        for best, current in zip(
+            self.best_actor.parameters(), self.actor.parameters(), strict=True
+        ):
+            best[better] = current[better]
+        return {"validation/loss": error}
+
+    def policy(self) -> StatelessPolicy:
+        """The actor as the config's `checkpoint` says: the last, or the best on validation."""
+        best = self.config.checkpoint == "best validation"
+        actor = self.best_actor if best else self.actor
+        return StatelessPolicy(lambda observations: self._act(actor, observations))

@@ -1,0 +1,304 @@
+"""The contract between an algorithm and everything around it.
+
+A `Learner` trains R replicas of one network at once: every tensor starts with the replica axis.
+A `SingleSeedLearner` is the plain way to write an algorithm; it is run one seed at a time.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offrl import registry
+from offrl.dataset import Dataset
+from offrl.errors import InputError
+from offrl.streams import spawn_seed
+
+Metrics = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Training data as float32 arrays, a row per transition; `prepare` may change or drop rows."""
+
+    observations: np.ndarray  # (N, observation_dim)
+    actions: np.ndarray  # (N, action_dim)
+    rewards: np.ndarray  # (N,)
+    next_observations: np.ndarray  # (N, observation_dim)
+    terminations: np.ndarray  # (N,), 1 where the environment ended; a truncation is 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions of every replica: leading axes (R, B) for a Learner, (B,) for a single seed."""
+
+    observations: Tensor  # (R, B, observation_dim)
+    actions: Tensor  # (R, B, action_dim)
+    rewards: Tensor  # (R, B)
+    next_observations: Tensor  # (R, B, observation_dim)
+    terminations: Tensor  # (R, B), 1 stops bootstrapping; a truncation never does
+
+    def replica(self, r: int) -> "Batch":
+        """The batch of one replica, without the replica axis."""
+        return Batch(
+            self.observations[r],
+            self.actions[r],
+            self.rewards[r],
+            self.next_observations[r],
+            self.terminations[r],
+        )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a learner may know of its task before it sees a batch."""
+
+    observation_dim: int
+    action_dim: int
+    max_action: float  # actions lie in [-max_action, max_action] in every dimension
+    steps: int  # gradient steps of the whole run; schedules decay over them
+    observation_mean: np.ndarray  # (observation_dim,), over the prepared training data
+    observation_std: np.ndarray  # (observation_dim,), population standard deviation
+
+
+class Policy(Protocol):
+    """Acts for all replicas."""
+
+    @property
+    def mode(self) -> str:
+        """How it acts, for the score's record: `deterministic` or `stochastic`."""
+        ...
+
+    def act(self, observations: Tensor) -> Tensor:
+        """Actions of shape (R, E, action_dim) for observations (R, E, observation_dim)."""
+        ...
+
+
+@dataclass(frozen=True)
+class StatelessPolicy:
+    """A policy that is a function of the observation alone."""
+
+    function: Callable[[Tensor], Tensor]
+    mode: str = "deterministic"
+
+    def act(self, observations: Tensor) -> Tensor:
+        """Actions of shape (R, E, action_dim) for observations (R, E, observation_dim)."""
+        with torch.no_grad():
+            return self.function(observations)
+
+
+class _Stateful:
+    """Saves and restores every attribute that training changes, so that algorithms need not."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes: networks, optimisers, generators, tensors, counters."""
+        state = {}
+        for name, value in vars(self).items():
+            try:
+                captured = _capture(value)
+            except TypeError as error:
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: {error}; override state_dict and "
+                    "load_state_dict"
+                ) from None
+            if captured is not None:
+                state[name] = captured
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave; the run then carries on bit for bit."""
+        for name, saved in state.items():
+            setattr(self, name, _restore(getattr(self, name), saved))
+
+
+def _capture(value: Any) -> Any:
+    if hasattr(value, "state_dict"):
+        return copy.deepcopy(value.state_dict())
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if isinstance(value, (list, tuple)):
+        items = {str(i): c for i, v in enumerate(value) if (c := _capture(v)) is not None}
+        return items or None
+    if isinstance(value, dict):
+        return {str(k): c for k, v in value.items() if (c := _capture(v)) is not None} or None
+    fixed = (str, bool, type(None), torch.device, torch.dtype, type, ModuleType, np.ndarray)
+    if isinstance(value, fixed) or callable(value) or is_dataclass(value):
+        return None
+    raise TypeError(f"does not know how to save a {type(value).__name__}")
+
+
+def _restore(value: Any, saved: Any) -> Any:
+    if hasattr(value, "load_state_dict"):
+        value.load_state_dict(saved)
+        return value
+    if isinstance(value, torch.Generator):
+        value.set_state(saved.cpu())
+        return value
+    if isinstance(value, Tensor):
+        with torch.no_grad():
+            value.copy_(saved)
+        return value
+    if isinstance(value, (list, tuple)):
+        return type(value)(
+            _restore(v, saved[str(i)]) if str(i) in saved else v for i, v in enumerate(value)
+        )
+    if isinstance(value, dict):
+        return {k: _restore(v, saved[str(k)]) if str(k) in saved else v for k, v in value.items()}
+    return saved
+
+
+class Learner(_Stateful, ABC):
+    """R independent replicas of one algorithm, on a leading axis of every parameter.
+
+    A subclass sets `Config` and the three facts below it, builds its networks in `__init__(spec,
+    config, seeds, device)`, takes one gradient step per `update` and acts through `policy`.
+    """
+
+    Config: ClassVar[type]  # a frozen dataclass with at least `batch_size`
+    paper: ClassVar[str]  # authors, year, arXiv id
+    family: ClassVar[str]  # what it shares its structure with, for example "actor-critic"
+
+    @abstractmethod
+    def __init__(
+        self, spec: Spec, config: Any, seeds: Sequence[int], device: torch.device | str = "cpu"
+    ): ...
+
+    @classmethod
+    def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
+        """The data to train on: reward scaling, clipping and filters of the algorithm go here."""
+        return data
+
+    @abstractmethod
+    def update(self, batch: Batch) -> Metrics:
+        """One gradient step; metrics of shape (R,), named like `critic/loss`."""
+
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The policy as it is now, for evaluation."""
+
+    validation_interval: int | None = None  # in gradient steps; None where `validate` is not used
+
+    def validate(self, batch: Batch) -> Metrics:
+        """Looks at the published validation split, every `validation_interval` steps.
+
+        The batch holds the whole split, with a replica axis of 1 that broadcasts.
+        """
+        raise NotImplementedError
+
+
+class SingleSeedLearner(_Stateful, ABC):
+    """One seed of one algorithm, written plainly: no tensor has a replica axis.
+
+    Draw from torch's global generator as you like: offrl keeps it apart for each run and saves it
+    with the checkpoint. Networks, optimisers and counters that are attributes are saved too.
+    """
+
+    Config: ClassVar[type]
+    paper: ClassVar[str] = "unpublished"
+    family: ClassVar[str] = "other"
+
+    @abstractmethod
+    def __init__(self, spec: Spec, config: Any, seed: int, device: torch.device | str = "cpu"): ...
+
+    @classmethod
+    def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
+        """The data to train on: reward scaling, clipping and filters of the algorithm go here."""
+        return data
+
+    @abstractmethod
+    def update(self, batch: Batch) -> Mapping[str, float | Tensor]:
+        """One gradient step on a batch of shape (B, ...); scalar metrics."""
+
+    @abstractmethod
+    def act(self, observations: Tensor) -> Tensor:
+        """Actions of shape (E, action_dim) for observations of shape (E, observation_dim)."""
+
+
+class _Replicated(Learner):
+    """Runs single-seed learners side by side under the Learner contract."""
+
+    def __init__(
+        self,
+        algorithm: type[SingleSeedLearner],
+        spec: Spec,
+        config: Any,
+        seeds: Sequence[int],
+        device: torch.device | str,
+    ):
+        self.learners: list[SingleSeedLearner] = []
+        self.generator_states: list[Tensor] = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(spawn_seed(seed, "global"))
+                self.learners.append(algorithm(spec, config, seed, device))
+                self.generator_states.append(torch.get_rng_state())
+
+    def update(self, batch: Batch) -> Metrics:
+        rows: list[dict[str, Tensor]] = []
+        for r, learner in enumerate(self.learners):
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(self.generator_states[r])
+                metrics = learner.update(batch.replica(r))
+                self.generator_states[r] = torch.get_rng_state()
+            rows.append({name: torch.as_tensor(value).detach() for name, value in metrics.items()})
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def policy(self) -> Policy:
+        learners = self.learners
+
+        def act(observations: Tensor) -> Tensor:
+            return torch.stack([a.act(o) for a, o in zip(learners, observations, strict=True)])
+
+        return StatelessPolicy(act)
+
+
+def find_algorithm(name: str) -> type[Learner] | type[SingleSeedLearner]:
+    """The algorithm class of a registered name, or of a path to a Python file."""
+    module = registry.load("algorithms", name, "algorithm")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, (Learner, SingleSeedLearner))
+        and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise InputError(
+            f"{module.__file__}: expected one class derived from offrl.Learner or "
+            f"offrl.SingleSeedLearner, found {len(found)}"
+        )
+    return found[0]
+
+
+def build(
+    algorithm: type[Learner] | type[SingleSeedLearner],
+    spec: Spec,
+    config: Any,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Learner:
+    """A Learner with one replica per seed, whichever way the algorithm is written."""
+    if issubclass(algorithm, Learner):
+        return algorithm(spec, config, seeds, device)
+    return _Replicated(algorithm, spec, config, seeds, device)
+
+
+def transitions(dataset: Dataset) -> Transitions:
+    """A data set's transitions as arrays that `prepare` may transform; the originals stay."""
+    return Transitions(
+        np.asarray(dataset.observations),
+        np.asarray(dataset.actions),
+        np.asarray(dataset.rewards),
+        np.asarray(dataset.next_observations),
+        np.asarray(dataset.terminations, dtype=np.float32),
+    )
