@@ -1,0 +1,165 @@
+"""Plays whole episodes with a policy, many environments at a time.
+
+Episode i of a run starts from a seed that depends on the run's seed, the protocol's evaluation seed
+and i alone: every evaluation of a run and every algorithm with that seed meets the same starts, and
+neither the number of environments nor the number of replicas changes a return.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
+
+from offrl.card import Environment
+from offrl.errors import InputError
+from offrl.learner import Policy
+from offrl.streams import spawn_seed
+
+log = logging.getLogger(__name__)
+
+WIDTH = 50  # environments per replica where each is an object of its own
+
+
+class Diverged(RuntimeError):
+    """Training or acting met a number that is not finite; the message says which and when."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Undiscounted returns (R, episodes) and lengths (R, episodes) in steps."""
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+
+
+def make(environment: Environment) -> gymnasium.Env[Any, Any]:
+    """One environment of a card. Raises InputError where Gymnasium does not know it."""
+    try:
+        with warnings.catch_warnings():
+            # D4RL's scores need the v4 tasks, and Gymnasium says of each that v5 is out.
+            warnings.filterwarnings("ignore", message=r".*is out of date.*")
+            return gymnasium.make(
+                environment.id,
+                max_episode_steps=environment.max_episode_steps,
+                disable_env_checker=True,
+                **environment.kwargs,
+            )
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise InputError(
+            f"environment {environment.id!r} of the data set's card cannot be made: {error}"
+        ) from None
+
+
+def _make_vector(environment: Environment, count: int) -> VectorEnv[Any, Any, Any]:
+    make(environment).close()  # imports its module, and says so where it is unknown
+    name = environment.id.rpartition(":")[2]
+    if gymnasium.spec(name).vector_entry_point is not None:
+        return gymnasium.make_vec(
+            name, count, "vector_entry_point", wrappers=(), **environment.kwargs
+        )
+    return SyncVectorEnv(
+        [lambda: make(environment)] * count, copy=False, autoreset_mode=AutoresetMode.DISABLED
+    )
+
+
+def action_limit(environment: Environment) -> float:
+    """The bound of the environment's actions, which lie in [-bound, bound] in every dimension."""
+    env = make(environment)
+    space = env.action_space
+    env.close()
+    if not isinstance(space, gymnasium.spaces.Box):
+        raise InputError(
+            f"environment {environment.id!r} has {space}; offrl's algorithms act in a Box"
+        )
+    bound = float(np.max(space.high))
+    if not (np.all(space.high == bound) and np.all(space.low == -bound) and np.isfinite(bound)):
+        raise InputError(
+            f"environment {environment.id!r} has actions in [{space.low}, {space.high}]; expected "
+            "the same symmetric bounds in every dimension, so wrap it in RescaleAction"
+        )
+    return bound
+
+
+def flatten(observations: Any, keys: Sequence[str]) -> NDArray[np.float32]:
+    """Observations as float32 (n, dimensions); a dict's entries in the card's order."""
+    if isinstance(observations, dict):
+        parts = [np.reshape(observations[k], (len(observations[k]), -1)) for k in keys]
+        return np.concatenate(parts, 1).astype(np.float32)
+    return np.asarray(observations, dtype=np.float32).reshape(len(observations), -1)
+
+
+class Evaluator:
+    """Plays the evaluation episodes of R runs; the environments are made once and used again.
+
+    Args:
+        environment: the card's simulator.
+        seeds: the seed of each run (replica).
+        episodes: E, per run and evaluation.
+        seed: the protocol's evaluation seed.
+        device: where the policy lives.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        seeds: Sequence[int],
+        episodes: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ):
+        self.keys = environment.observation_keys
+        self.device = device
+        self.starts = [
+            [spawn_seed(run, "evaluation episode", seed, i) for i in range(episodes)]
+            for run in seeds
+        ]
+        self.episodes = episodes
+        make(environment).close()
+        native = gymnasium.spec(environment.id.rpartition(":")[2]).vector_entry_point is not None
+        self.width = episodes if native else min(episodes, WIDTH)
+        self.envs = _make_vector(environment, len(seeds) * self.width)
+
+    def __call__(self, policy: Policy) -> Episodes:
+        """Returns and lengths of the episodes that `policy` plays; the same starts every time."""
+        R, W, E = len(self.starts), self.width, self.episodes
+        returns, lengths = np.zeros((R, E)), np.zeros((R, E), dtype=np.int64)
+        playing = np.tile(np.arange(W), (R, 1))  # the episode that each environment plays
+        upcoming = np.full(R, W)
+        # VectorEnv's annotations know one seed only; its environments take one each.
+        reset: Callable[..., Any] = self.envs.reset
+        observations, _ = reset(seed=[s for row in self.starts for s in row[:W]])
+        totals, steps = np.zeros((R, W)), np.zeros((R, W), dtype=np.int64)
+        while (playing < E).any():
+            states = torch.from_numpy(flatten(observations, self.keys)).to(self.device)
+            actions = policy.act(states.view(R, W, -1)).flatten(0, 1).cpu().numpy()
+            if not np.isfinite(actions).all():
+                raise Diverged("the policy's action is not finite in evaluation")
+            observations, rewards, terminations, truncations, _ = self.envs.step(actions)
+            totals += rewards.reshape(R, W)
+            steps += 1
+            done = (terminations | truncations).reshape(R, W)
+            if not done.any():
+                continue
+            seeds: list[int | None] = [None] * (R * W)
+            for r, w in np.argwhere(done):
+                if playing[r, w] < E:
+                    returns[r, playing[r, w]] = totals[r, w]
+                    lengths[r, playing[r, w]] = steps[r, w]
+                # An environment without an episode left idles on from a start that does not count.
+                playing[r, w], upcoming[r] = upcoming[r], upcoming[r] + 1
+                seeds[r * W + w] = self.starts[r][min(playing[r, w], E - 1)]
+            totals[done], steps[done] = 0, 0
+            if (playing < E).any():
+                observations, _ = reset(seed=seeds, options={"reset_mask": done.ravel()})
+        return Episodes(returns, lengths)
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self.envs.close()

@@ -1,0 +1,209 @@
+"""Runs a protocol: one single-threaded worker process per core, each with one run at a time.
+
+The parent hands out the runs and listens; it writes nothing but the cause of death of a worker. A
+worker that loses its parent saves and ends, so the same command can be given again at once.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offrl.dataset import load_dataset
+from offrl.errors import InputError
+from offrl.evaluation import action_limit
+from offrl.protocol import Job, Protocol, expand, find_protocol
+from offrl.runs import RunFolder
+from offrl.training import Interrupted, task, train
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a run. `status`: running, done, failed or interrupted."""
+
+    job: Job
+    status: str
+    step: int
+    score: float | None = None
+    cause: str | None = None
+
+
+def _worker(job: Job, root: Path, pipe: Connection) -> None:
+    """Trains one run in a process of its own; reports through `pipe`."""
+    torch.set_num_threads(1)
+    stop = False
+
+    def ask_to_stop(_signal: int, _frame: Any) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGINT, ask_to_stop)
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    last: tuple[int, float | None] = (0, None)
+
+    def report(step: int, score: float | None) -> bool:
+        nonlocal last, stop
+        last = (step, score)
+        try:
+            pipe.send(Event(job, "running", step, score))
+        except OSError:  # the parent is gone
+            stop = True
+        return stop
+
+    try:
+        train(job, root, report)
+        end = Event(job, "done", *last)
+    except Interrupted:
+        end = Event(job, "interrupted", *last)
+    except Exception as error:
+        log.debug("%s", traceback.format_exc())
+        end = Event(job, "failed", *last, cause=f"{type(error).__name__}: {error}")
+    try:
+        pipe.send(end)
+    except OSError:
+        log.info("%s: %s, and the parent process is gone", job.folder(root), end.status)
+
+
+def run(
+    protocol: str | Protocol,
+    output: str | Path,
+    *,
+    algorithms: Sequence[str] = (),
+    workers: int | None = None,
+    on_event: Callable[[Event], None] = lambda _event: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Event]:
+    """Runs every run of a protocol that is not done yet; the last event of each run.
+
+    Interrupted anywhere, even by SIGKILL, the same call carries on and ends with the same scores.
+
+    Args:
+        protocol: a shipped protocol's id, a path to a TOML file, or a Protocol.
+        output: the folder of runs.
+        algorithms: only these: labels of the protocol, registered names or paths to Python files.
+        workers: processes; by default one per core.
+        on_event: called with each run's progress.
+        progress: called with done and total while data are downloaded or made.
+
+    Raises InputError before anything is started where a name, a config, a file or a lock is in the
+    way, and KeyboardInterrupt after every worker has saved. A run that fails is noted in its folder
+    and among the events; the others go on.
+    """
+    described = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; expected at least 1")
+    root = Path(output)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
+    jobs = [
+        replace(job, dataset=_absolute(job.dataset)) for job in expand(described, list(algorithms))
+    ]
+    for name in dict.fromkeys(job.dataset for job in jobs):  # once, before the workers need them
+        environment, _ = task(load_dataset(name, progress=progress).card)
+        action_limit(environment)
+    root.mkdir(parents=True, exist_ok=True)
+
+    ended: dict[str, Event] = {}
+    waiting = []
+    for job in jobs:
+        folder = RunFolder(job.folder(root))
+        with folder.held():
+            record = folder.record()
+        if record.get("status") == "done":
+            rows = folder.rows()
+            event = Event(job, "done", rows[-1]["step"], rows[-1]["score"])
+            ended[_key(job)] = event
+            on_event(event)
+        else:
+            waiting.append(job)
+    _work(waiting, root, workers or _cores(), ended, on_event)
+    return [ended[_key(job)] for job in jobs]
+
+
+def _key(job: Job) -> str:
+    return str(job.folder(Path()))
+
+
+def _absolute(dataset: str) -> str:
+    path = Path(dataset)
+    return str(path.resolve()) if ("/" in dataset or path.suffix) and path.exists() else dataset
+
+
+def _cores() -> int:
+    # Of this process, which a container or `taskset` may hold to fewer than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work(
+    waiting: list[Job],
+    root: Path,
+    workers: int,
+    ended: dict[str, Event],
+    on_event: Callable[[Event], None],
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    running: dict[Connection, tuple[BaseProcess, Event]] = {}
+
+    def finish(pipe: Connection) -> None:
+        process, last = running.pop(pipe)
+        process.join()
+        pipe.close()
+        if last.status == "running":  # it died without a word
+            code = process.exitcode or 0
+            name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
+            last = replace(last, status="failed", cause=f"worker ended by {name}")
+            folder = RunFolder(last.job.folder(root))
+            with folder.held():
+                if folder.record():
+                    folder.set_status("failed", last.cause)
+        ended[_key(last.job)] = last
+        on_event(last)
+
+    def listen() -> None:
+        for ready in wait(list(running), timeout=1):
+            pipe = ready
+            assert isinstance(pipe, Connection)
+            try:
+                event: Event = pipe.recv()
+            except (EOFError, OSError):
+                finish(pipe)
+                continue
+            process, _ = running[pipe]
+            running[pipe] = (process, event)
+            if event.status == "running":
+                on_event(event)
+
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process: BaseProcess = context.Process(
+                    target=_worker, args=(job, root, theirs), daemon=False
+                )
+                process.start()
+                theirs.close()
+                running[ours] = (process, Event(job, "running", 0))
+            listen()
+    except KeyboardInterrupt:
+        for process, _ in running.values():  # the terminal has told them; a kill of us has not
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while running and time.monotonic() < deadline:
+            listen()
+        for process, _ in running.values():
+            process.kill()
+        raise

@@ -1,0 +1,250 @@
+"""The run store: one folder per run, written so that nothing is ever half there.
+
+RUNS/<protocol>/<dataset>/<algorithm>-<config hash>/seed-<k>/
+    run.json            identity, versions, git commit, hardware, status
+    evaluations.jsonl   score rows, appended
+    checkpoint/         state.safetensors: networks, optimisers and generators
+"""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+import offrl
+from offrl.errors import InputError
+
+if TYPE_CHECKING:
+    from offrl.scores import ScoreTable
+
+LOCK_SECONDS = 5.0  # a worker whose parent was killed lets go within this
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file under a temporary name and renames it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected the JSON that offrl writes, but {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def commit() -> str | None:
+    """The git commit of the checkout that offrl runs from, `-dirty` if changed; None in a wheel."""
+    root = Path(offrl.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-dirty" if changed else head
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, as far as a reader of a score may care."""
+    return {
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpus": os.cpu_count(),
+    }
+
+
+class RunFolder:
+    """One run's folder. Writing needs `held`, which keeps every other process out."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoint = path / "checkpoint" / "state.safetensors"
+
+    @contextmanager
+    def held(self, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+        """Holds the run. Raises InputError where another process has it."""
+        (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            raise InputError(
+                f"{self.path}: another process holds this run; wait for it, or choose another -o"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, identity: dict[str, Any], versions: dict[str, str]) -> None:
+        """Opens the run, or carries it on if it is the same run. Needs `held`."""
+        begun = self.record()
+        if begun and begun["identity"] != identity:
+            keys = sorted(k for k in identity if begun["identity"].get(k) != identity[k])
+            raise InputError(
+                f"{self.path}: begun with another {', '.join(keys)}: "
+                f"{json.dumps({k: begun['identity'].get(k) for k in keys})[:200]}; choose another "
+                f"-o, or delete the folder"
+            )
+        sessions = begun.get("sessions", []) if begun else []
+        sessions.append(
+            {
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "commit": commit(),
+                "versions": versions,
+                "hardware": hardware(),
+            }
+        )
+        write_json(
+            self.path / "run.json",
+            {"identity": identity, "status": "running", "cause": None, "sessions": sessions},
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What run.json holds; empty where the run has not begun."""
+        path = self.path / "run.json"
+        return _read_json(path) if path.exists() else {}
+
+    def set_status(self, status: str, cause: str | None = None) -> None:
+        """Notes `done`, `interrupted` or `failed` with its cause. Needs `held`."""
+        write_json(self.path / "run.json", {**self.record(), "status": status, "cause": cause})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The score rows; a last line that a crash cut short does not count."""
+        path = self.path / "evaluations.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text().split("\n")
+        rows = []
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}: line {number}: expected JSON, but {error}") from None
+        return rows
+
+    def rewind(self, step: int) -> None:
+        """Drops the rows after `step`, which the run will write again. Needs `held`."""
+        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        temporary = self.path / f".evaluations.jsonl.{os.getpid()}"
+        temporary.write_text("".join(kept))
+        temporary.replace(self.path / "evaluations.jsonl")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds one score row and sees it to the disk. Needs `held`."""
+        with (self.path / "evaluations.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def run_folders(root: Path) -> list[RunFolder]:
+    """All runs below a folder, by path."""
+    return [RunFolder(path.parent) for path in sorted(root.rglob("run.json"))]
+
+
+def read_runs(root: str | Path) -> "ScoreTable":
+    """The score table of all runs below a folder, with failures, notes and provenance.
+
+    The table has a row per evaluation, and no times: the same scores give the same table. A failed
+    run is a failure with its cause, and so is one that stopped before its first evaluation. An
+    algorithm that ran with several configs (or versions of its file) appears once for each, with
+    the config's hash in its name.
+    """
+    import pandas as pd
+
+    from offrl.scores import Failure, ScoreTable
+
+    root = Path(root)
+    folders = run_folders(root)
+    if not folders:
+        raise InputError(
+            f"{root}: {'no run.json in this folder' if root.is_dir() else 'no such folder'}; "
+            "expected a folder that offrl run has filled"
+        )
+    records = [(folder, folder.record()) for folder in folders]
+    for folder, record in records:
+        if not {"identity", "status", "sessions"} <= record.keys():
+            raise InputError(
+                f"{folder.path / 'run.json'}: lacks identity, status or sessions; expected a file "
+                "that offrl wrote"
+            )
+    configs: dict[tuple[str, str], set[str]] = {}
+    for _, record in records:
+        identity = record["identity"]
+        label = (identity["label"], identity["protocol"])
+        configs.setdefault(label, set()).add(identity["config_hash"])
+
+    rows, failures, provenance = [], [], []
+    unfinished: dict[tuple[str, str, int, int], list[int]] = {}
+    for folder, record in records:
+        identity = record["identity"]
+        name, dataset = identity["label"], identity["dataset"].partition("@")[0]
+        if len(configs[name, identity["protocol"]]) > 1:
+            name = f"{name} ({identity['config_hash']})"
+        found = folder.rows()
+        if record["status"] == "failed":
+            failures.append(Failure(name, dataset, identity["seed"], record["cause"]))
+        elif not found:
+            cause = "stopped before its first evaluation; the same command carries on"
+            failures.append(Failure(name, dataset, identity["seed"], cause))
+        elif record["status"] != "done":
+            key = (name, dataset, found[-1]["step"], identity["steps"])
+            unfinished.setdefault(key, []).append(identity["seed"])
+        rows += [
+            {
+                "protocol": row["protocol"],
+                "dataset": dataset,
+                "algorithm": name,
+                "config": row["config"],
+                "seed": row["seed"],
+                "step": row["step"],
+                "score": row["score"],
+                "return": row["return"],
+                "episodes": len(row["returns"]),
+                "environment": row["environment"],
+                "mujoco": row["simulator"]["mujoco"],
+            }
+            for row in found
+        ]
+        provenance.append({**identity, "label": name, "sessions": record["sessions"]})
+    notes = [
+        f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(seeds)))}: "
+        f"step {step:,} of {steps:,}"
+        for (name, dataset, step, steps), seeds in sorted(unfinished.items())
+    ]
+    simulators = sorted({row["mujoco"] for row in rows})
+    if len(simulators) > 1:
+        notes.append(
+            f"scores from several versions of MuJoCo are pooled: {', '.join(simulators)}; from 3.5 "
+            "on Hopper, Ant and Humanoid move differently"
+        )
+    columns = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]
+    return ScoreTable.from_frame(
+        pd.DataFrame(rows, columns=list(rows[0]) if rows else columns),
+        str(root),
+        failures=failures,
+        notes=notes,
+        provenance=provenance,
+        complete=False,
+    )

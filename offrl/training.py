@@ -1,0 +1,181 @@
+"""Trains one run from wherever it stopped, and scores it on the way."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from offrl import checkpoint
+from offrl.card import Card, Environment, Reference
+from offrl.dataset import Dataset, load_dataset
+from offrl.errors import InputError
+from offrl.evaluation import Diverged, Evaluator, action_limit
+from offrl.learner import Learner, Metrics, Spec, Transitions, build, find_algorithm, transitions
+from offrl.protocol import Job, configure, identity, versions
+from offrl.runs import RunFolder
+from offrl.sampler import UniformSampler, whole
+
+CHECK_EVERY = 100  # gradient steps between looks for numbers that are not finite
+CHECKPOINT_SECONDS = 60.0
+REPORT_SECONDS = 0.5
+
+# Called with the step and the latest score; returning True asks the run to stop and save.
+Report = Callable[[int, float | None], bool]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it is saved and carries on with the same command."""
+
+
+def task(card: Card) -> tuple[Environment, Reference]:
+    """The simulator and the reference returns of a card. Raises InputError where it lacks one."""
+    if card.environment is None or card.reference is None:
+        lacking = "environment" if card.environment is None else "reference"
+        raise InputError(
+            f"data set {card.id}: its card has no [{lacking}], so a policy cannot be scored; give "
+            "a card (TOML) that has one"
+        )
+    return card.environment, card.reference
+
+
+def describe(data: Transitions, max_action: float, steps: int) -> Spec:
+    """What a learner may know of the prepared training data."""
+    return Spec(
+        observation_dim=data.observations.shape[1],
+        action_dim=data.actions.shape[1],
+        max_action=max_action,
+        steps=steps,
+        observation_mean=data.observations.mean(0, dtype=np.float64).astype(np.float32),
+        observation_std=data.observations.std(0, dtype=np.float64).astype(np.float32),
+    )
+
+
+def train(job: Job, root: Path, report: Report = lambda _step, _score: False) -> None:
+    """Runs `job` in its folder below `root` to its last step.
+
+    A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers
+    of a run that was left alone. Raises Interrupted after saving if `report` asks for it, and
+    Diverged where a number is not finite; both are noted in run.json, as is any other failure.
+    """
+    folder = RunFolder(job.folder(root))
+    dataset = load_dataset(job.dataset)
+    with folder.held():
+        folder.begin(identity(job, dataset.card), versions())
+        try:
+            _train(job, folder, dataset, report)
+        except Interrupted:
+            folder.set_status("interrupted")
+            raise
+        except Exception as error:
+            folder.set_status("failed", f"{type(error).__name__}: {error}")
+            raise
+        folder.set_status("done")
+
+
+def _train(job: Job, folder: RunFolder, dataset: Dataset, report: Report) -> None:
+    algorithm = find_algorithm(job.algorithm)
+    config = configure(job.algorithm, job.config, f"algorithm {job.label}")
+    environment, _ = task(dataset.card)
+    data = algorithm.prepare(transitions(dataset), config)
+    spec = describe(data, action_limit(environment), job.steps)
+    learner = build(algorithm, spec, config, [job.seed])
+    sampler = UniformSampler(data, config.batch_size, [job.seed])
+    validation = None
+    if learner.validation_interval:
+        if dataset.validation is None:
+            raise InputError(
+                f"algorithm {job.label} asks for a validation split, which data set "
+                f"{dataset.card.id} does not publish; set checkpoint = 'last'"
+            )
+        validation = whole(transitions(dataset.validation))
+    evaluator = Evaluator(
+        environment, [job.seed], job.evaluation["episodes"], job.evaluation["seed"]
+    )
+
+    step, spent = 0, 0.0
+    if folder.checkpoint.exists():
+        state = checkpoint.load(folder.checkpoint)
+        learner.load_state_dict(state["learner"])
+        sampler.load_state_dict(state["sampler"])
+        step, spent = state["step"], state["seconds"]
+    folder.rewind(step)
+    rows = folder.rows()
+    score = rows[-1]["score"] if rows else None
+
+    begun = saved = reported = time.monotonic()
+
+    def save() -> None:
+        checkpoint.save(
+            folder.checkpoint,
+            {
+                "learner": learner.state_dict(),
+                "sampler": sampler.state_dict(),
+                "step": step,
+                "seconds": spent + time.monotonic() - begun,
+            },
+        )
+
+    while step < job.steps:
+        metrics = learner.update(sampler.sample())
+        step += 1
+        if learner.validation_interval and step % learner.validation_interval == 0:
+            assert validation is not None
+            metrics = {**metrics, **learner.validate(validation)}
+        evaluate = step % job.evaluation["every"] == 0 or step == job.steps
+        if step % CHECK_EVERY == 0 or evaluate:
+            _check_finite(metrics, step)
+        if evaluate:
+            row = _score(job, dataset, learner, evaluator, metrics, step)
+            row["wall_time"] = round(spent + time.monotonic() - begun, 3)
+            folder.append(row)
+            score = row["score"]
+        now = time.monotonic()
+        if evaluate or now - saved > CHECKPOINT_SECONDS:
+            save()
+            saved = now
+        if evaluate or now - reported > REPORT_SECONDS:
+            reported = now
+            if report(step, score) and step < job.steps:
+                save()
+                raise Interrupted
+    evaluator.close()
+
+
+def _check_finite(metrics: Metrics, step: int) -> None:
+    for name, value in metrics.items():
+        if not torch.isfinite(value).all():
+            raise Diverged(f"{name} is {value.flatten()[0].item()} at step {step}")
+
+
+def _score(
+    job: Job,
+    dataset: Dataset,
+    learner: Learner,
+    evaluator: Evaluator,
+    metrics: Metrics,
+    step: int,
+) -> dict[str, Any]:
+    """One score row: a number and all that it depends on."""
+    policy = learner.policy()
+    episodes = evaluator(policy)
+    environment, _ = task(dataset.card)
+    found = versions()
+    return {
+        "protocol": job.protocol,
+        "dataset": f"{dataset.card.id}@{dataset.card.version}",
+        "environment": environment.id,
+        "simulator": {k: found[k] for k in ("gymnasium", "gymnasium-robotics", "mujoco", "offrl")},
+        "algorithm": job.label,
+        "config": job.config_hash,
+        "seed": job.seed,
+        "step": step,
+        "score": float(dataset.normalized(episodes.returns[0].mean())),
+        "return": float(episodes.returns[0].mean()),
+        "returns": episodes.returns[0].tolist(),
+        "lengths": episodes.lengths[0].tolist(),
+        "action_mode": policy.mode,
+        "metrics": {name: float(value[0]) for name, value in metrics.items()},
+    }
