@@ -80,12 +80,18 @@ def fetch_file(
 
 def check_file(path: Path, file: File, name: str | None = None) -> None:
     """Raises InputError where a file's checksum differs from its card's; silent without one."""
+    if wrong := _mismatch(path, file):
+        raise InputError(
+            f"{name or path}: {wrong}; the file is damaged or another version: delete it and fetch "
+            f"{file.name} again"
+        )
+
+
+def _mismatch(path: Path, file: File) -> str | None:
     for algorithm, expected in (("md5", file.md5), ("sha256", file.sha256)):
         if expected and (found := digest(path, algorithm)) != expected.lower():
-            raise InputError(
-                f"{name or path}: {algorithm.upper()} {found}, expected {expected}; the file is "
-                f"damaged or another version: delete it and fetch {file.name} again"
-            )
+            return f"{algorithm.upper()} {found}, expected {expected}"
+    return None
 
 
 def _find(file: File, folder: Path) -> Path:
@@ -127,29 +133,36 @@ class _Bar:
 
 
 def _download(card: Card, file: File, target: Path, progress: Progress | None) -> None:
+    failures = []
+    with writing(target) as temporary:
+        for url in file.urls:
+            log.info("%s: downloading %s", card.id, url)
+            reason = _retrieve(url, temporary, progress) or _mismatch(temporary, file)
+            if reason is None:
+                return
+            failures.append(f"{url}: {reason}")
+        tried = "; ".join(failures) or "the card gives no URL"
+        raise InputError(
+            f"{card.id}: {file.name} is not on this machine and could not be downloaded ({tried}); "
+            f"try again with `offrl data fetch {card.id}`, or, where a folder DIR holds the file, "
+            f"`offrl data fetch {card.id} --from DIR`"
+        )
+
+
+def _retrieve(url: str, path: Path, progress: Progress | None) -> str | None:
+    """Downloads to `path`; why it failed, in a few words, or None where it did not."""
     import pooch
 
-    pooch.get_logger().setLevel("WARNING")  # it writes each URL to stderr; we log it ourselves
-    failures = []
-    for url in file.urls:
-        log.info("%s: downloading %s", card.id, url)
-        bar: Any = _Bar(progress) if progress else False
-        try:
-            with writing(target) as temporary:
-                downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20)
-                downloader(url, str(temporary), None)
-                check_file(temporary, file, name=url)
-            return
-        except Exception as error:  # any failure of one address leads to the next one
-            reason = str(error.__cause__ or error) if isinstance(error, InputError) else str(error)
-            failures.append(reason if url in reason else f"{url}: {reason}")
-            log.info("%s: %s", card.id, failures[-1])
-    tried = "; ".join(failures) or "the card gives no URL"
-    raise InputError(
-        f"{card.id}: {file.name} is not on this machine and could not be downloaded ({tried}); "
-        f"try again with `offrl data fetch {card.id}`, or, where a folder DIR holds the file, "
-        f"`offrl data fetch {card.id} --from DIR`"
-    )
+    bar: Any = _Bar(progress) if progress else False
+    try:
+        pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20)(url, str(path), None)
+    except Exception as error:  # of any library below pooch: the next address may do
+        if getattr(error, "errno", None) is not None:
+            raise  # of this disk
+        log.info("%s: %s", url, error)
+        response = getattr(error, "response", None)
+        return f"HTTP {response.status_code}" if response is not None else type(error).__name__
+    return None
 
 
 def made(card: Card) -> Path | None:
