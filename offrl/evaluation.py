@@ -5,10 +5,13 @@ and i alone: every evaluation of a run and every algorithm with that seed meets 
 neither the number of environments nor the number of replicas changes a return.
 """
 
-import logging
+import contextlib
+import importlib
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -21,8 +24,6 @@ from offrl.card import Environment
 from offrl.errors import InputError
 from offrl.learner import Policy
 from offrl.streams import spawn_seed
-
-log = logging.getLogger(__name__)
 
 WIDTH = 50  # environments per replica where each is an object of its own
 
@@ -41,28 +42,44 @@ class Episodes:
 
 def make(environment: Environment) -> gymnasium.Env[Any, Any]:
     """One environment of a card. Raises InputError where Gymnasium does not know it."""
+    module, _, _ = environment.id.rpartition(":")
     try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            # gymnasium-robotics tells everyone who imports it about the rewards of Adroit tasks.
+            importlib.import_module(module or "gymnasium")
         with warnings.catch_warnings():
             # D4RL's scores need the v4 tasks, and Gymnasium says of each that v5 is out.
             warnings.filterwarnings("ignore", message=r".*is out of date.*")
-            return gymnasium.make(
+            env: gymnasium.Env[Any, Any] = gymnasium.make(
                 environment.id,
                 max_episode_steps=environment.max_episode_steps,
                 disable_env_checker=True,
                 **environment.kwargs,
             )
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise InputError(
             f"environment {environment.id!r} of the data set's card cannot be made: {error}"
         ) from None
+    # gymnasium-robotics 1.4 leaves the file of each maze behind for ever.
+    if maze_file := getattr(env.unwrapped, "tmp_xml_file_path", None):
+        Path(maze_file).unlink(missing_ok=True)
+    return env
+
+
+def _native(environment: Environment) -> bool:
+    """Whether the environment simulates many episodes by itself. It has been made once before."""
+    return gymnasium.spec(environment.id.rpartition(":")[2]).vector_entry_point is not None
 
 
 def _make_vector(environment: Environment, count: int) -> VectorEnv[Any, Any, Any]:
-    make(environment).close()  # imports its module, and says so where it is unknown
-    name = environment.id.rpartition(":")[2]
-    if gymnasium.spec(name).vector_entry_point is not None:
+    if _native(environment):
         return gymnasium.make_vec(
-            name, count, "vector_entry_point", wrappers=(), **environment.kwargs
+            environment.id.rpartition(":")[2],
+            count,
+            "vector_entry_point",
+            wrappers=(),
+            max_episode_steps=environment.max_episode_steps,
+            **environment.kwargs,
         )
     return SyncVectorEnv(
         [lambda: make(environment)] * count, copy=False, autoreset_mode=AutoresetMode.DISABLED
@@ -121,9 +138,8 @@ class Evaluator:
             for run in seeds
         ]
         self.episodes = episodes
-        make(environment).close()
-        native = gymnasium.spec(environment.id.rpartition(":")[2]).vector_entry_point is not None
-        self.width = episodes if native else min(episodes, WIDTH)
+        make(environment).close()  # imports its module, and says so where it is unknown
+        self.width = episodes if _native(environment) else min(episodes, WIDTH)
         self.envs = _make_vector(environment, len(seeds) * self.width)
 
     def __call__(self, policy: Policy) -> Episodes:
