@@ -376,7 +376,7 @@ def _whole_numbers(
             return None
         if isinstance(value, str):
             try:
-                return int(value)
+                value = int(value)
             except ValueError:
                 value = float(value)
         if isinstance(value, bool | np.bool_) or value != int(value) or value < 0:
@@ -460,3 +460,16 @@ def _scale_notes(frame: pd.DataFrame, where: str, scale: float) -> list[str]:
         f"scale: the largest score of {where} is {largest:.4g} in size, though 0-{scale:g} is "
         f"declared; {doubt}"
     ]
+
+
+def write_scores(table: ScoreTable, path: Path) -> None:
+    """Writes a table's rows and failures to a .csv or .parquet file that `read_scores` reads."""
+    frame = table.tidy()
+    temporary = path.with_name(f".{path.name}")
+    if path.suffix == ".csv":
+        frame.to_csv(temporary, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(temporary, index=False)
+    else:
+        raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
+    temporary.replace(path)

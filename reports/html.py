@@ -1,0 +1,485 @@
+"""The report: one self-contained page, its tables and its figures, from a score table.
+
+DIR/index.html         everything on one page, no network needed
+DIR/summary.csv        one row per algorithm, metric and interval method
+DIR/summary.json       the same, with seed, reps, scale, failures, notes, versions, provenance
+DIR/tables/            scores per data set as .csv and .md; failures.csv if there are any
+DIR/figures/           each figure as .svg, .pdf and .png
+"""
+
+import csv
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import offrl
+from offrl import plots, statistics
+from offrl.errors import InputError
+from offrl.scores import ScoreTable
+
+KIND = "offrl report"  # what summary.json says of itself, so that a later report may replace it
+RULE = (
+    "One score per run: the evaluation at the last step that all runs of the algorithm on the data "
+    "set share; where scores carry no step, the score as given"
+)
+HEADINGS = {
+    "iqm": "Interquartile mean (IQM)",
+    "median": "Median",
+    "mean": "Mean",
+    "optimality_gap": "Optimality gap",
+}
+DISTINCT = 12  # values of one provenance key that the page shows; summary.json has them all
+LABELS = {"algorithm": "algorithms", "dataset": "data sets", "seed": "seeds"}
+INTERIM = (
+    "interim",
+    "unequal steps",
+    "unfinished",
+)  # how notes on scores that may still move begin
+Progress = Callable[[int, int], None]
+Draw = Callable[[], Axes | None]
+Entry = dict[str, Any]
+
+
+def write(
+    table: ScoreTable,
+    directory: Path,
+    *,
+    reps: int = 50_000,
+    seed: int = 0,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the report of a table into a folder and return the path of its index.html.
+
+    An earlier report in that folder is replaced; InputError if the folder holds anything else. All
+    files are written beside it first and moved in at the end, so a report is whole or absent.
+
+    Args:
+        table: the scores; its failures, notes and provenance are shown.
+        directory: where the report goes.
+        reps: resamples for the intervals of the aggregates.
+        seed: seed of all resampling.
+        command: the command line that made the report, to be shown on it.
+        progress: called with the number of parts done and their total.
+    """
+    directory = Path(os.path.abspath(directory))  # noqa: PTH100 (resolve() would follow a link)
+    _check_replaceable(directory)
+    if not len(table.frame):
+        first = table.failures[0]
+        raise InputError(
+            f"no finished run to report: all {len(table.failures)} runs failed, the first "
+            f"({first.algorithm} on {first.dataset}, seed {first.seed}) by: {first.cause}"
+        )
+    final = table.final()
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for folder in ("figures", "tables"):
+        (temporary / folder).mkdir(parents=True)
+    try:
+        page = _Page(table, final, reps, seed, progress)
+        drawn = [page.draw(temporary / "figures", *part) for part in page.plan]
+        figures = [figure for figure in drawn if figure is not None]
+        _write_tables(temporary, page)
+        record = _record(page, command)
+        html = _render(page, figures, record)
+        (temporary / "index.html").write_text(html, encoding="utf-8")
+        files = [p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file()]
+        record["files"] = sorted([*files, "summary.json"])
+        text = json.dumps(record, indent=1, allow_nan=False, default=str)
+        (temporary / "summary.json").write_text(text + "\n", encoding="utf-8")
+        _move_in(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return directory / "index.html"
+
+
+class _Page:
+    """The numbers of a report, and the plan of its figures."""
+
+    def __init__(
+        self,
+        table: ScoreTable,
+        final: ScoreTable,
+        reps: int,
+        seed: int,
+        progress: Progress | None,
+    ):
+        self.table, self.final, self.reps, self.seed = table, final, reps, seed
+        self.progress = progress
+        # (file name, section, title, drawing function), in the page's order.
+        self.plan: list[tuple[str, str, str, Draw]] = [
+            (metric, "aggregate", HEADINGS[metric], self._interval(metric))
+            for metric in statistics.METRICS
+        ]
+        self.plan += [("profile", "profile", "Performance profile", self._profile)]
+        self.plan += self._curves()
+        self.done, self.total = 0, len(table.algorithms) + len(self.plan)
+        self.summary = statistics.summarise(
+            final, reps=reps, seed=seed, progress=lambda done, _: self.tell(done)
+        )
+        self.per_task = statistics.per_task(final)
+        self.profile = statistics.profile(final, seed=seed, reps=min(reps, 10_000))
+        self.notes = [*final.notes, *statistics.explain(final, self.summary)]
+        self.labels = {}
+        for name in table.algorithms:
+            failed = sum(f.algorithm == name for f in table.failures)
+            self.labels[name] = f"{name} ({failed} failed)" if failed else name
+
+    def tell(self, done: int) -> None:
+        self.done = done
+        if self.progress is not None:
+            self.progress(done, self.total)
+
+    def _interval(self, metric: str) -> Callable[[], Axes]:
+        return lambda: plots.interval_plot(
+            self.summary, metric, scale=self.table.scale, labels=self.labels
+        )
+
+    def _profile(self) -> Axes | None:
+        if not len(self.profile):
+            return None
+        return plots.profile_plot(self.profile, scale=self.table.scale, labels=self.labels)
+
+    def _curves(self) -> list[tuple[str, str, str, Draw]]:
+        """A learning curve over all data sets if there are several, and one for each."""
+        frame = self.table.frame
+        if "step" not in frame:
+            return []
+        datasets: list[str | None] = [
+            dataset
+            for dataset in self.table.datasets
+            if frame.loc[frame["dataset"] == dataset, "step"].nunique() > 1
+        ]
+        if len(self.table.datasets) > 1 and datasets:
+            datasets.insert(0, None)
+        plan: list[tuple[str, str, str, Draw]] = []
+        for number, dataset in enumerate(datasets):
+            title = dataset or f"all {len(self.table.datasets)} data sets"
+
+            def draw(dataset: str | None = dataset, title: str = title) -> Axes | None:
+                curve = statistics.curve(self.table, dataset, seed=self.seed)
+                if curve["step"].nunique() < 2:
+                    return None
+                return plots.curve_plot(
+                    curve, scale=self.table.scale, labels=self.labels, title=title
+                )
+
+            # Numbered: a data set's name need not be fit for a file's.
+            plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in title)
+            name = f"curve-{number:02d}-{plain[:60]}"
+            plan.append((name, "curve", f"Learning curve: {title}", draw))
+        return plan
+
+    def draw(self, folder: Path, name: str, section: str, title: str, make: Draw) -> Entry | None:
+        """Draw and save one figure; its entry for the template, or None if there is nothing."""
+        with plots.style(name):
+            ax = make()
+            self.tell(self.done + 1)
+            if ax is None:
+                return None
+            figure = ax.get_figure(root=True)
+            assert isinstance(figure, Figure)
+            plots.save(figure, folder / name)
+            element = plots.svg(figure)
+        # The width as designed, in CSS pixels; on a narrower screen the figure shrinks.
+        width = round(96 * figure.get_figwidth())
+        element = element[element.index(">") + 1 :]
+        size = 72 * figure.get_size_inches()
+        head = Markup(
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            'viewBox="0 0 {:g} {:g}" style="max-width:{}px" role="img" aria-label="{}">'
+        ).format(size[0], size[1], width, self._alt(name, section, title))
+        return {
+            "section": section,
+            "title": title,
+            "name": name,
+            "svg": head + Markup(element),
+        }
+
+    def _alt(self, name: str, section: str, title: str) -> str:
+        """What a figure shows, in words."""
+        if section != "aggregate":
+            names = ", ".join(self.table.algorithms)
+            kind = (
+                "Share of runs above each threshold"
+                if section == "profile"
+                else "IQM against gradient steps"
+            )
+            return f"{title}. {kind}, with 95 % bands, for {names}."
+        rows = self.summary[
+            (self.summary["metric"] == name) & (self.summary["ci_method"] == statistics.METHODS[1])
+        ]
+        values = "; ".join(
+            f"{a} {self.number(e)}, 95 % interval {self.span(low, high)}"
+            for a, e, low, high in zip(
+                rows["algorithm"], rows["estimate"], rows["ci_low"], rows["ci_high"], strict=True
+            )
+        )
+        return f"{title} with intervals: {values}."
+
+    def number(self, value: float) -> str:
+        """A score to a tenth of a percent of the scale; a dash for none."""
+        if pd.isna(value):
+            return "–"
+        text = f"{value:.{1 if self.table.scale == 100 else 3}f}"
+        return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+    def span(self, low: float, high: float) -> str:
+        return "none" if pd.isna(low) else f"[{self.number(low)}, {self.number(high)}]"
+
+
+def _write_tables(folder: Path, page: _Page) -> None:
+    page.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
+    page.per_task.to_csv(folder / "tables" / "scores.csv", index=False, lineterminator="\n")
+    (folder / "tables" / "scores.md").write_text(_markdown(page), encoding="utf-8")
+    if page.table.failures:
+        with (folder / "tables" / "failures.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["algorithm", "dataset", "seed", "cause"])
+            for f in page.table.failures:
+                writer.writerow([f.algorithm, f.dataset, f.seed, f.cause])
+
+
+def _cells(page: _Page) -> dict[tuple[str, str], dict[str, Any]]:
+    """Cells of the table per data set as text, by data set and algorithm."""
+    cells = {}
+    for row in page.per_task.to_dict("records"):
+        text = page.number(row["mean"])
+        if not pd.isna(row["std"]):
+            text += f" ± {page.number(row['std'])}"
+        cells[row["dataset"], row["algorithm"]] = {
+            "text": text,
+            "n": row["n"],
+            "failed": row["n_failed"],
+        }
+    return cells
+
+
+def _markdown(page: _Page) -> str:
+    names, cells = page.table.algorithms, _cells(page)
+
+    def line(parts: Sequence[str]) -> str:
+        escaped = [part.replace("|", "\\|").replace("\n", " ") for part in parts]
+        return "| " + " | ".join(escaped) + " |\n"
+
+    text = line(["data set", *names]) + line(["---", *["---:"] * len(names)])
+    for dataset in page.table.datasets:
+        row = []
+        for cell in (cells[dataset, name] for name in names):
+            failed = f", {cell['failed']} failed" if cell["failed"] else ""
+            row.append(f"{cell['text']} (n = {cell['n']}{failed})")
+        text += line([dataset, *row])
+    return (
+        text
+        + f"\nMean ± standard deviation (ddof 1) over n runs; scores on 0–{page.table.scale:g}.\n"
+    )
+
+
+def _record(page: _Page, command: str | None) -> dict[str, Any]:
+    """The content of summary.json."""
+    rows = page.summary.astype(object).where(page.summary.notna(), None).to_dict("records")
+    return {
+        "kind": KIND,
+        "format": 1,
+        "command": command,
+        "seed": page.seed,
+        "reps": page.reps,
+        "level": statistics.LEVEL,
+        "scale": page.table.scale,
+        "score_rule": RULE,
+        "algorithms": page.table.algorithms,
+        "datasets": page.table.datasets,
+        "summary": rows,
+        "failures": [vars(failure) for failure in page.table.failures],
+        "notes": page.notes,
+        "versions": {
+            "offrl": offrl.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "scipy", "pandas", "matplotlib")},
+        },
+        "provenance": [_plain(entry) for entry in page.table.provenance],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The value with nothing in it that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    table = page.table
+    notes = [note.rstrip(".") for note in page.notes]
+    sizes = page.per_task.loc[page.per_task["n"] > 0, "n"]
+    counts = {int(sizes.min()), int(sizes.max())}
+    runs = len(page.final.frame) + len({(f.algorithm, f.dataset, f.seed) for f in table.failures})
+    aggregates = {
+        metric: [
+            {
+                "name": name,
+                "estimate": page.number(rows["estimate"].iloc[0]),
+                **{
+                    row["ci_method"].split()[0]: page.span(row["ci_low"], row["ci_high"])
+                    for row in rows.to_dict("records")
+                },
+                "error": _error(rows["mc_error"].max()),
+            }
+            for name, rows in page.summary[page.summary["metric"] == metric].groupby(
+                "algorithm", sort=False
+            )
+        ]
+        for metric in statistics.METRICS
+    }
+    return environment.get_template("report.html.j2").render(
+        algorithms=table.algorithms,
+        datasets=table.datasets,
+        labels=page.labels,
+        colours={name: plots.line_style(name)["color"] for name in table.algorithms},
+        scale=f"{table.scale:g}",
+        runs=runs,
+        runs_each="–".join(map(str, sorted(counts))),
+        failures=table.failures,
+        interim=[note for note in notes if note.startswith(INTERIM)],
+        notes=[note for note in notes if not note.startswith(INTERIM)],
+        figures={
+            section: [figure for figure in figures if figure["section"] == section]
+            for section in ("aggregate", "profile", "curve")
+        },
+        aggregates=aggregates,
+        cells=_cells(page),
+        worst_error=_error(page.summary["mc_error"].max()),
+        record=record,
+        provenance=list(_provenance(table)),
+        entries=len(table.provenance),
+    )
+
+
+def _error(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.2g}"
+
+
+def _provenance(table: ScoreTable) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Each key of the provenance with its distinct values, and whom a value is about."""
+    flat = [dict(_items(_plain(entry))) for entry in table.provenance]
+    for key in dict.fromkeys(key for items in flat for key in items):
+        groups: dict[str, list[dict[str, str]]] = {}
+        for items in flat:
+            if key in items:
+                groups.setdefault(items[key], []).append(items)
+        name = LABELS.get(key, key.replace("_", " "))
+        if key in LABELS or len(groups) == 1 == len(flat):
+            yield name, [(", ".join(groups), "")]
+        elif len(groups) == len(flat) > DISTINCT:  # a time, say: every run has its own
+            yield name, [(f"{min(groups)} to {max(groups)}", "")]
+        else:
+            shown = [
+                (value, "" if len(members) == len(flat) else _whom(members, flat))
+                for value, members in groups.items()
+            ]
+            more = f"and {len(shown) - DISTINCT} more, in summary.json"
+            yield name, [*shown[:DISTINCT], *([(more, "")] if len(shown) > DISTINCT else [])]
+
+
+def _items(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys and values of an entry as text; records in a list (sessions) are laid side by side."""
+    for key, value in entry.items():
+        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            for inner in dict.fromkeys(name for record in value for name in record):
+                texts = [_shown(record[inner]) for record in value if record.get(inner) is not None]
+                if texts:
+                    yield inner, " | ".join(dict.fromkeys(texts))
+        elif value is not None and not (key == "label" and value == entry.get("algorithm")):
+            yield key, _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = {
+            k: f"{{{_shown(v)}}}" if isinstance(v, dict) else _shown(v) for k, v in value.items()
+        }
+        return ", ".join(f"{key} = {text}" for key, text in inner.items())
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
+
+
+def _whom(members: Sequence[dict[str, str]], everyone: Sequence[dict[str, str]]) -> str:
+    """Whom a value is about, by the labels that the others do not share: `IQL`, `seed 3`."""
+
+    def names(entries: Sequence[dict[str, str]], key: str) -> list[str]:
+        values = (e.get("label", e.get(key)) if key == "algorithm" else e.get(key) for e in entries)
+        return [name for name in dict.fromkeys(values) if name is not None]
+
+    words = []
+    for key in ("algorithm", "dataset", "seed"):
+        mine = names(members, key)
+        if mine and len(mine) < len(names(everyone, key)):
+            words.append(f"{'seed ' if key == 'seed' else ''}{', '.join(mine)}")
+    return " · ".join(words) or f"{len(members)} of {len(everyone)}"
+
+
+def _check_replaceable(directory: Path) -> None:
+    """Raise InputError unless the folder is absent, empty or a report with nothing added."""
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise InputError(f"{directory}: not a folder; give a new folder for the report")
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    try:
+        record = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        listed = set(record["files"]) if record["kind"] == KIND else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = set()
+    if not listed:
+        raise InputError(
+            f"{directory}: the folder holds something that is no report of offrl; "
+            "give a new or an empty folder"
+        )
+    files = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir()}
+    added = sorted(files - listed)
+    if added:
+        raise InputError(
+            f"{directory}: {added[0]} does not belong to the report that would be replaced; "
+            "move it away, or give a new folder"
+        )
+
+
+def _move_in(temporary: Path, directory: Path) -> None:
+    """Put the new report in its place; the old one is deleted only when the new one stands."""
+    old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
+    if directory.exists():
+        directory.rename(old)
+    try:
+        temporary.rename(directory)
+    except OSError:
+        if old.exists():
+            old.rename(directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
