@@ -10,7 +10,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -24,7 +24,8 @@ from offrl.errors import InputError
 from offrl.evaluation import action_limit
 from offrl.protocol import Job, Protocol, expand, find_protocol
 from offrl.runs import RunFolder
-from offrl.training import Interrupted, task, train
+from offrl.toml import validate
+from offrl.training import Interrupted, task, train_run
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
         return stop
 
     try:
-        train(job, root, report)
+        train_run(job, root, report)
         end = Event(job, "done", *last)
     except Interrupted:
         end = Event(job, "interrupted", *last)
@@ -130,6 +131,53 @@ def run(
             waiting.append(job)
     _work(waiting, root, workers or _cores(), ended, on_event)
     return [ended[_key(job)] for job in jobs]
+
+
+def train(
+    algorithm: str,
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    steps: int = 100_000,
+    seeds: Sequence[int] = (0,),
+    evaluate_every: int = 10_000,
+    episodes: int = 10,
+    workers: int | None = None,
+    on_event: Callable[[Event], None] = lambda _event: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Event]:
+    """Trains one algorithm on one data set outside any protocol; the last event of each run.
+
+    The runs are those of an unnamed protocol, in `output/train/`; see `run` for the rest.
+
+    Args:
+        algorithm: a registered name or the path of a Python file.
+        dataset: an id, or a path to a card (TOML) that says how policies are scored.
+        output: the folder of runs.
+        config: what differs from the algorithm's defaults.
+        steps: gradient steps.
+        seeds: one run each.
+        evaluate_every: gradient steps between evaluations; the last step is always evaluated.
+        episodes: per evaluation.
+        workers: processes; by default one per core.
+        on_event: called with each run's progress.
+        progress: called with done and total while data are downloaded or made.
+    """
+    name = str(Path(algorithm).resolve()) if algorithm.endswith(".py") else algorithm
+    values = {
+        "id": "train",
+        "version": 1,
+        "title": f"{algorithm} on {dataset}",
+        "source": "offrl train",
+        "datasets": [str(dataset)],
+        "seeds": list(seeds),
+        "steps": steps,
+        "evaluation": {"every": evaluate_every, "episodes": episodes},
+        "algorithms": {Path(algorithm).stem: {"algorithm": name, "config": dict(config or {})}},
+    }
+    protocol = validate(Protocol, values, "offrl train")
+    return run(protocol, output, workers=workers, on_event=on_event, progress=progress)
 
 
 def _key(job: Job) -> str:

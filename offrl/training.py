@@ -53,7 +53,7 @@ def describe(data: Transitions, max_action: float, steps: int) -> Spec:
     )
 
 
-def train(job: Job, root: Path, report: Report = lambda _step, _score: False) -> None:
+def train_run(job: Job, root: Path, report: Report = lambda _step, _score: False) -> None:
     """Runs `job` in its folder below `root` to its last step.
 
     A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers

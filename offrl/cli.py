@@ -1,0 +1,493 @@
+"""The command line. It sits on top of everything; nothing imports it."""
+
+import contextlib
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from offrl.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from offrl.runner import Event
+
+app = typer.Typer(
+    name="offrl",
+    help="Measure offline reinforcement learning. Start with: offrl run quickstart -o runs",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, make and describe data sets.")
+app.add_typer(data_app, name="data")
+
+out = Console()
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder of runs.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", help="Processes; by default one per core.")
+]
+
+
+class Shelf(StrEnum):
+    """What `offrl list` lists."""
+
+    datasets = "datasets"
+    algorithms = "algorithms"
+    protocols = "protocols"
+
+
+def main() -> None:
+    """Runs the command line. Bad input ends in one line on stderr and exit code 2."""
+    import logging
+
+    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
+    logging.getLogger("offrl").setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
+            raise SystemExit(1) from None
+        message = f"{error.filename or 'file system'}: {error.strerror or error}"
+    else:
+        return
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _algorithm(name: str) -> dict[str, Any]:
+    from offrl.learner import find_algorithm
+
+    found = find_algorithm(name)
+    summary = (sys.modules[found.__module__].__doc__ or found.__doc__ or name).strip()
+    return {
+        "id": name,
+        "title": summary.split("\n")[0].rstrip("."),
+        "family": found.family,
+        "paper": found.paper,
+    }
+
+
+@app.command("list")
+def list_(what: Annotated[Shelf, typer.Argument()], as_json: AsJson = False) -> None:
+    """List data sets, algorithms or protocols.
+
+    Example: offrl list algorithms
+    """
+    from offrl import registry
+    from offrl.card import shipped_cards
+    from offrl.protocol import find_protocol, shipped_protocols
+
+    rows: list[dict[str, Any]] = []
+    if what is Shelf.datasets:
+        rows = [
+            {"id": card.id, "version": card.version, "title": card.title}
+            for card in shipped_cards().values()
+        ]
+    elif what is Shelf.algorithms:
+        rows = [_algorithm(name) for name in sorted(registry.modules("algorithms"))]
+    else:
+        for name in sorted(shipped_protocols()):
+            protocol = find_protocol(name)
+            rows.append(
+                {
+                    "id": name,
+                    "version": protocol.version,
+                    "title": protocol.title,
+                    "algorithms": ", ".join(protocol.algorithms),
+                    "seeds": len(protocol.seeds),
+                    "steps": protocol.steps,
+                }
+            )
+    if as_json:
+        _print_json(rows)
+        return
+    table = _table(None, *rows[0])
+    for row in rows:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
+    out.print(table)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument()], as_json: AsJson = False) -> None:
+    """Show a data set's card, an algorithm's defaults or a protocol's settings.
+
+    Example: offrl show neorl2-dmsd
+    """
+    from offrl import registry
+    from offrl.card import read_card, shipped_cards
+    from offrl.protocol import find_protocol, shipped_protocols
+
+    shown: dict[str, Any] = {}
+    cards, algorithms = shipped_cards(), registry.modules("algorithms")
+    protocols = shipped_protocols()
+    if name in protocols:
+        shown["protocol"] = find_protocol(name).model_dump()
+    if name in cards:
+        shown["data set"] = cards[name].model_dump()
+    if name in algorithms or name.endswith(".py"):
+        from offrl.learner import find_algorithm
+
+        found = find_algorithm(name)
+        about = {**_algorithm(name), "config": dataclasses.asdict(found.Config())}
+        about["documentation"] = (sys.modules[found.__module__].__doc__ or "").strip()
+        shown["algorithm"] = about
+    if name.endswith(".toml"):
+        try:
+            shown["protocol"] = find_protocol(name).model_dump()
+        except InputError as not_a_protocol:
+            try:
+                shown["data set"] = read_card(Path(name)).model_dump()
+            except InputError as not_a_card:
+                raise InputError(
+                    f"neither a protocol ({not_a_protocol}) nor a card ({not_a_card})"
+                ) from None
+    if not shown:
+        raise unknown("name", name, {*cards, *algorithms, *protocols})
+    if as_json:
+        _print_json(shown)
+        return
+    for kind, values in shown.items():
+        table = _table(f"{kind} {name}", "key", "value")
+        for key, value in _flat(values):
+            table.add_row(key, value)
+        out.print(table)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for i, item in enumerate(value):
+                yield from _flat(item, f"{prefix}{key}[{i}].")
+        elif value not in (None, [], {}, ""):
+            yield f"{prefix}{key}", value.strip() if isinstance(value, str) else str(value)
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with time to go, as the callback that library functions take."""
+    columns = (TextColumn("{task.description}"), BarColumn(), "{task.percentage:3.0f}%")
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, transient=True, disable=not err.is_terminal
+    ) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(metavar="ID")],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--from", help="Take the files from this folder instead of the network."),
+    ] = None,
+) -> None:
+    """Bring a data set's files here, checksum verified.
+
+    Example: offrl data fetch neorl2-dmsd --from ~/Downloads
+    """
+    from offrl.dataset import resolve
+    from offrl.download import fetch
+
+    with _bar(name) as progress:
+        paths = fetch(resolve(name), directory, progress)
+    for path in paths:
+        print(path)  # noqa: T201
+
+
+@data_app.command("make")
+def data_make(
+    name: Annotated[str, typer.Argument(metavar="ID")],
+    again: Annotated[bool, typer.Option(help="Make it anew if it is there.")] = False,
+) -> None:
+    """Make a data set that needs no download.
+
+    Example: offrl data make pointmaze-quickstart
+    """
+    from offrl.dataset import resolve
+    from offrl.download import make
+
+    with _bar(name) as progress:
+        path = make(resolve(name), progress, again)
+    print(path)  # noqa: T201
+
+
+@data_app.command("check")
+def data_check(name: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Read every byte again: checksums, counts and the mean return against the card.
+
+    Example: offrl data check neorl2-dmsd
+    """
+    from offrl.dataset import check
+
+    found = check(name)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    for split, totals in found.totals.items():
+        out.print(
+            f"{found.id} v{found.version} {split}: {totals.transitions:,} transitions, "
+            f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}"
+        )
+    out.print(f"compared with: {', '.join(found.compared)}")
+    for note in found.notes:
+        out.print(f"note: {note}")
+
+
+@data_app.command("stats")
+def data_stats(name: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Describe a data set: counts, lengths, returns and actions.
+
+    Example: offrl data stats pointmaze-quickstart
+    """
+    from offrl.dataset import QUANTILES, load_dataset, stats
+
+    with _bar(name) as progress:
+        found = stats(load_dataset(name, progress=progress))
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    table = _table(f"{found.id} v{found.version}", "what", "value")
+    for key, value in dataclasses.asdict(found).items():
+        if key == "return_quantiles":
+            shares = zip(QUANTILES, value, strict=True)
+            text = ", ".join(f"{q:.0%}: {v:.5g}" for q, v in shares)
+        elif isinstance(value, float):
+            text = f"{value:.6g}"
+        elif isinstance(value, int):
+            text = f"{value:,}"
+        else:
+            text = "\n".join(value) if isinstance(value, list) else str(value)
+        if text and key not in ("id", "version"):
+            table.add_row(key.replace("_", " "), text)
+    out.print(table)
+
+
+class _Display:
+    """Shows a protocol's runs as they go: a bar each on a terminal, a line per end elsewhere."""
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: "Event") -> None:
+        name = f"{event.job.dataset} {event.job.label} seed {event.job.seed}"
+        score = "" if event.score is None else f" [bold]{event.score:.1f}[/]"
+        if event.status == "running":
+            if name not in self.tasks:
+                self.tasks[name] = self.bars.add_task(name, total=event.job.steps)
+            self.bars.update(self.tasks[name], completed=event.step, description=f"{name}{score}")
+            return
+        if name in self.tasks:
+            self.bars.remove_task(self.tasks.pop(name))
+        cause = f": {event.cause}" if event.cause else ""
+        self.bars.console.print(
+            f"{event.status} {name} at step {event.step:,}"
+            f"{'' if event.score is None else f', score {event.score:.2f}'}{cause}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _finish(events: list["Event"], output: Path) -> None:
+    failed = [event for event in events if event.status != "done"]
+    print(f"{len(events) - len(failed)} of {len(events)} runs are done in {output}")  # noqa: T201
+    if failed:
+        err.print("The same command tries the others again from where they stopped.")
+        raise typer.Exit(1)
+
+
+def _carries_on() -> typer.Exit:
+    err.print("Interrupted; every run is saved, and the same command carries on.")
+    return typer.Exit(130)
+
+
+@app.command()
+def run(
+    protocol: Annotated[str, typer.Argument(help="A protocol's id, or the path of a .toml file.")],
+    output: Output,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this: a name, or the path of a .py file of yours. Repeatable."),
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Run a protocol; interrupted anywhere, the same command carries on.
+
+    Example: offrl run quickstart -o runs --algorithm ./my_algo.py
+    """
+    from offrl import runner
+
+    display = _Display()
+    try:
+        with _bar("data") as progress, display.bars:
+            events = runner.run(
+                protocol,
+                output,
+                algorithms=algorithm or (),
+                workers=workers,
+                on_event=display,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        raise _carries_on() from None
+    _finish(events, output)
+
+
+@app.command()
+def train(
+    algorithm: Annotated[str, typer.Argument(help="A name, or the path of a .py file of yours.")],
+    dataset: Annotated[str, typer.Argument(help="An id, or the path of a card.")],
+    output: Output = Path("runs"),
+    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 100_000,
+    seed: Annotated[list[int] | None, typer.Option(help="One run each. Repeatable.")] = None,
+    every: Annotated[int, typer.Option(help="Gradient steps between evaluations.")] = 10_000,
+    episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A config value. Repeatable."),
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Train one algorithm on one data set.
+
+    Example: offrl train iql pointmaze-quickstart --steps 5000 --set beta=10
+    """
+    from offrl import runner
+
+    display = _Display()
+    try:
+        with _bar("data") as progress, display.bars:
+            events = runner.train(
+                algorithm,
+                dataset,
+                output,
+                config=dict(_setting(item) for item in setting or ()),
+                steps=steps,
+                seeds=seed or [0],
+                evaluate_every=every,
+                episodes=episodes,
+                workers=workers,
+                on_event=display,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        raise _carries_on() from None
+    _finish(events, output)
+
+
+def _setting(item: str) -> tuple[str, Any]:
+    import tomllib
+
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {item}: expected KEY=VALUE, for example --set beta=10")
+    try:
+        return key, tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, text  # a bare word is a string
+
+
+@app.command()
+def scores(
+    runs: Annotated[Path, typer.Argument(help="The folder of runs.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .csv or .parquet file to write.")
+    ],
+) -> None:
+    """Write the tidy table of all evaluations of all runs.
+
+    Example: offrl scores runs -o scores.csv
+    """
+    from offrl.runs import read_runs
+    from offrl.scores import write_scores
+
+    table = read_runs(runs)
+    write_scores(table, output)
+    print(f"{len(table.frame):,} rows in {output}")  # noqa: T201
+    for note in table.notes:
+        err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    for failure in table.failures:
+        err.print(
+            f"without a score: {failure.algorithm} on {failure.dataset}, seed {failure.seed}: "
+            f"{failure.cause}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def report(
+    source: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, or tables: algorithm,dataset,seed,score[,step]."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the report.")],
+    reps: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="Of all resampling.")] = 0,
+) -> None:
+    """Write a report page with IQM, confidence intervals and figures.
+
+    Example: offrl report runs -o report
+    """
+    from offrl.report import report as make_report
+
+    words = ["offrl", "report", *map(str, source), "-o", str(output)]
+    words += ["--reps", str(reps)] * (reps != 50_000) + ["--seed", str(seed)] * (seed != 0)
+    with _bar("report") as progress:
+        path = make_report(
+            source, output, reps=reps, seed=seed, command=shlex.join(words), progress=progress
+        )
+    print(path)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
