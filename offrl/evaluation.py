@@ -105,9 +105,10 @@ def action_limit(environment: Environment) -> float:
 
 
 def flatten(observations: Any, keys: Sequence[str]) -> NDArray[np.float32]:
-    """Observations as float32 (n, dimensions); a dict's entries in the card's order."""
+    """Float32 observations (n, dimensions); a dict's entries in the card's order, or sorted."""
     if isinstance(observations, dict):
-        parts = [np.reshape(observations[k], (len(observations[k]), -1)) for k in keys]
+        entries = [observations[key] for key in keys or sorted(observations)]
+        parts = [np.reshape(entry, (len(entry), -1)) for entry in entries]
         return np.concatenate(parts, 1).astype(np.float32)
     return np.asarray(observations, dtype=np.float32).reshape(len(observations), -1)
 

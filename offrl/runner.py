@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -22,7 +21,7 @@ import torch
 from offrl.dataset import load_dataset
 from offrl.errors import InputError
 from offrl.evaluation import action_limit
-from offrl.protocol import Job, Protocol, expand, find_protocol
+from offrl.protocol import Job, Protocol, expand, find_protocol, identity
 from offrl.runs import RunFolder
 from offrl.toml import validate
 from offrl.training import Interrupted, task, train_run
@@ -68,8 +67,7 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
         end = Event(job, "done", *last)
     except Interrupted:
         end = Event(job, "interrupted", *last)
-    except Exception as error:
-        log.debug("%s", traceback.format_exc())
+    except Exception as error:  # run.json has the traceback
         end = Event(job, "failed", *last, cause=f"{type(error).__name__}: {error}")
     try:
         pipe.send(end)
@@ -111,8 +109,10 @@ def run(
     jobs = [
         replace(job, dataset=_absolute(job.dataset)) for job in expand(described, list(algorithms))
     ]
+    cards = {}
     for name in dict.fromkeys(job.dataset for job in jobs):  # once, before the workers need them
-        environment, _ = task(load_dataset(name, progress=progress).card)
+        cards[name] = load_dataset(name, progress=progress).card
+        environment, _ = task(cards[name])
         action_limit(environment)
     root.mkdir(parents=True, exist_ok=True)
 
@@ -122,6 +122,7 @@ def run(
         folder = RunFolder(job.folder(root))
         with folder.held():
             record = folder.record()
+            folder.check_same(identity(job, cards[job.dataset]))
         if record.get("status") == "done":
             rows = folder.rows()
             event = Event(job, "done", rows[-1]["step"], rows[-1]["score"])

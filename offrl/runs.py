@@ -98,14 +98,8 @@ class RunFolder:
 
     def begin(self, identity: dict[str, Any], versions: dict[str, str]) -> None:
         """Opens the run, or carries it on if it is the same run. Needs `held`."""
+        self.check_same(identity)
         begun = self.record()
-        if begun and begun["identity"] != identity:
-            keys = sorted(k for k in identity if begun["identity"].get(k) != identity[k])
-            raise InputError(
-                f"{self.path}: begun with another {', '.join(keys)}: "
-                f"{json.dumps({k: begun['identity'].get(k) for k in keys})[:200]}; choose another "
-                f"-o, or delete the folder"
-            )
         sessions = begun.get("sessions", []) if begun else []
         sessions.append(
             {
@@ -125,9 +119,26 @@ class RunFolder:
         path = self.path / "run.json"
         return _read_json(path) if path.exists() else {}
 
-    def set_status(self, status: str, cause: str | None = None) -> None:
+    def check_same(self, identity: dict[str, Any]) -> None:
+        """Raises InputError where the folder holds a run of another identity."""
+        begun = self.record().get("identity", identity)
+        keys = sorted(k for k in identity if begun.get(k) != identity[k])
+        if keys:
+            was = json.dumps({key: begun.get(key) for key in keys})
+            now = json.dumps({key: identity[key] for key in keys})
+            raise InputError(
+                f"{self.path}: holds a run with {was[:200]}, but this one has {now[:200]}; choose "
+                "another -o, or delete the folder"
+            )
+
+    def set_status(
+        self, status: str, cause: str | None = None, traceback: str | None = None
+    ) -> None:
         """Notes `done`, `interrupted` or `failed` with its cause. Needs `held`."""
-        write_json(self.path / "run.json", {**self.record(), "status": status, "cause": cause})
+        ended = {**self.record(), "status": status, "cause": cause}
+        if traceback:
+            ended["traceback"] = traceback.splitlines()
+        write_json(self.path / "run.json", ended)
 
     def rows(self) -> list[dict[str, Any]]:
         """The score rows; a last line that a crash cut short does not count."""

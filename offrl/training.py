@@ -1,6 +1,7 @@
 """Trains one run from wherever it stopped, and scores it on the way."""
 
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def train_run(job: Job, root: Path, report: Report = lambda _step, _score: False
             folder.set_status("interrupted")
             raise
         except Exception as error:
-            folder.set_status("failed", f"{type(error).__name__}: {error}")
+            cause = f"{type(error).__name__}: {error}"
+            folder.set_status("failed", cause, traceback.format_exc())
             raise
         folder.set_status("done")
 

@@ -95,6 +95,7 @@ def test_a_dict_is_flattened_in_the_declared_order() -> None:
     observations = {"b": np.array([[1.0, 2.0], [3.0, 4.0]]), "a": np.array([5.0, 6.0])}
     assert flatten(observations, ["a", "b"]).tolist() == [[5, 1, 2], [6, 3, 4]]
     assert flatten(observations, ["b"]).tolist() == [[1, 2], [3, 4]]
+    assert flatten(observations, []).tolist() == [[5, 1, 2], [6, 3, 4]]
     assert flatten(observations["b"], []).dtype == np.float32
 
 

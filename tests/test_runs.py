@@ -1,6 +1,5 @@
 """Runs as processes: killed, interrupted, failed and held, and the same scores at the end."""
 
-import json
 import os
 import signal
 import subprocess
@@ -164,6 +163,18 @@ def plain(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_documented_example_runs_beside_the_others(tmp_path: Path) -> None:
+    example = tmp_path / "my_algo.py"
+    example.write_text((Path(__file__).parents[1] / "docs" / "my_algo.py").read_text())
+    assert len(example.read_text().splitlines()) < 60
+    protocol, runs = str(write_protocol(tmp_path, steps=300)), tmp_path / "runs"
+    offrl.run(protocol, runs, workers=2)
+    offrl.run(protocol, runs, algorithms=[str(example)], workers=2)
+    page = offrl.report([runs], tmp_path / "report", reps=200).read_text()
+    assert "my_algo" in page
+    assert set(scores(runs)["algorithm"]) == {"bc", "my_algo"}
+
+
 def test_an_algorithm_from_a_file_runs_and_a_changed_file_is_another(
     plain: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +200,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(plain: Path, tmp_p
     table = read_runs(runs)
     assert [(f.algorithm, f.seed) for f in table.failures] == [("broken", 0), ("broken", 1)]
     assert "actor/loss is nan at step 400" in table.failures[0].cause
+    assert "Traceback" in next(runs.glob("**/broken-*/seed-0/run.json")).read_text()
     assert set(table.frame["algorithm"]) == {"bc"}
 
 
@@ -244,12 +256,8 @@ def test_a_held_run_is_refused(tmp_path: Path) -> None:
 def test_another_protocol_of_the_same_name_does_not_carry_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     offrl.run(str(write_protocol(tmp_path, steps=300)), runs, workers=2)
-    for record in runs.rglob("run.json"):
-        values = json.loads(record.read_text())
-        record.write_text(json.dumps({**values, "status": "interrupted"}))
-    events = offrl.run(str(write_protocol(tmp_path, steps=600)), runs, workers=2)
-    assert {event.status for event in events} == {"failed"}
-    assert "begun with another steps" in str(events[0].cause)
+    with pytest.raises(InputError, match=r'holds a run with \{"steps": 300\}, but .* 600'):
+        offrl.run(str(write_protocol(tmp_path, steps=600)), runs, workers=2)
 
 
 def test_every_row_carries_its_provenance(alone: pd.DataFrame, tmp_path: Path) -> None:
