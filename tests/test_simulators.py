@@ -277,21 +277,32 @@ def test_cheetah_replays_the_published_steps(shared: Path, split: str) -> None:
         for step in range(20):
             observation, *_ = env.step(data["action"][episode, step])
             np.testing.assert_allclose(observation, data["next_obs"][episode, step], atol=1e-5)
-    errors = []
-    for observation, action, expected, paid in zip(
-        *(data[key].reshape(-1, *data[key].shape[2:])[::4] for key in ("obs", "action")),
-        *(data[key].reshape(-1, *data[key].shape[2:])[::4] for key in ("next_obs", "reward")),
-        strict=True,
-    ):
-        state = observation.astype(np.float64)
+    flat = {key: values.reshape(-1, *values.shape[2:]) for key, values in data.items()}
+
+    def one_step(state: Any, action: Any) -> tuple[Any, float]:
         simulator.set_state(state[:9], state[9:])
         reached, reward, *_ = simulator.step(action)
-        errors.append([*np.abs(reached - expected), abs(reward - paid)])
-    worst = np.max(errors, axis=0)
-    assert worst[:9].max() < 1e-4
-    assert worst[9:18].max() < 2e-3  # a foot that touches amplifies the states' float32 rounding
+        return reached, float(reward)
+
+    states = flat["obs"].astype(np.float64)
+    steps = [one_step(s, a) for s, a in zip(states, flat["action"], strict=True)]
+    errors = np.abs(np.array([reached for reached, _ in steps]) - flat["next_obs"])
+    assert np.abs([reward for _, reward in steps] - flat["reward"]).max() < 2e-4
+    assert errors[:, :9].max() < 1e-4
     assert np.median(errors, axis=0).max() < 2e-6
-    assert worst[18] < 2e-4
+    beyond = np.flatnonzero(errors.max(1) > 1e-3)
+    assert len(beyond) <= 1
+    # The file holds float32. Where a foot touches, states that round to the same row part by more
+    # than 1e-3 in one step; the published next state has to lie among theirs.
+    rng = np.random.default_rng(0)
+    for row in beyond:
+        half = np.spacing(np.abs(flat["obs"][row])).astype(np.float64) / 2
+        among = [
+            one_step(states[row] + rng.uniform(-half, half), flat["action"][row])[0]
+            for _ in range(200)
+        ]
+        assert (np.min(among, 0) - 1e-6 <= flat["next_obs"][row]).all()
+        assert (np.max(among, 0) + 1e-6 >= flat["next_obs"][row]).all()
     env.close()
 
 
