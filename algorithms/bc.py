@@ -68,14 +68,15 @@ class BC(Learner):
         self.observation_mean, self.observation_scale = mean, 1 / (std + 1e-3)
 
         sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
-        self.actor, self.best_actor = (
-            MLP(Streams(seeds, "actor", device), sizes, activation=config.activation)
-            for _ in range(2)
-        )
+        self.actor = MLP(Streams(seeds, "actor", device), sizes, activation=config.activation)
         self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
-        self.best_error = torch.full((len(seeds),), torch.inf, device=device)
+        self.updates = 0
+        self.acting = self.actor
         if config.checkpoint == "best validation":
             self.validation_interval = config.validation_interval
+            self.acting = MLP(Streams(seeds, "actor", device), sizes, activation=config.activation)
+            self.best_error = torch.full((len(seeds),), torch.inf, device=device)
+            self.best_step = torch.zeros(len(seeds), device=device)
 
     def _act(self, actor: MLP, observations: Tensor) -> Tensor:
         if self.config.normalize:
@@ -87,6 +88,7 @@ class BC(Learner):
         """One step of regression."""
         loss = cloning_loss(self._act(self.actor, batch.observations), batch.actions)
         step(self.actor_optimizer, loss)
+        self.updates += 1
         return {"actor/loss": loss.detach()}
 
     @torch.no_grad()
@@ -96,14 +98,11 @@ class BC(Learner):
         error = cloning_loss(self._act(self.actor, observations), batch.actions)
         better = error < self.best_error
         self.best_error = torch.where(better, error, self.best_error)
-        for best, current in zip(
-            self.best_actor.parameters(), self.actor.parameters(), strict=True
-        ):
+        self.best_step = torch.where(better, float(self.updates), self.best_step)
+        for best, current in zip(self.acting.parameters(), self.actor.parameters(), strict=True):
             best[better] = current[better]
-        return {"validation/loss": error}
+        return {"validation/loss": error, "validation/best_step": self.best_step}
 
     def policy(self) -> StatelessPolicy:
         """The actor as the config's `checkpoint` says: the last, or the best on validation."""
-        best = self.config.checkpoint == "best validation"
-        actor = self.best_actor if best else self.actor
-        return StatelessPolicy(lambda observations: self._act(actor, observations))
+        return StatelessPolicy(lambda observations: self._act(self.acting, observations))

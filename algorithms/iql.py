@@ -12,10 +12,10 @@ the target Q. The policy is a Gaussian with mean a_max tanh(f(s)) and a log stan
 does not depend on the state; it acts by its mean. Every layer starts orthogonal with gain sqrt(2),
 biases zero, and the actor's learning rate decays to 0 along a cosine.
 
+Actions of the data are clipped to a_max (1 - 1e-5), as the authors do.
+
 Known differences:
-1. The authors clip actions of the data to +-(1 - 1e-5) and a sampled action to [-1, 1]; here the
-   clip is applied in `prepare`, and the acting mean lies inside by its tanh.
-2. CORL evaluates V(s') and the advantage with V before its step, takes the mean of the two critics'
+1. CORL evaluates V(s') and the advantage with V before its step, takes the mean of the two critics'
    losses, keeps torch's default initialisation and standardises observations (`normalize`).
 """
 
@@ -61,7 +61,7 @@ def expectile_loss(diff: Tensor, expectile: float) -> Tensor:
         diff: target minus prediction, shape (R, B).
         expectile: weight of positive errors, in (0, 1).
     """
-    weight = torch.where(diff > 0, expectile, 1 - expectile)
+    weight = (expectile - (diff < 0).to(diff.dtype)).abs()
     return (weight * diff.square()).mean(-1)
 
 
@@ -122,7 +122,7 @@ class IQL(Learner):
 
     @classmethod
     def prepare(cls, data: Transitions, config: IQLConfig) -> Transitions:
-        """Rewards scaled as the config says; actions clipped to +-(1 - 1e-5)."""
+        """Rewards as the config says; nothing else changes."""
         rewards = data.rewards
         if config.reward == "return range":
             spread = return_range(data)
@@ -134,8 +134,7 @@ class IQL(Learner):
             rewards = rewards * np.float32(1000 / spread)
         elif config.reward == "minus one":
             rewards = rewards - 1
-        limit = np.float32(1 - 1e-5)
-        return replace(data, rewards=rewards, actions=np.clip(data.actions, -limit, limit))
+        return replace(data, rewards=rewards)
 
     def _states(self, observations: Tensor) -> Tensor:
         if not self.config.normalize:
@@ -150,7 +149,9 @@ class IQL(Learner):
         config = self.config
         states = self._states(batch.observations)
         next_states = self._states(batch.next_observations)
-        states_actions = torch.cat([states, batch.actions], -1)
+        limit = self.max_action * (1 - 1e-5)
+        actions = batch.actions.clamp(-limit, limit)
+        states_actions = torch.cat([states, actions], -1)
 
         with torch.no_grad():
             target_q = self.target_critic(states_actions).squeeze(-1).amin(1)
@@ -164,7 +165,7 @@ class IQL(Learner):
             weight = torch.exp(config.beta * (target_q - value)).clamp(max=MAX_WEIGHT)
             backup = batch.rewards + config.gamma * (1 - batch.terminations) * next_value
         log_prob = gaussian_log_prob(
-            batch.actions, self._mean(states), self.log_std.clamp(*LOG_STD_RANGE)
+            actions, self._mean(states), self.log_std.clamp(*LOG_STD_RANGE)
         )
         actor_loss = -(weight * log_prob).mean(-1)
         decay = 0.5 * (1 + math.cos(math.pi * min(self.updates / self.steps, 1)))

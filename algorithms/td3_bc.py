@@ -17,8 +17,8 @@ Known differences:
    is elementwise, so the updates are the same.
 2. NeoRL-2's benchmark (offlinerl 0.0.2) has three hidden layers in the actor and standardises the
    observations of the actor alone: `actor_hidden`, `normalize = "actor"`. It also updates the
-   actor on the first, third, ... step, where the reference and this file take the second, fourth,
-   ..., and clamps the actor's output before the tanh to [-9, 9], which this file does not.
+   actor on the first, third, ... step of every thousand, where the reference and this file take
+   the second, fourth, ...
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ class MyAlgo(offrl.SingleSeedLearner):
     Config = Config
 
     def __init__(self, spec: offrl.Spec, config: Config, seed: int, device: str = "cpu"):
-        self.config = config
+        self.config, self.max_action = config, spec.max_action
         self.q = mlp(spec.observation_dim + spec.action_dim, 1).to(device)
         self.v = mlp(spec.observation_dim, 1).to(device)
         self.actor = mlp(spec.observation_dim, spec.action_dim).to(device)
@@ -55,4 +55,4 @@ class MyAlgo(offrl.SingleSeedLearner):
         return {"critic/loss": critic_loss, "value/loss": value_loss, "actor/loss": actor_loss}
 
     def act(self, observations: Tensor) -> Tensor:
-        return torch.tanh(self.actor(observations))
+        return self.max_action * torch.tanh(self.actor(observations))

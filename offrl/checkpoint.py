@@ -5,7 +5,6 @@ pickle is written or read.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from offrl.errors import InputError
+from offrl.files import replacing
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes a nested dict of tensors and JSON values, atomically."""
     tensors: dict[str, Tensor] = {}
     header = {"state": json.dumps(_pack(state, tensors))}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, header)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, header)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -34,7 +31,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         with safe_open(path, "pt", device=str(device)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             state = json.loads(file.metadata()["state"])
-    except (SafetensorError, KeyError, TypeError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{path}: expected a checkpoint of offrl, but {error}; delete it to start the run anew"
         ) from None

@@ -166,6 +166,7 @@ class Dataset:
         notes: rows that were dropped or changed, and why.
         folder: where in the cache the columns lie.
         source: totals of the source, before a view left rows out.
+        checksum: SHA-256 over the columns' own, which tells data apart whatever their card says.
 
     The arrays are read-only. A pickled Dataset is a path, so workers map the same memory.
     """
@@ -183,6 +184,8 @@ class Dataset:
         self.folder = folder
         self.notes: list[str] = meta["notes"]
         self.source = Totals(**meta["totals"])
+        columns = "".join(meta["columns"][name]["sha256"] for name in NAMES)
+        self.checksum = hashlib.sha256(columns.encode()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self.card, self.split, self.folder)

@@ -86,11 +86,20 @@ def _make_vector(environment: Environment, count: int) -> VectorEnv[Any, Any, An
     )
 
 
-def action_limit(environment: Environment) -> float:
-    """The bound of the environment's actions, which lie in [-bound, bound] in every dimension."""
+def spaces(environment: Environment) -> tuple[int, int, float]:
+    """The sizes of observations (flattened) and of actions, and the bound of every action.
+
+    Raises InputError unless actions lie in [-bound, bound] in every dimension.
+    """
     env = make(environment)
+    observation, _ = env.reset(seed=0)
     space = env.action_space
     env.close()
+    one = (
+        {key: np.asarray(value)[None] for key, value in observation.items()}
+        if isinstance(observation, dict)
+        else np.asarray(observation)[None]
+    )
     if not isinstance(space, gymnasium.spaces.Box):
         raise InputError(
             f"environment {environment.id!r} has {space}; offrl's algorithms act in a Box"
@@ -101,7 +110,7 @@ def action_limit(environment: Environment) -> float:
             f"environment {environment.id!r} has actions in [{space.low}, {space.high}]; expected "
             "the same symmetric bounds in every dimension, so wrap it in RescaleAction"
         )
-    return bound
+    return flatten(one, environment.observation_keys).shape[1], int(space.shape[0]), bound
 
 
 def flatten(observations: Any, keys: Sequence[str]) -> NDArray[np.float32]:

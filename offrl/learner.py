@@ -7,7 +7,7 @@ A `SingleSeedLearner` is the plain way to write an algorithm; it is run one seed
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
@@ -107,14 +107,16 @@ class _Stateful:
                     f"{type(self).__name__}.{name}: {error}; override state_dict and "
                     "load_state_dict"
                 ) from None
-            if captured is not None:
-                state[name] = captured
+            state[name] = captured
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave; the run then carries on bit for bit."""
         for name, saved in state.items():
             setattr(self, name, _restore(getattr(self, name), saved))
+
+
+_FIXED = {"fixed": True}  # stands for what training cannot change: functions, configs, devices
 
 
 def _capture(value: Any) -> Any:
@@ -124,16 +126,17 @@ def _capture(value: Any) -> Any:
         return value.get_state()
     if isinstance(value, Tensor):
         return value.detach().clone()
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value)
+    if isinstance(value, (bool, int, float, str, type(None))):
         return value
     if isinstance(value, (list, tuple)):
-        items = {str(i): c for i, v in enumerate(value) if (c := _capture(v)) is not None}
-        return items or None
+        return [_capture(item) for item in value]
     if isinstance(value, dict):
-        return {str(k): c for k, v in value.items() if (c := _capture(v)) is not None} or None
-    fixed = (str, bool, type(None), torch.device, torch.dtype, type, ModuleType, np.ndarray)
-    if isinstance(value, fixed) or callable(value) or is_dataclass(value):
-        return None
+        return {key: _capture(item) for key, item in value.items()}
+    frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
+    if isinstance(value, (torch.device, torch.dtype, ModuleType)) or callable(value) or frozen:
+        return _FIXED
     raise TypeError(f"does not know how to save a {type(value).__name__}")
 
 
@@ -144,17 +147,18 @@ def _restore(value: Any, saved: Any) -> Any:
     if isinstance(value, torch.Generator):
         value.set_state(saved.cpu())
         return value
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.shape == saved.shape:
         with torch.no_grad():
-            value.copy_(saved)
+            value.copy_(saved)  # in place: an optimiser may hold it
         return value
-    if isinstance(value, (list, tuple)):
-        return type(value)(
-            _restore(v, saved[str(i)]) if str(i) in saved else v for i, v in enumerate(value)
-        )
+    if isinstance(value, np.ndarray):
+        return saved.numpy()
+    if isinstance(value, (list, tuple)):  # training may have made it longer or shorter
+        padded = [*value, *[None] * len(saved)]
+        return type(value)(_restore(v, s) for v, s in zip(padded, saved, strict=False))
     if isinstance(value, dict):
-        return {k: _restore(v, saved[str(k)]) if str(k) in saved else v for k, v in value.items()}
-    return saved
+        return {key: _restore(value.get(key), item) for key, item in saved.items()}
+    return value if saved == _FIXED else saved
 
 
 class Learner(_Stateful, ABC):
@@ -206,6 +210,7 @@ class SingleSeedLearner(_Stateful, ABC):
     Config: ClassVar[type]
     paper: ClassVar[str] = "unpublished"
     family: ClassVar[str] = "other"
+    mode: ClassVar[str] = "deterministic"  # or "stochastic", where `act` draws; kept with the score
 
     @abstractmethod
     def __init__(self, spec: Spec, config: Any, seed: int, device: torch.device | str = "cpu"): ...
@@ -254,12 +259,19 @@ class _Replicated(Learner):
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def policy(self) -> Policy:
-        learners = self.learners
+        # Acting draws on from where training is, and training does not notice.
+        states = list(self.generator_states)
 
         def act(observations: Tensor) -> Tensor:
-            return torch.stack([a.act(o) for a, o in zip(learners, observations, strict=True)])
+            actions = []
+            for r, learner in enumerate(self.learners):
+                with torch.random.fork_rng(devices=[]):
+                    torch.set_rng_state(states[r])
+                    actions.append(learner.act(observations[r]))
+                    states[r] = torch.get_rng_state()
+            return torch.stack(actions)
 
-        return StatelessPolicy(act)
+        return StatelessPolicy(act, self.learners[0].mode)
 
 
 def find_algorithm(name: str) -> type[Learner] | type[SingleSeedLearner]:

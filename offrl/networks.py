@@ -28,7 +28,7 @@ ONEDNN = _onednn_works()
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     # a @ b through oneDNN, which uses AVX-512 on any CPU that has it; torch.mm's MKL does so on
-    # Intel's alone (benchmarks/updates.py has figures).
+    # Intel's alone (benchmarks/README.md has figures).
     if ONEDNN:
         activation = "relu" if relu else "none"
         return torch.ops.mkldnn._linear_pointwise(a, b.T, bias, activation, [], "")  # type: ignore[no-any-return]

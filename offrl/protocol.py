@@ -7,15 +7,26 @@ run; everything that a job's scores depend on is in the job.
 import dataclasses
 import hashlib
 import json
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from offrl import __version__, registry
-from offrl.card import Card
+from offrl import registry
+from offrl.dataset import LOADERS, Dataset
 from offrl.errors import InputError, unknown
 from offrl.learner import find_algorithm
 from offrl.toml import Strict, read_toml, validate
@@ -26,15 +37,18 @@ class Evaluation(Strict):
 
     every: int = Field(gt=0)  # gradient steps; the last step is always evaluated
     episodes: int = Field(gt=0)
-    seed: int = 0  # of the episodes' starts, together with the run's seed
+    seed: int = Field(default=0, ge=0)  # of the episodes' starts, together with the run's seed
 
 
 class Entry(Strict):
     """One algorithm of a protocol; its table's name is the label in every report."""
 
-    algorithm: str | None = None  # a registered name or a path; None: the label itself
+    algorithm: str | None = None  # a registered name or a .py file; None: the label itself
     steps: int | None = Field(default=None, gt=0)  # instead of the protocol's
     config: dict[str, Any] = Field(default_factory=dict)  # what differs from the defaults
+
+
+Label = Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]  # a folder of the run store has its name
 
 
 class Protocol(Strict):
@@ -46,10 +60,18 @@ class Protocol(Strict):
     source: str  # the publication it follows, or who made it
     notes: str = ""  # where it differs from the source
     datasets: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
     steps: int = Field(gt=0)  # gradient steps per run
     evaluation: Evaluation
-    algorithms: dict[str, Entry] = Field(min_length=1)
+    algorithms: dict[Label, Entry] = Field(min_length=1)
+
+    @field_validator("datasets", "seeds")
+    @classmethod
+    def _once(cls, values: list[Any]) -> list[Any]:
+        value, count = Counter(values).most_common(1)[0]
+        if count > 1:  # two workers would meet in one folder
+            raise PydanticCustomError("twice", "{value} stands there twice", {"value": repr(value)})
+        return values
 
 
 @dataclass(frozen=True)
@@ -77,8 +99,10 @@ class Job:
     def folder(self, root: Path) -> Path:
         """Where the run lives below `root`."""
         protocol = self.protocol.partition("@")[0]
-        dataset = Path(self.dataset).stem if "/" in self.dataset else self.dataset
-        dataset = dataset.replace(":", "-")
+        if self.dataset.startswith("minari:"):
+            dataset = self.dataset.replace(":", "-").replace("/", "-")
+        else:
+            dataset = Path(self.dataset).stem if "/" in self.dataset else self.dataset
         return root / protocol / dataset / f"{self.label}-{self.config_hash}" / f"seed-{self.seed}"
 
 
@@ -88,7 +112,10 @@ def shipped_protocols() -> dict[str, Path]:
 
 
 def find_protocol(name: str) -> Protocol:
-    """The shipped protocol called `name`, or the one in the TOML file at that path."""
+    """The shipped protocol called `name`, or the one in the TOML file at that path.
+
+    Paths in such a file, of data sets and of algorithms, are relative to the file's own folder.
+    """
     if name.endswith(".toml"):
         path = Path(name)
     else:
@@ -97,29 +124,69 @@ def find_protocol(name: str) -> Protocol:
             raise unknown("protocol", name, known, "or give the path of a .toml file")
         path = known[name]
     protocol = validate(Protocol, read_toml(path), str(path))
-    if protocol.id != path.stem and not name.endswith(".toml"):
-        raise InputError(f"{path}: id {protocol.id!r}, expected the file's name {path.stem!r}")
-    return protocol
+    if not name.endswith(".toml"):
+        if protocol.id != path.stem:
+            raise InputError(f"{path}: id {protocol.id!r}, expected the file's name {path.stem!r}")
+        return protocol
+    folder = path.absolute().parent
+    algorithms = {
+        label: entry.model_copy(update={"algorithm": str(folder / entry.algorithm)})
+        if entry.algorithm and entry.algorithm.endswith(".py")
+        else entry
+        for label, entry in protocol.algorithms.items()
+    }
+    datasets = [_placed(folder, dataset) for dataset in protocol.datasets]
+    return protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
+
+
+def _placed(folder: Path, dataset: str) -> str:
+    """A data set of a protocol's file: ids stay, a path starts at the file's folder."""
+    is_path = "/" in dataset or Path(dataset).suffix in (".toml", *LOADERS)
+    if not is_path or dataset.startswith("minari:"):
+        return dataset
+    return str(folder / Path(dataset).expanduser())
 
 
 def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
     """The algorithm's config with `overrides` applied; an error names `where` and the key."""
-    config_type = find_algorithm(algorithm).Config
+    try:
+        found = find_algorithm(algorithm)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    config_type = getattr(found, "Config", None)
+    if not isinstance(config_type, type) or not dataclasses.is_dataclass(config_type):
+        raise InputError(
+            f"{where}: class {found.__name__} has no Config; expected a frozen dataclass with at "
+            "least batch_size"
+        )
     fields = [field.name for field in dataclasses.fields(config_type)]
     for key in overrides:
         if key not in fields:
-            error = unknown("config key", key, fields)
-            raise InputError(f"{where}: {error}")
+            raise InputError(f"{where}: {unknown('config key', key, fields)}")
     try:
         # As JSON, where a list may stand for a tuple; nothing else is converted.
         text = json.dumps(overrides, default=str)
         config: Any = TypeAdapter(config_type).validate_json(text, strict=True)
+        values = dataclasses.asdict(config)
+        json.dumps(values)  # a run folder keeps it
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise InputError(f"{where}: {key}: {first['msg']}, found {first['input']!r}") from None
-    if not isinstance(getattr(config, "batch_size", None), int) or config.batch_size < 1:
-        raise InputError(f"{where}: {config_type.__name__} needs batch_size, a positive integer")
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"{where}: {config_type.__name__} cannot be written as TOML: {reason}; give its fields "
+            "types such as float, int, bool, str or tuple[int, ...]"
+        ) from None
+    if type(values.get("batch_size")) is not int or values["batch_size"] < 1:
+        raise InputError(
+            f"{where}: batch_size: expected a field of {config_type.__name__} that is a positive "
+            f"integer, found {values.get('batch_size')!r}"
+        )
+    for key, value in values.items():
+        if value != value:
+            raise InputError(f"{where}: {key}: expected a number, found nan")
     return config
 
 
@@ -131,24 +198,24 @@ def expand(protocol: Protocol, algorithms: Sequence[str] = ()) -> list[Job]:
         algorithms: labels of the protocol, registered names or paths of Python files; only these
             run, those that the protocol does not list with their own defaults. Empty: all it lists.
     """
-    chosen = dict(protocol.algorithms)
-    if algorithms:
-        chosen = {}
-        for name in algorithms:
-            label = Path(name).stem if name.endswith(".py") else name
-            if name.endswith(".py"):
-                chosen[label] = Entry(algorithm=str(Path(name).resolve()))
-            else:
-                known = {**registry.modules("algorithms"), **protocol.algorithms}
-                if name not in known:
-                    raise unknown("algorithm", name, known)
-                chosen[label] = protocol.algorithms.get(name, Entry())
+    chosen = {} if algorithms else dict(protocol.algorithms)
+    for name in algorithms:
+        if name.endswith(".py"):
+            label, entry = Path(name).stem, Entry(algorithm=str(Path(name).resolve()))
+        else:
+            known = {**registry.modules("algorithms"), **protocol.algorithms}
+            if name not in known:
+                raise unknown("algorithm", name, known, "or give the path of a .py file")
+            label, entry = name, protocol.algorithms.get(name, Entry())
+        if chosen.get(label, entry) != entry:
+            raise InputError(f"--algorithm {name}: a second {label!r}; rename the file of one")
+        chosen[label] = entry
     jobs = []
     for label, entry in chosen.items():
         name = entry.algorithm or label
-        where = f"protocol {protocol.id}, algorithm {label}"
+        where = f"{protocol.id}, algorithm {label}"
         config = dataclasses.asdict(configure(name, entry.config, where))
-        code = hashlib.sha256(Path(name).read_bytes()).hexdigest() if name.endswith(".py") else None
+        code = _code(name)
         for dataset in protocol.datasets:
             jobs += [
                 Job(
@@ -164,36 +231,41 @@ def expand(protocol: Protocol, algorithms: Sequence[str] = ()) -> list[Job]:
                 )
                 for seed in protocol.seeds
             ]
+    owner: dict[Path, str] = {}
+    for job in jobs:
+        other = owner.setdefault(job.folder(Path()), job.dataset)
+        if other != job.dataset:
+            raise InputError(
+                f"protocol {protocol.id}: data sets {other} and {job.dataset} would share a folder "
+                "of runs; rename the file of one"
+            )
     return sorted(jobs, key=lambda job: protocol.seeds.index(job.seed))
 
 
-def identity(job: Job, card: Card) -> dict[str, Any]:
+def _code(algorithm: str) -> str | None:
+    """SHA-256 of an algorithm's file, or None where offrl's version and commit stand for it."""
+    module = sys.modules[find_algorithm(algorithm).__module__]
+    if module.__name__.startswith("offrl.") or not module.__file__:
+        return None
+    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+
+
+def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
     """Everything that decides a run's scores; a run folder refuses to carry on with another."""
+    card = dataset.card
     return {
         "protocol": job.protocol,
         "dataset": f"{card.id}@{card.version}",
+        "data_sha256": dataset.checksum,
         "view": card.view,
         "environment": card.environment.model_dump() if card.environment else None,
         "reference": card.reference.model_dump() if card.reference else None,
         "label": job.label,
-        "algorithm": job.algorithm,
+        "algorithm": Path(job.algorithm).name if job.code else job.algorithm,  # files may move
         "config": job.config,
         "code": job.code,
         "config_hash": job.config_hash,
         "steps": job.steps,
         "evaluation": job.evaluation,
         "seed": job.seed,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a score depends on, by distribution name."""
-    import platform
-    from importlib.metadata import version
-
-    names = ("numpy", "torch", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
-    return {
-        "offrl": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
     }

@@ -8,23 +8,21 @@ import logging
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from offrl.dataset import load_dataset
 from offrl.errors import InputError
-from offrl.evaluation import action_limit
 from offrl.protocol import Job, Protocol, expand, find_protocol, identity
 from offrl.runs import RunFolder
 from offrl.toml import validate
-from offrl.training import Interrupted, task, train_run
+from offrl.training import Interrupted, check, train_run
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +74,7 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
 
 
 def run(
-    protocol: str | Protocol,
+    protocol: str | Path | Protocol,
     output: str | Path,
     *,
     algorithms: Sequence[str] = (),
@@ -100,7 +98,7 @@ def run(
     way, and KeyboardInterrupt after every worker has saved. A run that fails is noted in its folder
     and among the events; the others go on.
     """
-    described = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    described = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
     root = Path(output)
@@ -109,11 +107,11 @@ def run(
     jobs = [
         replace(job, dataset=_absolute(job.dataset)) for job in expand(described, list(algorithms))
     ]
-    cards = {}
+    datasets = {}
     for name in dict.fromkeys(job.dataset for job in jobs):  # once, before the workers need them
-        cards[name] = load_dataset(name, progress=progress).card
-        environment, _ = task(cards[name])
-        action_limit(environment)
+        datasets[name] = load_dataset(name, progress=progress)
+    for job in {(job.label, job.dataset): job for job in jobs}.values():
+        check(job, datasets[job.dataset])
     root.mkdir(parents=True, exist_ok=True)
 
     ended: dict[str, Event] = {}
@@ -121,9 +119,9 @@ def run(
     for job in jobs:
         folder = RunFolder(job.folder(root))
         with folder.held():
+            folder.enlist(identity(job, datasets[job.dataset]))
             record = folder.record()
-            folder.check_same(identity(job, cards[job.dataset]))
-        if record.get("status") == "done":
+        if record["status"] == "done":
             rows = folder.rows()
             event = Event(job, "done", rows[-1]["step"], rows[-1]["score"])
             ended[_key(job)] = event
@@ -205,11 +203,15 @@ def _work(
     context = multiprocessing.get_context("spawn")
     running: dict[Connection, tuple[BaseProcess, Event]] = {}
 
+    stopping = False
+
     def finish(pipe: Connection) -> None:
         process, last = running.pop(pipe)
         process.join()
         pipe.close()
-        if last.status == "running":  # it died without a word
+        if last.status == "running" and stopping:  # told before it had begun to listen
+            last = replace(last, status="interrupted")
+        elif last.status == "running":  # it died without a word
             code = process.exitcode or 0
             name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
             last = replace(last, status="failed", cause=f"worker ended by {name}")
@@ -222,8 +224,7 @@ def _work(
 
     def listen() -> None:
         for ready in wait(list(running), timeout=1):
-            pipe = ready
-            assert isinstance(pipe, Connection)
+            pipe = cast(Connection, ready)
             try:
                 event: Event = pipe.recv()
             except (EOFError, OSError):
@@ -246,13 +247,11 @@ def _work(
                 theirs.close()
                 running[ours] = (process, Event(job, "running", 0))
             listen()
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C, and anything that a callback or the disk may raise
+        stopping = True
         for process, _ in running.values():  # the terminal has told them; a kill of us has not
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 60
-        while running and time.monotonic() < deadline:
+        while running:  # a worker saves at its next step, after the evaluation it may be in
             listen()
-        for process, _ in running.values():
-            process.kill()
         raise

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +21,21 @@ from filelock import FileLock, Timeout
 
 import offrl
 from offrl.errors import InputError
+from offrl.files import replacing
 
 if TYPE_CHECKING:
     from offrl.scores import ScoreTable
 
-LOCK_SECONDS = 5.0  # a worker whose parent was killed lets go within this
+LOCK_SECONDS = 10.0  # a worker whose parent was killed lets go at its next step
+
+
+CONTENT = ("datasets", "algorithms", "protocols", "reports")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file under a temporary name and renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)
+    """Writes a JSON file, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def commit() -> str | None:
             ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no"],
+            ["git", "-C", root, "status", "--porcelain", "--", "offrl", *CONTENT],
             capture_output=True,
             text=True,
             check=True,
@@ -65,11 +69,24 @@ def commit() -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine, as far as a reader of a score may care."""
+    """The machine, as far as a score's last digits depend on it."""
+    import torch
+
     return {
         "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a score depends on, by distribution name."""
+    names = ("numpy", "torch", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+    return {
+        "offrl": offrl.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
     }
 
 
@@ -96,19 +113,30 @@ class RunFolder:
         finally:
             lock.release()
 
-    def begin(self, identity: dict[str, Any], versions: dict[str, str]) -> None:
-        """Opens the run, or carries it on if it is the same run. Needs `held`."""
+    def enlist(self, identity: dict[str, Any]) -> None:
+        """Notes a run that waits for its turn, so that reports know of it. Needs `held`."""
         self.check_same(identity)
-        begun = self.record()
-        sessions = begun.get("sessions", []) if begun else []
-        sessions.append(
-            {
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "commit": commit(),
-                "versions": versions,
-                "hardware": hardware(),
+        if not self.record():
+            record: dict[str, Any] = {
+                "identity": identity,
+                "status": "waiting",
+                "cause": None,
+                "sessions": [],
             }
-        )
+            write_json(self.path / "run.json", record)
+
+    def begin(self, identity: dict[str, Any]) -> None:
+        """Opens the run, or carries it on if it is the same run. Needs `held`."""
+        self.enlist(identity)
+        for left in [*self.path.glob(".*.tmp"), *self.checkpoint.parent.glob(".*.tmp")]:
+            left.unlink()  # of a process that was killed while it wrote
+        session = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        sessions = [*self.record()["sessions"], session]
         write_json(
             self.path / "run.json",
             {"identity": identity, "status": "running", "cause": None, "sessions": sessions},
@@ -157,9 +185,8 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Drops the rows after `step`, which the run will write again. Needs `held`."""
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        temporary = self.path / f".evaluations.jsonl.{os.getpid()}"
-        temporary.write_text("".join(kept))
-        temporary.replace(self.path / "evaluations.jsonl")
+        with replacing(self.path / "evaluations.jsonl") as temporary:
+            temporary.write_text("".join(kept))
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds one score row and sees it to the disk. Needs `held`."""
@@ -179,8 +206,8 @@ def read_runs(root: str | Path) -> "ScoreTable":
 
     The table has a row per evaluation, and no times: the same scores give the same table. A failed
     run is a failure with its cause, and so is one that stopped before its first evaluation. An
-    algorithm that ran with several configs (or versions of its file) appears once for each, with
-    the config's hash in its name.
+    algorithm that ran on a data set under several protocols or configs (or versions of its file)
+    appears once for each, with protocol and config hash in its name.
     """
     import pandas as pd
 
@@ -200,19 +227,20 @@ def read_runs(root: str | Path) -> "ScoreTable":
                 f"{folder.path / 'run.json'}: lacks identity, status or sessions; expected a file "
                 "that offrl wrote"
             )
-    configs: dict[tuple[str, str], set[str]] = {}
+    variants: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for _, record in records:
         identity = record["identity"]
-        label = (identity["label"], identity["protocol"])
-        configs.setdefault(label, set()).add(identity["config_hash"])
+        cell = (identity["label"], identity["dataset"])
+        variants.setdefault(cell, set()).add((identity["protocol"], identity["config_hash"]))
+    ambiguous = {label for (label, _), found in variants.items() if len(found) > 1}
 
     rows, failures, provenance = [], [], []
     unfinished: dict[tuple[str, str, int, int], list[int]] = {}
     for folder, record in records:
         identity = record["identity"]
         name, dataset = identity["label"], identity["dataset"].partition("@")[0]
-        if len(configs[name, identity["protocol"]]) > 1:
-            name = f"{name} ({identity['config_hash']})"
+        if name in ambiguous:
+            name = f"{name} ({identity['protocol']} {identity['config_hash']})"
         found = folder.rows()
         if record["status"] == "failed":
             failures.append(Failure(name, dataset, identity["seed"], record["cause"]))
@@ -244,6 +272,15 @@ def read_runs(root: str | Path) -> "ScoreTable":
         f"step {step:,} of {steps:,}"
         for (name, dataset, step, steps), seeds in sorted(unfinished.items())
     ]
+    for entry in provenance:
+        codes = {
+            (s["commit"], s["versions"]["offrl"], s["versions"]["torch"]) for s in entry["sessions"]
+        }
+        if len(codes) > 1:
+            notes.append(
+                f"{entry['label']} on {entry['dataset']}, seed {entry['seed']}, was interrupted "
+                "and carried on with another version of offrl or torch"
+            )
     simulators = sorted({row["mujoco"] for row in rows})
     if len(simulators) > 1:
         notes.append(

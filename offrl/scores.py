@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from offrl.errors import InputError
+from offrl.files import replacing
 
 REQUIRED = ("algorithm", "dataset", "seed", "score")
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -465,11 +466,10 @@ def _scale_notes(frame: pd.DataFrame, where: str, scale: float) -> list[str]:
 def write_scores(table: ScoreTable, path: Path) -> None:
     """Writes a table's rows and failures to a .csv or .parquet file that `read_scores` reads."""
     frame = table.tidy()
-    temporary = path.with_name(f".{path.name}")
-    if path.suffix == ".csv":
-        frame.to_csv(temporary, index=False)
-    elif path.suffix == ".parquet":
-        frame.to_parquet(temporary, index=False)
-    else:
+    if path.suffix not in (".csv", ".parquet"):
         raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            frame.to_csv(temporary, index=False)
+        else:
+            frame.to_parquet(temporary, index=False)

@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,20 @@ from offrl import checkpoint
 from offrl.card import Card, Environment, Reference
 from offrl.dataset import Dataset, load_dataset
 from offrl.errors import InputError
-from offrl.evaluation import Diverged, Evaluator, action_limit
-from offrl.learner import Learner, Metrics, Spec, Transitions, build, find_algorithm, transitions
-from offrl.protocol import Job, configure, identity, versions
-from offrl.runs import RunFolder
+from offrl.evaluation import Diverged, Evaluator, spaces
+from offrl.learner import (
+    Batch,
+    Learner,
+    Metrics,
+    SingleSeedLearner,
+    Spec,
+    Transitions,
+    build,
+    find_algorithm,
+    transitions,
+)
+from offrl.protocol import Job, configure, identity
+from offrl.runs import RunFolder, versions
 from offrl.sampler import UniformSampler, whole
 
 CHECK_EVERY = 100  # gradient steps between looks for numbers that are not finite
@@ -24,14 +35,14 @@ CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 0.5
 
 # Called with the step and the latest score; returning True asks the run to stop and save.
-Report = Callable[[int, float | None], bool]
+OnProgress = Callable[[int, float | None], bool]
 
 
 class Interrupted(Exception):
     """The run was asked to stop; it is saved and carries on with the same command."""
 
 
-def task(card: Card) -> tuple[Environment, Reference]:
+def scoring(card: Card) -> tuple[Environment, Reference]:
     """The simulator and the reference returns of a card. Raises InputError where it lacks one."""
     if card.environment is None or card.reference is None:
         lacking = "environment" if card.environment is None else "reference"
@@ -54,19 +65,64 @@ def describe(data: Transitions, max_action: float, steps: int) -> Spec:
     )
 
 
-def train_run(job: Job, root: Path, report: Report = lambda _step, _score: False) -> None:
+@dataclass(frozen=True)
+class Task:
+    """All that a run needs before its learner exists."""
+
+    algorithm: type[Learner] | type[SingleSeedLearner]
+    config: Any
+    environment: Environment
+    data: Transitions
+    spec: Spec
+
+
+def prepare(job: Job, dataset: Dataset) -> Task:
+    """What `job` trains with. Raises InputError where algorithm, data and simulator do not fit."""
+    algorithm = find_algorithm(job.algorithm)
+    config = configure(job.algorithm, job.config, f"algorithm {job.label}")
+    environment, _ = scoring(dataset.card)
+    data = algorithm.prepare(transitions(dataset), config)
+    sizes = (data.observations.shape[1], data.actions.shape[1])
+    observation_dim, action_dim, limit = spaces(environment)
+    if sizes != (observation_dim, action_dim):
+        raise InputError(
+            f"data set {dataset.card.id}: holds observations and actions of {sizes} numbers, but "
+            f"environment {environment.id!r} of its card has {(observation_dim, action_dim)}; "
+            "correct the card"
+        )
+    return Task(algorithm, config, environment, data, describe(data, limit, job.steps))
+
+
+def validation_split(job: Job, dataset: Dataset) -> Batch:
+    """The published validation split as one batch. Raises InputError where there is none."""
+    if dataset.validation is None:
+        raise InputError(
+            f"algorithm {job.label} looks at a validation split, which data set {dataset.card.id} "
+            "does not publish; set checkpoint = 'last'"
+        )
+    return whole(transitions(dataset.validation))
+
+
+def check(job: Job, dataset: Dataset) -> None:
+    """Raises InputError where `job` cannot run on `dataset`, before anything is started."""
+    task = prepare(job, dataset)
+    if build(task.algorithm, task.spec, task.config, [job.seed]).validation_interval:
+        validation_split(job, dataset)
+
+
+def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _score: False) -> None:
     """Runs `job` in its folder below `root` to its last step.
 
     A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers
-    of a run that was left alone. Raises Interrupted after saving if `report` asks for it, and
+    of a run that was left alone. Raises Interrupted after saving if `on_progress` asks for it, and
     Diverged where a number is not finite; both are noted in run.json, as is any other failure.
     """
     folder = RunFolder(job.folder(root))
-    dataset = load_dataset(job.dataset)
     with folder.held():
-        folder.begin(identity(job, dataset.card), versions())
+        dataset = load_dataset(job.dataset)
+        folder.begin(identity(job, dataset))
         try:
-            _train(job, folder, dataset, report)
+            _train(job, folder, dataset, on_progress)
         except Interrupted:
             folder.set_status("interrupted")
             raise
@@ -77,24 +133,13 @@ def train_run(job: Job, root: Path, report: Report = lambda _step, _score: False
         folder.set_status("done")
 
 
-def _train(job: Job, folder: RunFolder, dataset: Dataset, report: Report) -> None:
-    algorithm = find_algorithm(job.algorithm)
-    config = configure(job.algorithm, job.config, f"algorithm {job.label}")
-    environment, _ = task(dataset.card)
-    data = algorithm.prepare(transitions(dataset), config)
-    spec = describe(data, action_limit(environment), job.steps)
-    learner = build(algorithm, spec, config, [job.seed])
-    sampler = UniformSampler(data, config.batch_size, [job.seed])
-    validation = None
-    if learner.validation_interval:
-        if dataset.validation is None:
-            raise InputError(
-                f"algorithm {job.label} asks for a validation split, which data set "
-                f"{dataset.card.id} does not publish; set checkpoint = 'last'"
-            )
-        validation = whole(transitions(dataset.validation))
+def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgress) -> None:
+    task = prepare(job, dataset)
+    learner = build(task.algorithm, task.spec, task.config, [job.seed])
+    sampler = UniformSampler(task.data, task.config.batch_size, [job.seed])
+    validation = validation_split(job, dataset) if learner.validation_interval else None
     evaluator = Evaluator(
-        environment, [job.seed], job.evaluation["episodes"], job.evaluation["seed"]
+        task.environment, [job.seed], job.evaluation["episodes"], job.evaluation["seed"]
     )
 
     step, spent = 0, 0.0
@@ -140,7 +185,7 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, report: Report) -> Non
             saved = now
         if evaluate or now - reported > REPORT_SECONDS:
             reported = now
-            if report(step, score) and step < job.steps:
+            if on_progress(step, score) and step < job.steps:
                 save()
                 raise Interrupted
     evaluator.close()
@@ -163,7 +208,7 @@ def _score(
     """One score row: a number and all that it depends on."""
     policy = learner.policy()
     episodes = evaluator(policy)
-    environment, _ = task(dataset.card)
+    environment, _ = scoring(dataset.card)
     found = versions()
     return {
         "protocol": job.protocol,

@@ -10,7 +10,7 @@ import torch
 from offrl import evaluation
 from offrl.card import Environment
 from offrl.errors import InputError
-from offrl.evaluation import Diverged, Evaluator, action_limit, flatten
+from offrl.evaluation import Diverged, Evaluator, flatten, spaces
 from offrl.learner import StatelessPolicy
 from offrl.streams import spawn_seed
 
@@ -99,13 +99,14 @@ def test_a_dict_is_flattened_in_the_declared_order() -> None:
     assert flatten(observations["b"], []).dtype == np.float32
 
 
-def test_action_limits() -> None:
-    assert action_limit(PENDULUM) == 2
+def test_spaces() -> None:
+    assert spaces(PENDULUM) == (3, 1, 2.0)
+    assert spaces(MAZE) == (6, 2, 1.0)
     with pytest.raises(InputError, match="act in a Box"):
-        action_limit(Environment(id="CartPole-v1", max_episode_steps=10))
+        spaces(Environment(id="CartPole-v1", max_episode_steps=10))
     gymnasium.register("offrl-test/Lopsided-v0", lambda: Lopsided())
     with pytest.raises(InputError, match="RescaleAction"):
-        action_limit(Environment(id="offrl-test/Lopsided-v0", max_episode_steps=10))
+        spaces(Environment(id="offrl-test/Lopsided-v0", max_episode_steps=10))
 
 
 class Lopsided(gymnasium.Env[Any, Any]):
@@ -113,6 +114,9 @@ class Lopsided(gymnasium.Env[Any, Any]):
 
     observation_space = gymnasium.spaces.Box(-1, 1, (1,))
     action_space = gymnasium.spaces.Box(0, 1, (1,))
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(1, np.float32), {}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import offrl
 from offrl.errors import InputError
 from offrl.runner import Event
-from offrl.runs import RunFolder, read_runs
+from offrl.runs import RunFolder, read_runs, run_folders
 
 PROTOCOL = """
 id = "tiny"
@@ -76,7 +76,7 @@ class Regression(offrl.SingleSeedLearner):
 '''
 
 
-def write_protocol(folder: Path, algorithm: str = "bc", steps: int = 900, entry: str = "") -> Path:
+def write_protocol(folder: Path, algorithm: str = "bc", steps: int = 1500, entry: str = "") -> Path:
     path = folder / "tiny.toml"
     path.write_text(PROTOCOL.format(algorithm=algorithm, steps=steps, entry=entry))
     return path
@@ -121,7 +121,7 @@ def test_the_same_command_ends_with_the_same_scores(
 ) -> None:
     protocol, runs = write_protocol(tmp_path), tmp_path / "runs"
     process = start(protocol, runs)
-    wait_for(runs, 2, process)
+    wait_for(runs, 3, process)  # so that one run at least has a checkpoint and a row after it
     if how == "kill -9 everything":
         os.killpg(process.pid, signal.SIGKILL)
     elif how == "kill -9 the parent":
@@ -133,10 +133,15 @@ def test_the_same_command_ends_with_the_same_scores(
         assert process.returncode == 130
         assert "the same command carries on" in stderr
     assert len(scores(runs)) < len(alone)
+    # Times tell what was kept: a run that began again at step 0 would write new ones.
+    folders = {f: f.rows() for f in run_folders(runs)}
+    checkpointed = {f: rows[0] for f, rows in folders.items() if len(rows) > 1}
     again = start(protocol, runs)
     stdout, stderr = again.communicate(timeout=120)
     assert again.returncode == 0, stderr
     assert "2 of 2 runs are done" in stdout
+    for folder, row in checkpointed.items():
+        assert folder.rows()[0] == row
     pd.testing.assert_frame_equal(scores(runs), alone)
 
 
