@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from offrl.learner import Batch, Learner, Metrics, Spec, StatelessPolicy
-from offrl.networks import MLP, adam, step
+from offrl.networks import MLP, Standardise, adam, step
 from offrl.streams import Streams
 
 
@@ -63,9 +63,7 @@ class BC(Learner):
     ):
         self.config = config
         self.max_action = spec.max_action
-        mean = torch.as_tensor(spec.observation_mean, dtype=torch.float32, device=device)
-        std = torch.as_tensor(spec.observation_std, dtype=torch.float32, device=device)
-        self.observation_mean, self.observation_scale = mean, 1 / (std + 1e-3)
+        self.standardise = Standardise(spec, device)
 
         sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
         self.actor = MLP(Streams(seeds, "actor", device), sizes, activation=config.activation)
@@ -80,7 +78,7 @@ class BC(Learner):
 
     def _act(self, actor: MLP, observations: Tensor) -> Tensor:
         if self.config.normalize:
-            observations = (observations - self.observation_mean) * self.observation_scale
+            observations = self.standardise(observations)
         actions: Tensor = actor(observations)
         return self.max_action * torch.tanh(actions) if self.config.output == "tanh" else actions
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from offrl.errors import InputError
 from offrl.learner import Batch, Learner, Metrics, Spec, StatelessPolicy, Transitions
-from offrl.networks import MLP, adam, polyak, step
+from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -101,9 +101,7 @@ class IQL(Learner):
         self.config = config
         self.max_action = spec.max_action
         self.steps = spec.steps
-        mean = torch.as_tensor(spec.observation_mean, dtype=torch.float32, device=device)
-        std = torch.as_tensor(spec.observation_std, dtype=torch.float32, device=device)
-        self.observation_mean, self.observation_scale = mean, 1 / (std + 1e-3)
+        self.standardise = Standardise(spec, device)
 
         q_sizes = (spec.observation_dim + spec.action_dim, *config.hidden, 1)
         v_sizes = (spec.observation_dim, *config.hidden, 1)
@@ -137,9 +135,8 @@ class IQL(Learner):
         return replace(data, rewards=rewards)
 
     def _states(self, observations: Tensor) -> Tensor:
-        if not self.config.normalize:
-            return observations
-        return (observations - self.observation_mean) * self.observation_scale
+        states: Tensor = self.standardise(observations) if self.config.normalize else observations
+        return states
 
     def _mean(self, states: Tensor) -> Tensor:
         return self.max_action * torch.tanh(self.actor(states))

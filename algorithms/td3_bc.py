@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from offrl.learner import Batch, Learner, Metrics, Spec, StatelessPolicy
-from offrl.networks import MLP, adam, polyak, step
+from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
 
@@ -91,9 +91,7 @@ class TD3BC(Learner):
     ):
         self.config = config
         self.max_action = spec.max_action
-        mean = torch.as_tensor(spec.observation_mean, dtype=torch.float32, device=device)
-        std = torch.as_tensor(spec.observation_std, dtype=torch.float32, device=device)
-        self.observation_mean, self.observation_scale = mean, 1 / (std + 1e-3)
+        self.standardise = Standardise(spec, device)
 
         actor_sizes = (spec.observation_dim, *config.actor_hidden, spec.action_dim)
         critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
@@ -106,14 +104,13 @@ class TD3BC(Learner):
         self.noise = Streams(seeds, "policy noise", device)
         self.updates = 0
 
-    def _standardised(self, observations: Tensor) -> Tensor:
-        return (observations - self.observation_mean) * self.observation_scale
-
     def _for_actor(self, observations: Tensor) -> Tensor:
-        return observations if self.config.normalize == "none" else self._standardised(observations)
+        standardised: Tensor = self.standardise(observations)
+        return observations if self.config.normalize == "none" else standardised
 
     def _for_critic(self, observations: Tensor) -> Tensor:
-        return self._standardised(observations) if self.config.normalize == "all" else observations
+        standardised: Tensor = self.standardise(observations)
+        return standardised if self.config.normalize == "all" else observations
 
     def _act(self, actor: MLP, observations: Tensor) -> Tensor:
         return self.max_action * torch.tanh(actor(self._for_actor(observations)))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from offrl.learner import Spec
 from offrl.streams import Streams
 
 Initialisation = Literal["torch", "orthogonal"]
@@ -166,6 +167,24 @@ class MLP(nn.Module):
             if i < last:
                 x = nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
         return x
+
+
+class Standardise(nn.Module):
+    """Observations minus the data's mean, over its standard deviation plus 1e-3, as CORL does."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: Spec, device: torch.device | str = "cpu"):
+        super().__init__()
+        std = torch.as_tensor(spec.observation_std, dtype=torch.float32, device=device)
+        mean = torch.as_tensor(spec.observation_mean, dtype=torch.float32, device=device)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", 1 / (std + 1e-3))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Standardised observations, of the same shape (..., observation_dim)."""
+        return (observations - self.mean) * self.scale
 
 
 def adam(parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:

@@ -190,7 +190,7 @@ def test_the_chain_of_known_value_is_solved(name: str, termination: float, last:
     batch = whole(chain(termination))
     states = batch.observations
     if isinstance(learner, td3_bc.TD3BC):
-        states = (states - learner.observation_mean) * learner.observation_scale
+        states = learner.standardise(states)
     q = learner.critic(torch.cat([states, batch.actions], -1)).squeeze(-1)[0, 0]
     assert q[1::2].mean().item() == pytest.approx(last, abs=0.05)
     assert q[::2].mean().item() == pytest.approx(0.5 * last, abs=0.05)
