@@ -2,18 +2,18 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -32,18 +32,24 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="offrl",
-    help="Measure offline reinforcement learning. Start with: offrl run quickstart -o runs",
+    help="Measure offline reinforcement learning.\n\nExample: offrl run quickstart -o runs",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, make and describe data sets.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Fetch, check, make and describe data sets.\n\nExample: offrl data stats neorl2-dmsd",
+)
 app.add_typer(data_app, name="data")
 
 out = Console()
 err = Console(stderr=True)
 
+DataId = Annotated[
+    str, typer.Argument(metavar="ID", help="An id, minari:ID, or the path of a card or of data.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The folder of runs.")]
 Workers = Annotated[
@@ -51,21 +57,30 @@ Workers = Annotated[
 ]
 
 
-class Shelf(StrEnum):
-    """What `offrl list` lists."""
+ADVICE = {  # what to do about errors of the file system
+    errno.EACCES: "give a place that you may read and write",
+    errno.EPERM: "give a place that you may read and write",
+    errno.EROFS: "give a place that you may read and write",
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EEXIST: "a file stands where a folder is needed, so give another place",
+    errno.ENOTDIR: "a file stands where a folder is needed, so give another place",
+    errno.EISDIR: "a folder stands where a file is needed, so give another name",
+}
 
-    datasets = "datasets"
-    algorithms = "algorithms"
-    protocols = "protocols"
+
+class _Log(logging.Handler):
+    """Prints what the library logs, a line each, above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Runs the command line. Bad input ends in one line on stderr and exit code 2."""
-    import logging
-
-    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
-    logging.getLogger("offrl").setLevel(logging.INFO)
+    logger = logging.getLogger("offrl")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Log) for handler in logger.handlers):
+        logger.addHandler(_Log())
     try:
         app()
     except InputError as error:
@@ -74,6 +89,8 @@ def main() -> None:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
             raise SystemExit(1) from None
         message = f"{error.filename or 'file system'}: {error.strerror or error}"
+        if error.errno in ADVICE:
+            message += f"; {ADVICE[error.errno]}"
     else:
         return
     print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
@@ -105,7 +122,10 @@ def _algorithm(name: str) -> dict[str, Any]:
 
 
 @app.command("list")
-def list_(what: Annotated[Shelf, typer.Argument()], as_json: AsJson = False) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="datasets, algorithms or protocols.")],
+    as_json: AsJson = False,
+) -> None:
     """List data sets, algorithms or protocols.
 
     Example: offrl list algorithms
@@ -115,14 +135,14 @@ def list_(what: Annotated[Shelf, typer.Argument()], as_json: AsJson = False) -> 
     from offrl.protocol import find_protocol, shipped_protocols
 
     rows: list[dict[str, Any]] = []
-    if what is Shelf.datasets:
+    if what == "datasets":
         rows = [
             {"id": card.id, "version": card.version, "title": card.title}
             for card in shipped_cards().values()
         ]
-    elif what is Shelf.algorithms:
+    elif what == "algorithms":
         rows = [_algorithm(name) for name in sorted(registry.modules("algorithms"))]
-    else:
+    elif what == "protocols":
         for name in sorted(shipped_protocols()):
             protocol = find_protocol(name)
             rows.append(
@@ -130,29 +150,41 @@ def list_(what: Annotated[Shelf, typer.Argument()], as_json: AsJson = False) -> 
                     "id": name,
                     "version": protocol.version,
                     "title": protocol.title,
-                    "algorithms": ", ".join(protocol.algorithms),
+                    "algorithms": list(protocol.algorithms),
                     "seeds": len(protocol.seeds),
                     "steps": protocol.steps,
                 }
             )
+    else:
+        raise unknown("kind", what, ["datasets", "algorithms", "protocols"])
     if as_json:
         _print_json(rows)
         return
     table = _table(None, *rows[0])
     for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
+        table.add_row(*map(_cell, row.values()))
     out.print(table)
 
 
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 @app.command()
-def show(name: Annotated[str, typer.Argument()], as_json: AsJson = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="An id, or the path of a .toml or .py file.")],
+    as_json: AsJson = False,
+) -> None:
     """Show a data set's card, an algorithm's defaults or a protocol's settings.
 
     Example: offrl show neorl2-dmsd
     """
     from offrl import registry
     from offrl.card import read_card, shipped_cards
-    from offrl.protocol import find_protocol, shipped_protocols
+    from offrl.protocol import configure, find_protocol, shipped_protocols
+    from offrl.toml import read_toml
 
     shown: dict[str, Any] = {}
     cards, algorithms = shipped_cards(), registry.modules("algorithms")
@@ -160,34 +192,32 @@ def show(name: Annotated[str, typer.Argument()], as_json: AsJson = False) -> Non
     if name in protocols:
         shown["protocol"] = find_protocol(name).model_dump()
     if name in cards:
-        shown["data set"] = cards[name].model_dump()
+        shown["dataset"] = cards[name].model_dump()
     if name in algorithms or name.endswith(".py"):
         from offrl.learner import find_algorithm
 
         found = find_algorithm(name)
-        about = {**_algorithm(name), "config": dataclasses.asdict(found.Config())}
+        defaults = dataclasses.asdict(configure(name, {}, name))
+        about = {**_algorithm(name), "config": defaults}
         about["documentation"] = (sys.modules[found.__module__].__doc__ or "").strip()
         shown["algorithm"] = about
-    if name.endswith(".toml"):
-        try:
-            shown["protocol"] = find_protocol(name).model_dump()
-        except InputError as not_a_protocol:
-            try:
-                shown["data set"] = read_card(Path(name)).model_dump()
-            except InputError as not_a_card:
-                raise InputError(
-                    f"neither a protocol ({not_a_protocol}) nor a card ({not_a_card})"
-                ) from None
+    if name.endswith(".toml") and "algorithms" in read_toml(Path(name)):
+        shown["protocol"] = find_protocol(name).model_dump()
+    elif name.endswith(".toml"):
+        shown["dataset"] = read_card(Path(name)).model_dump()
     if not shown:
         raise unknown("name", name, {*cards, *algorithms, *protocols})
     if as_json:
         _print_json(shown)
         return
     for kind, values in shown.items():
+        documentation = values.pop("documentation", "")
         table = _table(f"{kind} {name}", "key", "value")
         for key, value in _flat(values):
             table.add_row(key, value)
         out.print(table)
+        if documentation:  # as it is written: it holds equations and lists
+            out.print(documentation, markup=False, highlight=False, soft_wrap=True)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -214,7 +244,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(metavar="ID")],
+    name: DataId,
     directory: Annotated[
         Path | None,
         typer.Option("--from", help="Take the files from this folder instead of the network."),
@@ -235,7 +265,7 @@ def data_fetch(
 
 @data_app.command("make")
 def data_make(
-    name: Annotated[str, typer.Argument(metavar="ID")],
+    name: DataId,
     again: Annotated[bool, typer.Option(help="Make it anew if it is there.")] = False,
 ) -> None:
     """Make a data set that needs no download.
@@ -251,7 +281,7 @@ def data_make(
 
 
 @data_app.command("check")
-def data_check(name: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+def data_check(name: DataId, as_json: AsJson = False) -> None:
     """Read every byte again: checksums, counts and the mean return against the card.
 
     Example: offrl data check neorl2-dmsd
@@ -265,15 +295,16 @@ def data_check(name: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJs
     for split, totals in found.totals.items():
         out.print(
             f"{found.id} v{found.version} {split}: {totals.transitions:,} transitions, "
-            f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}"
+            f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}",
+            soft_wrap=True,
         )
-    out.print(f"compared with: {', '.join(found.compared)}")
+    out.print(f"compared with: {', '.join(found.compared)}", soft_wrap=True)
     for note in found.notes:
-        out.print(f"note: {note}")
+        out.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
 @data_app.command("stats")
-def data_stats(name: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+def data_stats(name: DataId, as_json: AsJson = False) -> None:
     """Describe a data set: counts, lengths, returns and actions.
 
     Example: offrl data stats pointmaze-quickstart
@@ -283,7 +314,10 @@ def data_stats(name: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJs
     with _bar(name) as progress:
         found = stats(load_dataset(name, progress=progress))
     if as_json:
-        _print_json(dataclasses.asdict(found))
+        described = dataclasses.asdict(found)
+        if found.episodes == 1:
+            described["return_std"] = None  # JSON has no NaN
+        _print_json(described)
         return
     table = _table(f"{found.id} v{found.version}", "what", "value")
     for key, value in dataclasses.asdict(found).items():
@@ -384,7 +418,7 @@ def run(
 @app.command()
 def train(
     algorithm: Annotated[str, typer.Argument(help="A name, or the path of a .py file of yours.")],
-    dataset: Annotated[str, typer.Argument(help="An id, or the path of a card.")],
+    dataset: Annotated[str, typer.Argument(help="An id, or the path of a card (.toml).")],
     output: Output = Path("runs"),
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 100_000,
     seed: Annotated[list[int] | None, typer.Option(help="One run each. Repeatable.")] = None,
@@ -392,7 +426,11 @@ def train(
     episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A config value. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A config value; `offrl show` names them. Repeatable.",
+        ),
     ] = None,
     workers: Workers = None,
 ) -> None:

@@ -1,0 +1,740 @@
+"""The command line as its users meet it: what works, and one clear line for what cannot."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from offrl import cli
+from offrl.protocol import expand, find_protocol
+from offrl.runs import RunFolder
+
+CARD = """
+id = "mine"
+version = 1
+title = "mine"
+licence = "none"
+citation = "none"
+[source]
+loader = "neorl2"
+files = [{ name = "good.npz" }]
+[environment]
+id = "gymnasium_robotics:PointMaze_UMaze-v3"
+max_episode_steps = 20
+observation_keys = ["observation", "desired_goal"]
+[reference]
+min = 0
+max = 20
+source = "counted"
+"""
+
+PROTOCOL = """
+id = "tiny"
+version = 1
+title = "A protocol for tests"
+source = "offrl"
+datasets = ["card.toml"]
+seeds = [0]
+steps = 20
+[evaluation]
+every = 10
+episodes = 2
+[algorithms.bc.config]
+hidden = [8]
+batch_size = 4
+"""
+
+BROKEN = """
+import dataclasses
+import torch
+import offrl
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    batch_size: int = 4
+
+class Broken(offrl.SingleSeedLearner):
+    Config = Config
+
+    def __init__(self, spec, config, seed, device="cpu"):
+        self.actions = spec.action_dim
+
+    def update(self, batch):
+        raise RuntimeError("cannot learn")
+
+    def act(self, observations):
+        return torch.zeros(len(observations), self.actions)
+"""
+
+HEAD = "algorithm,dataset,seed,score\n"
+Columns = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line that bad input leaves on stderr; the library may say what it reads."""
+        assert self.code == 2, self
+        assert self.stdout == ""
+        (line,) = (line for line in self.stderr.splitlines() if ": reading /" not in line)
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Call]:
+    """Calls the command line in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    logger = logging.getLogger("offrl")
+    handlers, level = list(logger.handlers), logger.level
+
+    def offrl(*words: object) -> Result:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["offrl", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        stdout, stderr = capsys.readouterr()
+        code = end.value.code
+        assert isinstance(code, int)
+        return Result(code, stdout, stderr)
+
+    yield offrl
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+def spawn(*words: object, cwd: Path) -> Result:
+    """Calls the command line as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "offrl.cli", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def files(*folders: Path) -> set[Path]:
+    """Every file and folder below; a lock is empty and stays where it is."""
+    return {path for f in folders for path in f.rglob("*") if not path.name.endswith(".lock")}
+
+
+def neorl2(rows: int = 20) -> Columns:
+    """Two episodes of ten steps in NeoRL-2's format."""
+    random = np.random.default_rng(0)
+    observations = random.normal(size=(rows + 1, 6)).astype(np.float32)
+    return {
+        "obs": observations[:-1],
+        "action": random.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        "next_obs": observations[1:],
+        "reward": np.ones(rows, np.float32),
+        "done": np.zeros(rows, np.float32),
+        "truncated": (np.arange(rows) % 10 == 9).astype(np.float32),
+    }
+
+
+def write_npz(folder: Path, **changes: Any) -> Path:
+    columns = {key: value for key, value in {**neorl2(), **changes}.items() if value is not None}
+    np.savez(folder / "data.npz", **columns)
+    return folder / "data.npz"
+
+
+def write_hdf5(folder: Path, **changes: Any) -> Path:
+    columns = neorl2()
+    told = {
+        "observations": columns["obs"],
+        "actions": columns["action"],
+        "rewards": columns["reward"],
+        "terminals": columns["done"].astype(bool),
+        "timeouts": columns["truncated"].astype(bool),
+        **changes,
+    }
+    with h5py.File(folder / "data.hdf5", "w") as file:
+        for key, value in told.items():
+            if value is not None:
+                file[key] = value
+    return folder / "data.hdf5"
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def bad(column: str, value: float) -> Columns:
+    values = neorl2()[column].copy()
+    values[3] = value
+    return {column: values}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A protocol on a data set of twenty rows."""
+    np.savez(tmp_path / "good.npz", **neorl2())  # type: ignore[arg-type]
+    (tmp_path / "card.toml").write_text(CARD)
+    (tmp_path / "tiny.toml").write_text(PROTOCOL)
+    return tmp_path / "tiny.toml"
+
+
+# What works
+
+
+def test_the_main_job(call: Call, tiny: Path, tmp_path: Path) -> None:
+    """A protocol to a table and a report, with a run that fails: told, and kept in both."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    tiny.write_text(PROTOCOL + '[algorithms.broken]\nalgorithm = "broken.py"\n')
+    first = spawn("run", "tiny.toml", "-o", "runs", "-j", 2, cwd=tmp_path)
+    assert first.code == 1
+    assert first.stdout == "1 of 2 runs are done in runs\n"
+    assert "bc seed 0 at step 20, score " in first.stderr
+    assert "broken seed 0 at step 0: RuntimeError: cannot learn" in first.stderr
+    assert "The same command tries the others again" in first.stderr
+    assert "Traceback" not in first.stderr
+    table = call("scores", "runs", "-o", "new/folder/scores.csv")
+    assert table.code == 0
+    assert table.stdout == "2 rows in new/folder/scores.csv\n"
+    assert "without a score: broken on mine, seed 0: RuntimeError: cannot learn" in table.stderr
+    rows = (tmp_path / "new" / "folder" / "scores.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 + 1  # the names, two evaluations and a failure
+    report = call("report", "new/folder/scores.csv", "-o", "new/parent/report", "--reps", 100)
+    page = tmp_path / "new" / "parent" / "report" / "index.html"
+    assert report.code == 0, report.stderr
+    assert report.stdout == f"{page}\n"
+    assert "cannot learn" in page.read_text()
+    again = call("run", "tiny.toml", "-o", "runs", "--algorithm", "bc")  # nothing is left to do
+    assert again.code == 0
+    assert again.stdout == "1 of 1 runs are done in runs\n"
+
+
+def test_train_sets_the_config(call: Call, tiny: Path, tmp_path: Path) -> None:
+    small = ["--steps", 4, "--every", 2, "--episodes", 1, "--set", "batch_size=4", "-j", 1]
+    settings = ["--set", "hidden=[4]", "--set", "output=linear", "--set", "actor_lr=1"]
+    done = call("train", "bc", tiny.with_name("card.toml"), "--seed", 5, *small, *settings)
+    assert done.code == 0
+    assert done.stdout == "1 of 1 runs are done in runs\n"
+    assert "bc seed 5 at step 4, score" in done.stderr
+    (record,) = (tmp_path / "runs" / "train" / "card").rglob("seed-5/run.json")
+    config = json.loads(record.read_text())["identity"]["config"]
+    assert config["hidden"] == [4]
+    assert config["output"] == "linear"  # a bare word is a string
+    assert config["actor_lr"] == 1
+    assert config["activation"] == "relu"  # a default
+
+
+@pytest.mark.parametrize("what", ["datasets", "algorithms", "protocols"])
+def test_list(call: Call, what: str) -> None:
+    rows = json.loads(call("list", what, "--json").stdout)
+    shown = call("list", what)
+    assert shown.code == 0
+    for row in rows:
+        assert row["id"] in shown.stdout
+    known = {
+        "datasets": {"neorl2-dmsd", "pointmaze-quickstart", "hopper-medium-v2"},
+        "algorithms": {"bc", "td3_bc", "iql"},
+        "protocols": {"quickstart", "neorl2-dmsd"},
+    }
+    assert known[what] <= {row["id"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "words"),
+    [
+        ("iql", {"algorithm"}, ["config.expectile", "0.7", "    L_V  = mean L2_tau("]),
+        ("quickstart", {"protocol"}, ["evaluation.every", "1000"]),
+        ("hopper-medium-v2", {"dataset"}, ["reference.max", "3234.3"]),
+        ("neorl2-dmsd", {"protocol", "dataset"}, ["[7, 42, 210]", "849.51"]),
+        ("tiny.toml", {"protocol"}, ["algorithms.bc.config.batch_size"]),
+        ("card.toml", {"dataset"}, ["environment.max_episode_steps"]),
+        ("broken.py", {"algorithm"}, ["config.batch_size"]),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_show(call: Call, tmp_path: Path, name: str, kinds: set[str], words: list[str]) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    assert set(json.loads(call("show", name, "--json").stdout)) == kinds
+    shown = call("show", name)
+    assert shown.code == 0
+    for word in words:
+        assert word in shown.stdout
+
+
+def test_data_of_neorl2(call: Call, shared: Path, cache: Path) -> None:
+    folder = shared / "data" / "neorl2"
+    fetched = call("data", "fetch", "neorl2-dmsd", "--from", folder)
+    assert fetched.code == 0
+    paths = [Path(line) for line in fetched.stdout.splitlines()]
+    assert [path.name for path in paths] == ["DMSD-train.npz", "DMSD-val.npz"]
+    assert all(path.is_file() and path.is_relative_to(cache) for path in paths)
+    checked = call("data", "check", "neorl2-dmsd")
+    assert checked.code == 0
+    line = "neorl2-dmsd v1 train: 100,000 transitions, 1,000 episodes, mean return 494.453"
+    assert line in checked.stdout
+    assert "the published checksum of DMSD-train.npz" in checked.stdout
+    found = json.loads(call("data", "check", "neorl2-dmsd", "--json").stdout)
+    assert found["totals"]["validation"]["transitions"] == 20_000
+    found = json.loads(call("data", "stats", "neorl2-dmsd", "--json").stdout)
+    assert found["score_mean"] == pytest.approx(56.64, abs=5e-3)  # of the published file
+    assert "56.6" in call("data", "stats", "neorl2-dmsd").stdout
+
+
+def test_data_of_ones_own(call: Call, tiny: Path) -> None:
+    card = tiny.with_name("card.toml")
+    found = json.loads(call("data", "stats", card, "--json").stdout)
+    assert (found["transitions"], found["episodes"], found["score_mean"]) == (20, 2, 50)
+    one = write_npz(tiny.parent, truncated=np.zeros(20, np.float32))
+    strict: dict[str, Any] = {"parse_constant": lambda text: pytest.fail(f"{text} is not JSON")}
+    found = json.loads(call("data", "stats", one, "--json").stdout, **strict)
+    assert (found["episodes"], found["return_std"]) == (1, None)
+
+
+COMMANDS = ["", "list", "show", "run", "train", "scores", "report", "data"]
+COMMANDS += [f"data {name}" for name in ("fetch", "make", "check", "stats")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_fits_the_terminal(call: Call, command: str) -> None:
+    shown = call(*command.split(), "--help")
+    assert shown.code == 0
+    example = f"Example: offrl {command}".rstrip() + " "
+    assert example in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_the_reader_of_the_output_may_leave() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "offrl.cli", "list", "datasets", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("list algoritms", "unknown kind 'algoritms'; did you mean 'algorithms'?"),
+        ("show iqll", "unknown name 'iqll'; did you mean 'iql'?"),
+        ("data stats neorl2-dmds", "unknown data set 'neorl2-dmds'; did you mean 'neorl2-dmsd'?"),
+        ("data fetch Neorl2-DMSD", "unknown data set 'Neorl2-DMSD'; did you mean 'neorl2-dmsd'?"),
+        ("train iql hoper-medium-v2", "'hoper-medium-v2'; did you mean 'hopper-medium-v2'?"),
+        ("train td3bc neorl2-dmsd", "unknown algorithm 'td3bc'; did you mean 'td3_bc'?"),
+        ("run quikstart -o runs", "unknown protocol 'quikstart'; did you mean 'quickstart'?"),
+        ("run quickstart -o runs --algorithm ilq", "algorithm 'ilq'; did you mean 'iql'?"),
+        ("run tiny -o runs", "unknown protocol 'tiny'; expected one of: neorl2-dmsd, quickstart"),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest(
+    call: Call, tmp_path: Path, words: str, near: str
+) -> None:
+    assert near in call(*words.split()).error
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data stats {}.npz",
+        "data stats {}.hdf5",
+        "data check ./{}",
+        "train bc {}.toml",
+        "run {}.toml -o runs",
+        "run quickstart -o runs --algorithm {}.py",
+        "show {}.toml",
+        "show {}.py",
+        "scores {} -o scores.csv",
+        "report {} -o report",
+        "report {}.csv -o report",
+        "data fetch neorl2-safety-halfcheetah --from {}",
+    ],
+)
+def test_a_missing_file_is_named(call: Call, tmp_path: Path, words: str) -> None:
+    error = call(*words.format("nowhere").split()).error
+    assert "nowhere" in error
+    assert "no such f" in error  # file or folder
+    assert "; " in error  # and what to do
+    assert not files(tmp_path)
+
+
+# Data
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda f: cut(write_npz(f)), ["not a whole .npz file", "fetch it again"]),
+        (lambda f: write_npz(f, reward=None), ["lacks reward", "expected NeoRL-2's obs, action"]),
+        (lambda f: write_npz(f, reward=np.ones(7)), ["reward: 7 rows", "has 20", "same length"]),
+        (lambda f: write_npz(f, **bad("obs", np.nan)), ["obs: nan in row 3", "expected finite"]),
+        (lambda f: write_npz(f, **bad("reward", np.inf)), ["reward: inf in row 3", "repair or"]),
+        (lambda f: write_npz(f, **bad("done", 0.5)), ["done: 0.5 in row 3", "expected 0 or 1"]),
+        (lambda f: write_npz(f, **neorl2(0)), ["no rows", "expected at least one transition"]),
+        (lambda f: cut(write_hdf5(f)), ["not a whole HDF5 file", "fetch it again"]),
+        (lambda f: write_hdf5(f, rewards=None), ["lacks rewards", "expected D4RL's observations"]),
+        (lambda f: write_hdf5(f, actions=np.ones((5, 2))), ["actions: 5 rows", "has 20"]),
+        (lambda f: write_hdf5(f, rewards=np.full(20, np.nan)), ["rewards: nan in row 0"]),
+        (lambda f: write_hdf5(f, rewards=np.full(20, -np.inf)), ["rewards: -inf in row 0"]),
+    ],
+)
+def test_bad_data_are_named(
+    call: Call, tmp_path: Path, cache: Path, make: Callable[[Path], Path], words: list[str]
+) -> None:
+    path = make(tmp_path)
+    before = files(tmp_path, cache)
+    error = call("data", "stats", path.name).error
+    assert error.startswith(f"{path}: ")
+    for word in words:
+        assert word in error
+    assert files(tmp_path, cache) - before <= {cache / "datasets"}
+
+
+def test_a_checksum_that_differs(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / "cache"))
+    write_npz(tmp_path).rename(tmp_path / "SafetyHalfCheetah-train.npz")
+    error = call("data", "fetch", "neorl2-safety-halfcheetah", "--from", ".").error
+    assert "SafetyHalfCheetah-train.npz: MD5 " in error
+    assert "expected c35efec4a25fb45837487ba00f74e1ed; the file is damaged or" in error
+    assert not [path for path in files(tmp_path / "cache") if path.is_file()]
+
+
+def test_a_checksum_of_a_card_of_ones_own(call: Call, tiny: Path) -> None:
+    card = tiny.with_name("card.toml")
+    card.write_text(CARD.replace('"good.npz"', f'"good.npz", sha256 = "{"0" * 64}"'))
+    for words in (["data", "check", card], ["run", tiny, "-o", "runs"]):
+        error = call(*words).error
+        assert f"{tiny.with_name('good.npz')}: SHA256 " in error
+        assert f"expected {'0' * 64}" in error
+    assert not tiny.with_name("runs").exists()
+
+
+def test_data_that_changed_since_they_were_read(call: Call, tiny: Path) -> None:
+    card, data = tiny.with_name("card.toml"), tiny.with_name("good.npz")
+    card.write_text(CARD + "[expected]\ntransitions = 20\n")
+    assert call("data", "check", card).code == 0
+    np.savez(data, **neorl2(30))  # type: ignore[arg-type]
+    assert "mine: 30 transitions, expected 20" in call("data", "check", card).error
+
+
+# Cards and protocols
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("version = 1", 'version = "1"', ["card.toml: version: ", "valid integer, found '1'"]),
+        ("min = 0", "min = 0\nmax_ = 1", ["card.toml: reference.max_: "]),
+        ("max = 20\n", "max = 'x'\n", ["card.toml: reference.max: ", "valid number, found 'x'"]),
+        ("licence = ", "lisence = ", ["card.toml: ", "licence"]),
+        ('"neorl2"', '"neorl3"', ["unknown loader 'neorl3'; did you mean 'neorl2'?"]),
+        ("[source]", "[source", ["card.toml: expected a TOML file, but"]),
+        ('"good.npz"', '"gone.npz"', ["gone.npz: no such file", "mine reads its data from there"]),
+    ],
+)
+def test_a_bad_card(call: Call, tiny: Path, before: str, after: str, words: list[str]) -> None:
+    assert before in CARD
+    tiny.with_name("card.toml").write_text(CARD.replace(before, after))
+    error = call("train", "bc", "card.toml").error
+    for word in words:
+        assert word in error
+    assert not tiny.with_name("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("version = 1", 'version = "1"', ["tiny.toml: version: ", "valid integer, found '1'"]),
+        ("every = 10", "every = 10\nepochs = 1", ["tiny.toml: evaluation.epochs: "]),
+        ("steps = 20", "stepz = 20", ["tiny.toml: ", "step"]),
+        ("seeds = [0]", "seeds = [0, 0]", ["tiny.toml: seeds: 0 stands there twice"]),
+        ("seeds = [0]", "seeds = [-1]", ["tiny.toml: seeds.0: ", "found -1"]),
+        ("every = 10", "every = 0", ["tiny.toml: evaluation.every: ", "greater than 0, found 0"]),
+        ("algorithms.bc.", "algorithms.bcc.", ["unknown algorithm 'bcc'; did you mean 'bc'?"]),
+        ("hidden", "hiden", ["tiny, algorithm bc: unknown config key 'hiden'; did you mean 'hid"]),
+        ("[8]", '["8"]', ["tiny, algorithm bc: hidden.0: ", "valid integer, found '8'"]),
+        ("batch_size = 4", "batch_size = 0", ["batch_size: ", "positive integer, found 0"]),
+        ('"card.toml"', '"good.npz"', ["good: its card has no [environment]", "give a card"]),
+        ('"card.toml"', '"bad.toml"', ["bad.toml: no such file"]),
+        ("title", "\x00", ["tiny.toml: expected a TOML file, but"]),
+    ],
+)
+def test_a_bad_protocol(call: Call, tiny: Path, before: str, after: str, words: list[str]) -> None:
+    assert before in PROTOCOL
+    tiny.write_text(PROTOCOL.replace(before, after))
+    error = call("run", "tiny.toml", "-o", "runs").error
+    for word in words:
+        assert word in error
+    assert not tiny.with_name("runs").exists()
+
+
+def test_paths_that_hold_no_protocol(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    for name in ("folder.toml", "binary.toml"):
+        for words in (["run", name, "-o", "runs"], ["show", name], ["train", "bc", name]):
+            assert f"{name}: expected a TOML file, but" in call(*words).error
+
+
+# Algorithms
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ["mine.py: ", "give the path of a Python file"]),  # a folder
+        ("def (", ["mine.py: cannot be imported: SyntaxError: "]),
+        ("\x00\x01", ["mine.py: cannot be imported: SyntaxError: "]),
+        ("import nowhere", ["mine.py: cannot be imported: ModuleNotFoundError: "]),
+        ("x = 1", ["mine.py: expected one class derived from offrl.Learner or", "found 0"]),
+        (BROKEN + "\nclass Twin(Broken):\n    pass\n", ["mine.py: expected one class", "found 2"]),
+        (BROKEN.replace("    Config = Config", ""), ["class Broken has no Config"]),
+        (BROKEN.replace("batch_size", "size"), ["batch_size: ", "found None"]),
+    ],
+)
+def test_a_bad_algorithm(call: Call, tiny: Path, text: str | None, words: list[str]) -> None:
+    mine = tiny.with_name("mine.py")
+    if text is None:
+        mine.mkdir()
+    else:
+        mine.write_text(text)
+    for command in (
+        ["run", "tiny.toml", "-o", "runs", "--algorithm", "mine.py"],
+        ["train", "./mine.py", "card.toml", "-o", "runs"],
+        ["show", "mine.py"],
+    ):
+        error = call(*command).error
+        for word in words:
+            assert word in error
+    assert not tiny.with_name("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("beta", ["--set beta: expected KEY=VALUE, for example --set beta=10"]),
+        ("=10", ["--set =10: expected KEY=VALUE"]),
+        ("bata=10", ["unknown config key 'bata'; did you mean 'beta'?"]),
+        ("beta=ten", ["beta: ", "valid number, found 'ten'"]),
+        ("beta=", ["beta: ", "valid number, found ''"]),
+        ("beta=nan", ["beta: expected a number, found nan"]),
+        ("batch_size=2.5", ["batch_size: ", "valid integer, found 2.5"]),
+        ("hidden=[1", ["hidden: ", "found '[1'"]),
+        ("reward=raws", ["reward: ", "'raw'", "found 'raws'"]),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_a_bad_setting(call: Call, tmp_path: Path, setting: str, words: list[str]) -> None:
+    error = call("train", "iql", "card.toml", "--set", setting).error
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--steps 0", ["offrl train: steps: ", "greater than 0, found 0"]),
+        ("--every 0", ["evaluation.every: ", "greater than 0, found 0"]),
+        ("--episodes -1", ["evaluation.episodes: ", "greater than 0, found -1"]),
+        ("--seed -1", ["seeds.0: ", "greater than or equal to 0, found -1"]),
+        ("--seed 1 --seed 1", ["seeds: 1 stands there twice"]),
+        ("--workers 0", ["workers is 0; expected at least 1"]),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_a_bad_number(call: Call, tmp_path: Path, option: str, words: list[str]) -> None:
+    error = call("train", "bc", "card.toml", *option.split()).error
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "runs").exists()
+
+
+# Scores and reports
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["the file is empty; expected columns algorithm, dataset, seed, score"]),
+        (HEAD, ["no rows; expected one row per run"]),
+        ("algorithm,dataset,seed\na,d,0\n", ["no column 'score'; expected", "found algorithm, "]),
+        (HEAD + "a,d,0,1\na,d,0,2\n", ["line 3: a second score for 'a' on 'd', seed 0", "line 2"]),
+        (HEAD + "a,d,0,1\na,d,1,high\n", ["line 3: score is 'high'; expected a number"]),
+        (HEAD + "a,d,first,1\n", ["line 2: seed is 'first'; expected a whole number"]),
+        (HEAD + "a,d,0,nan\n", ["line 2: score of 'a' on 'd', seed 0 is nan", "finite"]),
+        (HEAD + "a,d,0\n", ["line 2: 3 cells, not 4"]),
+        (HEAD + "a,d,0,1\na,e,0,1\nb,d,0,1\n", ["'b' has no score on 'e', which 'a' has"]),
+    ],
+)
+def test_bad_scores(call: Call, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "scores.csv").write_text(text)
+    error = call("report", "scores.csv", "-o", "report").error
+    assert error.startswith("scores.csv")
+    for word in words:
+        assert word in error
+    assert files(tmp_path) == {tmp_path / "scores.csv"}
+
+
+def test_folders_without_runs(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("notes")
+    (tmp_path / "table.txt").write_text(HEAD)
+    (tmp_path / "broken.parquet").write_text("PAR1")
+    before = files(tmp_path)
+    for folder in ("empty", "other"):
+        message = f"{folder}: no run.json in this folder; expected a folder"
+        assert message in call("report", folder, "-o", "report").error
+        assert message in call("scores", folder, "-o", "scores.csv").error
+    assert "no such folder" in call("scores", "table.txt", "-o", "scores.csv").error
+    assert "table.txt: unknown kind of file" in call("report", "table.txt", "-o", "report").error
+    error = call("report", "broken.parquet", "-o", "report").error
+    assert "broken.parquet: not readable as Parquet" in error
+    assert files(tmp_path) == before
+
+
+def fake_run(folder: Path) -> None:
+    """What one finished run leaves."""
+    path = folder / "tiny" / "d" / "bc-00000000" / "seed-0"
+    path.mkdir(parents=True)
+    told = {"label": "bc", "protocol": "tiny@1", "config_hash": "00000000", "dataset": "d@1"}
+    record = {"identity": {**told, "seed": 0, "steps": 1}, "status": "done", "sessions": []}
+    (path / "run.json").write_text(json.dumps(record))
+    row = {"protocol": "tiny@1", "config": "00000000", "seed": 0, "step": 1, "score": 7.0}
+    row |= {"return": 1.0, "returns": [1.0], "environment": "e", "simulator": {"mujoco": "3"}}
+    (path / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("scores.txt", ["scores.txt: expected a name that ends in .csv or .parquet"]),
+        ("runs", ["runs: expected a name that ends in .csv or .parquet"]),
+        (".", [".: expected a name that ends in .csv or .parquet"]),
+        ("folder.csv", ["folder.csv: cannot be written: "]),
+        ("file/scores.csv", ["file/"]),
+        ("file/sub/scores.csv", ["file/sub/"]),
+    ],
+)
+def test_a_bad_place_for_scores(call: Call, tmp_path: Path, output: str, words: list[str]) -> None:
+    fake_run(tmp_path / "runs")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    before = files(tmp_path)
+    error = call("scores", "runs", "-o", output).error
+    for word in words:
+        assert word in error
+    assert files(tmp_path) == before
+    assert call("scores", "runs", "-o", "sub/scores.parquet").stdout == (
+        "1 rows in sub/scores.parquet\n"
+    )
+
+
+def test_a_file_where_a_folder_goes(call: Call, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "scores.csv").write_text(HEAD + "a,d,0,10\nb,d,0,20\n")
+    before = files(tmp_path)
+    for command in (["run", tiny], ["train", "bc", "card.toml"]):
+        assert "file: is a file; expected the folder of runs" in call(*command, "-o", "file").error
+        error = call(*command, "-o", "file/runs").error
+        assert "file/runs: " in error
+        assert "; " in error
+    assert (
+        "file: not a folder; give a new folder" in call("report", "scores.csv", "-o", "file").error
+    )
+    assert call("report", "scores.csv", "-o", "file/report").error
+    assert files(tmp_path) == before
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_cannot_be_written(
+    call: Call, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scores.csv").write_text(HEAD + "a,d,0,10\nb,d,0,20\n")
+    fake_run(tmp_path / "runs")
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o500)
+    try:
+        for words in (
+            ["run", tiny, "-o", "locked/runs"],
+            ["train", "bc", "card.toml", "-o", "locked/runs"],
+            ["scores", "runs", "-o", "locked/scores.csv"],
+            ["report", "scores.csv", "-o", "locked/report"],
+        ):
+            assert "locked" in call(*words).error
+        monkeypatch.setenv("OFFRL_CACHE", str(locked))
+        assert "set OFFRL_CACHE to a folder that can be written" in (
+            call("data", "stats", "card.toml").error
+        )
+        assert not list(locked.iterdir())
+    finally:
+        locked.chmod(0o700)
+
+
+# Runs
+
+
+def test_a_run_that_another_process_holds(
+    call: Call, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = vars(RunFolder.held)["__wrapped__"]
+    monkeypatch.setattr(wait, "__defaults__", (0.2,))  # seconds, instead of ten
+    (job,) = expand(find_protocol(str(tiny)))
+    held = job.folder(tmp_path / "runs")
+    hold = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from offrl.runs import RunFolder
+        with RunFolder(Path(sys.argv[1])).held():
+            print("held", flush=True)
+            sys.stdin.read()
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(held)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        error = call("run", tiny, "-o", tmp_path / "runs").error
+        holder.communicate("")
+    assert error.startswith(f"{held}: another process holds this run; wait for it, or")
+    assert not [path for path in files(held) if path.is_file()]
