@@ -29,7 +29,7 @@ def read(path: Path, card: Card) -> Columns:  # noqa: ARG001 (every loader is gi
             raw = {key: archive[key] for key in KEYS}
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(
             f"{path}: not a whole .npz file without pickles ({error}); fetch it again"
         ) from None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from offrl.learner import SingleSeedLearner as SingleSeedLearner
     from offrl.learner import Spec as Spec
     from offrl.protocol import Protocol as Protocol
-    from offrl.report import report as report
+    from offrl.reporting import report as report
     from offrl.runner import run as run
     from offrl.runner import train as train
     from offrl.runs import read_runs as read_runs
@@ -44,7 +44,7 @@ _HOME = {
     "load_dataset": "offrl.dataset",
     "read_runs": "offrl.runs",
     "read_scores": "offrl.scores",
-    "report": "offrl.report",
+    "report": "offrl.reporting",
     "run": "offrl.runner",
     "train": "offrl.runner",
 }

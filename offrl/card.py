@@ -8,7 +8,8 @@ user's own card is a TOML file anywhere, holding one card's keys at the top leve
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from offrl.errors import InputError, unknown
 from offrl.registry import resources
@@ -48,9 +49,15 @@ class Environment(Strict):
 class Reference(Strict):
     """Raw returns that count as 0 and 100, and where they come from."""
 
-    min: float
-    max: float
+    min: float = Field(allow_inf_nan=False)
+    max: float = Field(allow_inf_nan=False)
     source: str
+
+    @model_validator(mode="after")
+    def _apart(self) -> "Reference":
+        if self.min >= self.max:  # a score would be infinite, not a number or upside down
+            raise PydanticCustomError("apart", "expected min below max")
+        return self
 
 
 class Expected(Strict):

@@ -516,7 +516,7 @@ def report(
 
     Example: offrl report runs -o report
     """
-    from offrl.report import report as make_report
+    from offrl.reporting import report as make_report
 
     words = ["offrl", "report", *map(str, source), "-o", str(output)]
     words += ["--reps", str(reps)] * (reps != 50_000) + ["--seed", str(seed)] * (seed != 0)

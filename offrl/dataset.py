@@ -14,6 +14,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -423,13 +424,26 @@ def _kept(card: Card, split: str) -> Path | None:
     return None
 
 
+def _loader(card: Card) -> ModuleType:
+    try:
+        loader = registry.load("datasets", card.source.loader, "loader")
+    except InputError as error:
+        raise InputError(f"card {card.id}: {error}") from None
+    if not hasattr(loader, "read"):
+        raise InputError(
+            f"card {card.id}: source.loader: {card.source.loader!r} reads no files; expected a "
+            "loader such as minari, d4rl or neorl2"
+        )
+    return loader
+
+
 def _convert(card: Card, split: str, progress: Progress | None) -> Path:
     """The folder of the cache to which the source was read, once, whoever came first."""
     if card.source.files or split == "validation":
         paths = [fetch_file(card, file, None, progress) for file in _files(card, split)]
     else:
         paths = fetch(card, None, progress)
-    loader = registry.load("datasets", card.source.loader, "loader")
+    loader = _loader(card)
     folder = cached_folder(card, split)
     with lock(folder):
         try:

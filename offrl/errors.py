@@ -17,4 +17,4 @@ def unknown(kind: str, name: str, known: Iterable[str], advice: str = "") -> Inp
         hint = f"did you mean {lowered[near[0]]!r}?"
     else:
         hint = f"expected one of: {', '.join(names) or '(none)'}"
-    return InputError(f"unknown {kind} {name!r}; {hint}{' ' + advice if advice else ''}")
+    return InputError(f"unknown {kind} {name!r}; {hint}{f' ({advice})' if advice else ''}")

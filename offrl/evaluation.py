@@ -100,6 +100,12 @@ def spaces(environment: Environment) -> tuple[int, int, float]:
         if isinstance(observation, dict)
         else np.asarray(observation)[None]
     )
+    lacking = set(environment.observation_keys) - set(one) if isinstance(one, dict) else set()
+    if lacking:
+        raise InputError(
+            f"environment {environment.id!r}: its observations hold {', '.join(sorted(one))}, but "
+            f"observation_keys of the data set's card asks for {', '.join(sorted(lacking))}"
+        )
     if not isinstance(space, gymnasium.spaces.Box):
         raise InputError(
             f"environment {environment.id!r} has {space}; offrl's algorithms act in a Box"

@@ -285,9 +285,14 @@ def find_algorithm(name: str) -> type[Learner] | type[SingleSeedLearner]:
         and value.__module__ == module.__name__
     ]
     if len(found) != 1:
+        names = ", ".join(cls.__name__ for cls in found)
         raise InputError(
             f"{module.__file__}: expected one class derived from offrl.Learner or "
-            f"offrl.SingleSeedLearner, found {len(found)}"
+            f"offrl.SingleSeedLearner, found {len(found)}{': ' * bool(names)}{names}"
+        )
+    if lacking := sorted(getattr(found[0], "__abstractmethods__", ())):
+        raise InputError(
+            f"{module.__file__}: class {found[0].__name__} lacks {', '.join(lacking)}; write them"
         )
     return found[0]
 

@@ -40,7 +40,7 @@ def load(group: str, name: str, kind: str) -> ModuleType:
         return load_file(Path(name), kind)
     found = modules(group)
     if name not in found:
-        raise unknown(kind, name, found)
+        raise unknown(kind, name, found, "or give the path of a .py file")
     return importlib.import_module(found[name])
 
 
@@ -48,7 +48,8 @@ def load_file(path: Path, kind: str) -> ModuleType:
     """A module from a file outside the package; its name holds a hash of the path."""
     path = path.resolve()
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of a Python file with the {kind}")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}; give the path of a Python file with the {kind}")
     name = f"offrl_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -59,7 +60,7 @@ def load_file(path: Path, kind: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     return module

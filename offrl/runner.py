@@ -6,6 +6,7 @@ worker that loses its parent saves and ends, so the same command can be given ag
 
 import logging
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,6 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
         nonlocal stop
         stop = True
 
-    signal.signal(signal.SIGINT, ask_to_stop)
     signal.signal(signal.SIGTERM, ask_to_stop)
     last: tuple[int, float | None] = (0, None)
 
@@ -201,6 +201,11 @@ def _work(
     on_event: Callable[[Event], None],
 ) -> None:
     context = multiprocessing.get_context("spawn")
+    # Ctrl-C reaches every process of a terminal. This one alone answers it, with SIGTERM: a worker
+    # is born with SIGINT blocked, else one that is importing prints a traceback, or a helper
+    # process of such an import dies and the run is said to have failed. The tracker unblocks SIGINT
+    # when it starts, so it starts first.
+    multiprocessing.resource_tracker.ensure_running()
     running: dict[Connection, tuple[BaseProcess, Event]] = {}
 
     stopping = False
@@ -243,7 +248,11 @@ def _work(
                 process: BaseProcess = context.Process(
                     target=_worker, args=(job, root, theirs), daemon=False
                 )
-                process.start()
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+                try:
+                    process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 theirs.close()
                 running[ours] = (process, Event(job, "running", 0))
             listen()

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from offrl.errors import InputError
+from offrl.errors import InputError, unknown
 
 
 class Strict(BaseModel):
@@ -34,10 +34,13 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A mistyped key shows as one too many and as one missing: the first tells what to do.
+        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        first, more = errors[0], f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         key = ".".join(map(str, first["loc"])) or "(table)"
-        found = repr(first["input"])
-        raise InputError(
-            f"{where}: {key}: {first['msg']}, found {found[:80]}"
-            + (f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else "")
-        ) from None
+        missing = [str(e["loc"][-1]) for e in errors if e["type"] == "missing"]
+        if first["type"] == "extra_forbidden":
+            near = unknown("key", str(first["loc"][-1]), missing) if missing else "unknown key"
+            raise InputError(f"{where}: {key}: {near}{more}") from None
+        found = "" if first["type"] == "missing" else f", found {first['input']!r:.80}"
+        raise InputError(f"{where}: {key}: {first['msg']}{found}{more}") from None

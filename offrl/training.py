@@ -106,7 +106,14 @@ def validation_split(job: Job, dataset: Dataset) -> Batch:
 def check(job: Job, dataset: Dataset) -> None:
     """Raises InputError where `job` cannot run on `dataset`, before anything is started."""
     task = prepare(job, dataset)
-    if build(task.algorithm, task.spec, task.config, [job.seed]).validation_interval:
+    try:
+        learner = build(task.algorithm, task.spec, task.config, [job.seed])
+    except Exception as error:  # of a file or a config of the user's own
+        raise InputError(
+            f"algorithm {job.label} cannot be built: {type(error).__name__}: {error}; correct its "
+            "config or its file"
+        ) from error
+    if learner.validation_interval:
         validation_split(job, dataset)
 
 

@@ -85,8 +85,13 @@ def write(
     final = table.final()
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    for folder in ("figures", "tables"):
-        (temporary / folder).mkdir(parents=True)
+    try:
+        for folder in ("figures", "tables"):
+            (temporary / folder).mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: cannot be written: {error.strerror}; give another folder for the report"
+        ) from None
     try:
         page = _Page(table, final, reps, seed, progress)
         drawn = [page.draw(temporary / "figures", *part) for part in page.plan]

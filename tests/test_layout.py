@@ -66,7 +66,9 @@ def test_importing_offrl_is_cheap_and_draws_in_nothing() -> None:
 
 
 def test_public_names_resolve() -> None:
+    modules = {path.stem for path in Path(offrl.__file__).parent.glob("*.py")}
     for name in offrl.__all__:
+        assert name not in modules, f"importing offrl.{name} would hide the public {name}"
         assert getattr(offrl, name) is not None
         assert name in dir(offrl)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -1,5 +1,6 @@
 """Runs as processes: killed, interrupted, failed and held, and the same scores at the end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -300,3 +301,21 @@ def test_unfinished_and_empty_folders_are_told(tmp_path: Path) -> None:
         folder.rewind(0)
     failures = read_runs(tmp_path / "runs").failures
     assert "before its first evaluation" in failures[0].cause
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.9, 1.5])
+def test_ctrl_c_while_workers_start_is_no_failure(seconds: float, tmp_path: Path) -> None:
+    """SIGINT reaches a worker (and what it starts) while it imports, before it can listen."""
+    protocol, runs = write_protocol(tmp_path), tmp_path / "runs"
+    process = start(protocol, runs)
+    while len(list(runs.rglob("run.json"))) < 2:  # noted just before the workers start
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "failed" not in stderr
+    statuses = {json.loads(path.read_text())["status"] for path in runs.rglob("run.json")}
+    assert statuses <= {"waiting", "interrupted"}
