@@ -336,7 +336,7 @@ def data_stats(name: DataId, as_json: AsJson = False) -> None:
 
 
 class _Display:
-    """Shows a protocol's runs as they go: a bar each on a terminal, a line per end elsewhere."""
+    """Shows runs as they go: bars with time to go on a terminal, a line per end elsewhere."""
 
     def __init__(self) -> None:
         self.bars = Progress(
@@ -348,10 +348,23 @@ class _Display:
             console=err,
             disable=not err.is_terminal,
         )
+        self.preparing = self.bars.add_task("data", total=None, visible=False)
+        self.whole = self.bars.add_task("all runs", visible=False)
         self.tasks: dict[str, TaskID] = {}
+        self.steps: dict[str, tuple[int, int]] = {}  # of each run: done and in all
+
+    def data(self, done: int, total: int) -> None:
+        """Shows bytes or episodes of data being brought here."""
+        visible = done < total
+        self.bars.update(self.preparing, completed=done, total=total, visible=visible)
 
     def __call__(self, event: "Event") -> None:
         name = f"{event.job.dataset} {event.job.label} seed {event.job.seed}"
+        self.steps[name] = (event.step, event.job.steps)
+        done, total = (sum(counts) for counts in zip(*self.steps.values(), strict=True))
+        self.bars.update(self.whole, completed=done, total=total, visible=True)
+        if event.status == "waiting":
+            return
         score = "" if event.score is None else f" [bold]{event.score:.1f}[/]"
         if event.status == "running":
             if name not in self.tasks:
@@ -370,17 +383,20 @@ class _Display:
         )
 
 
-def _finish(events: list["Event"], output: Path) -> None:
+def _watch(output: Path, start: Callable[["_Display"], list["Event"]]) -> None:
+    """Shows the runs that `start` begins; exits with 1 for a failed run and 130 for Ctrl-C."""
+    display = _Display()
+    try:
+        with display.bars:
+            events = start(display)
+    except KeyboardInterrupt:
+        err.print("Interrupted; every run is saved, and the same command carries on.")
+        raise typer.Exit(130) from None
     failed = [event for event in events if event.status != "done"]
     print(f"{len(events) - len(failed)} of {len(events)} runs are done in {output}")  # noqa: T201
     if failed:
         err.print("The same command tries the others again from where they stopped.")
         raise typer.Exit(1)
-
-
-def _carries_on() -> typer.Exit:
-    err.print("Interrupted; every run is saved, and the same command carries on.")
-    return typer.Exit(130)
 
 
 @app.command()
@@ -399,20 +415,17 @@ def run(
     """
     from offrl import runner
 
-    display = _Display()
-    try:
-        with _bar("data") as progress, display.bars:
-            events = runner.run(
-                protocol,
-                output,
-                algorithms=algorithm or (),
-                workers=workers,
-                on_event=display,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        raise _carries_on() from None
-    _finish(events, output)
+    _watch(
+        output,
+        lambda display: runner.run(
+            protocol,
+            output,
+            algorithms=algorithm or (),
+            workers=workers,
+            on_event=display,
+            progress=display.data,
+        ),
+    )
 
 
 @app.command()
@@ -440,25 +453,22 @@ def train(
     """
     from offrl import runner
 
-    display = _Display()
-    try:
-        with _bar("data") as progress, display.bars:
-            events = runner.train(
-                algorithm,
-                dataset,
-                output,
-                config=dict(_setting(item) for item in setting or ()),
-                steps=steps,
-                seeds=seed or [0],
-                evaluate_every=every,
-                episodes=episodes,
-                workers=workers,
-                on_event=display,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        raise _carries_on() from None
-    _finish(events, output)
+    _watch(
+        output,
+        lambda display: runner.train(
+            algorithm,
+            dataset,
+            output,
+            config=dict(_setting(item) for item in setting or ()),
+            steps=steps,
+            seeds=seed or [0],
+            evaluate_every=every,
+            episodes=episodes,
+            workers=workers,
+            on_event=display,
+            progress=display.data,
+        ),
+    )
 
 
 def _setting(item: str) -> tuple[str, Any]:

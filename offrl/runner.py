@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run. `status`: running, done, failed or interrupted."""
+    """What happened to a run. `status`: waiting, running, done, failed or interrupted."""
 
     job: Job
     status: str
@@ -128,6 +128,8 @@ def run(
             on_event(event)
         else:
             waiting.append(job)
+            rows = folder.rows()
+            on_event(Event(job, "waiting", rows[-1]["step"] if rows else 0))
     _work(waiting, root, workers or _cores(), ended, on_event)
     return [ended[_key(job)] for job in jobs]
 
