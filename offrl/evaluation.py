@@ -25,7 +25,7 @@ from offrl.errors import InputError
 from offrl.learner import Policy
 from offrl.streams import spawn_seed
 
-WIDTH = 50  # environments per replica where each is an object of its own
+WIDTH = 20  # environments per replica where each is an object of its own (some 10 MB for a maze)
 
 
 class Diverged(RuntimeError):

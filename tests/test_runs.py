@@ -100,10 +100,10 @@ def start(protocol: Path, runs: Path) -> subprocess.Popen[str]:
 
 def wait_for(runs: Path, rows: int, process: subprocess.Popen[str]) -> None:
     """Waits until that many evaluations are written."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while sum(len(f.read_text().splitlines()) for f in runs.rglob("evaluations.jsonl")) < rows:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no evaluation in two minutes"
+        assert time.monotonic() < deadline, "no evaluation in five minutes"
         time.sleep(0.02)
 
 
@@ -129,7 +129,7 @@ def test_the_same_command_ends_with_the_same_scores(
         process.kill()
     else:
         os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     if how == "Ctrl-C":
         assert process.returncode == 130
         assert "the same command carries on" in stderr
@@ -138,7 +138,7 @@ def test_the_same_command_ends_with_the_same_scores(
     folders = {f: f.rows() for f in run_folders(runs)}
     checkpointed = {f: rows[0] for f, rows in folders.items() if len(rows) > 1}
     again = start(protocol, runs)
-    stdout, stderr = again.communicate(timeout=120)
+    stdout, stderr = again.communicate(timeout=300)
     assert again.returncode == 0, stderr
     assert "2 of 2 runs are done" in stdout
     for folder, row in checkpointed.items():
@@ -313,7 +313,7 @@ def test_ctrl_c_while_workers_start_is_no_failure(seconds: float, tmp_path: Path
         time.sleep(0.02)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "failed" not in stderr
