@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -82,11 +83,15 @@ def main() -> None:
     if not any(isinstance(handler, _Log) for handler in logger.handlers):
         logger.addHandler(_Log())
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         message = str(error)
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
             raise SystemExit(1) from None
         message = f"{error.filename or 'file system'}: {error.strerror or error}"
         if error.errno in ADVICE:

@@ -294,7 +294,10 @@ def _markdown(page: _Page) -> str:
 
 def _record(page: _Page, command: str | None) -> dict[str, Any]:
     """The content of summary.json."""
-    rows = page.summary.astype(object).where(page.summary.notna(), None).to_dict("records")
+    rows = [
+        {key: None if pd.isna(value) else value for key, value in row.items()}
+        for row in page.summary.astype(object).to_dict("records")
+    ]
     return {
         "kind": KIND,
         "format": 1,

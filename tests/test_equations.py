@@ -161,8 +161,8 @@ def test_td3_bc(normalize: Any) -> None:
                 mix(target, net, 0.005)
     agree(learner.actor, actor)
     agree(learner.target_actor, target_actor)
-    for member, (q, target) in enumerate([(q1, target_q1), (q2, target_q2)]):
-        agree(learner.critic, q, member)
+    for member, (critic, target) in enumerate([(q1, target_q1), (q2, target_q2)]):
+        agree(learner.critic, critic, member)
         agree(learner.target_critic, target, member)
 
 
@@ -222,7 +222,8 @@ def test_iql_clips_actions_to_the_bound_of_the_environment() -> None:
         actions = torch.full_like(batch.actions, action)
         single = {f.name: getattr(batch, f.name).float() for f in dataclasses.fields(batch)}
         learner.update(Batch(**{**single, "actions": actions.float()}))
-        return learner.critic.weights[0].detach()
+        weights: Tensor = learner.critic.weights[0].detach()
+        return weights
 
     assert not torch.equal(critic_after(1.5), critic_after(1.0))
     assert torch.equal(critic_after(2.0), critic_after(2.5))

@@ -104,7 +104,7 @@ def test_spaces() -> None:
     assert spaces(MAZE) == (6, 2, 1.0)
     with pytest.raises(InputError, match="act in a Box"):
         spaces(Environment(id="CartPole-v1", max_episode_steps=10))
-    gymnasium.register("offrl-test/Lopsided-v0", lambda: Lopsided())
+    gymnasium.register("offrl-test/Lopsided-v0", Lopsided)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="RescaleAction"):
         spaces(Environment(id="offrl-test/Lopsided-v0", max_episode_steps=10))
 

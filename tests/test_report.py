@@ -338,7 +338,9 @@ def axes(request):
         drawn.append(plots.profile_plot(statistics.profile(runs, reps=200)))
         drawn.append(plots.curve_plot(statistics.curve(runs, reps=200), title="all"))
         for ax in drawn:
-            ax.figure.draw_without_rendering()
+            figure = ax.get_figure(root=True)
+            assert figure is not None
+            figure.draw_without_rendering()
     return drawn
 
 
@@ -398,7 +400,7 @@ def test_the_drawn_interval_is_the_computed_one():
     summary = statistics.summarise(table(), reps=200)
     ax = plots.interval_plot(summary, "mean")
     rows = summary[(summary["metric"] == "mean") & (summary["algorithm"] == "IQL")]
-    drawn = [tuple(line.get_xdata()) for line in ax.get_lines()]
+    drawn = [tuple(np.asarray(line.get_xdata())) for line in ax.get_lines()]
     for row in rows.itertuples():
         assert (row.ci_low, row.ci_high) in drawn
     assert any(xs == (rows["estimate"].iloc[0],) for xs in drawn)

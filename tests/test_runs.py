@@ -88,13 +88,17 @@ def scores(runs: Path) -> pd.DataFrame:
 
 
 def start(protocol: Path, runs: Path) -> subprocess.Popen[str]:
-    """`offrl run` as a process group of its own."""
+    """`offrl run` as a process group of its own, as a terminal starts it.
+
+    A shell that runs the tests in the background has SIGINT ignored, which children inherit.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "offrl.cli", "run", str(protocol), "-o", str(runs), "-j", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -303,10 +303,12 @@ def test_per_task_says_its_standard_deviation():
 
 def test_bad_requests_and_scores_are_refused():
     table = table_of({"A": np.ones((3, 2))})
-    for options in ({"reps": 10}, {"seed": -1}):
-        with pytest.raises(InputError):
-            statistics.summarise(table, **options)
-    for scores in (np.array([[1.0], [np.nan]]), np.ones(3), np.ones((0, 2)), []):
+    with pytest.raises(InputError):
+        statistics.summarise(table, reps=10)
+    with pytest.raises(InputError):
+        statistics.summarise(table, seed=-1)
+    refused: list[Any] = [np.array([[1.0], [np.nan]]), np.ones(3), np.ones((0, 2)), []]
+    for scores in refused:
         with pytest.raises(InputError):
             statistics.iqm(scores)
 
