@@ -8,7 +8,7 @@ Reference: polixir/NeoRL2 at b50d91d0a65916a89342a4f6978188b17cb2d97a. Known dif
 1. DMSD is written for many rows at once; the single environment is one row of it.
 2. The files hold rounded actions, and MuJoCo's versions differ in rounding: open loop, DMSD stays
    within 2.4e-7 of the file over a whole episode, while SafetyHalfCheetah, which is chaotic, leaves
-   it after some 50 to 100 steps. Single steps agree.
+   it after some 50 to 100 steps. Single steps agree (one published row of 18,000 errs by 1.25e-3).
 """
 
 from typing import Any, SupportsFloat
