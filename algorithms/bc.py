@@ -23,7 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from offrl.learner import Batch, Learner, Metrics, Spec, StatelessPolicy
+from offrl.batch import Batch
+from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, step
 from offrl.streams import Streams
 

@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offrl.batch import Batch, Transitions
 from offrl.errors import InputError
-from offrl.learner import Batch, Learner, Metrics, Spec, StatelessPolicy, Transitions
+from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 

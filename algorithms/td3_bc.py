@@ -19,16 +19,18 @@ Known differences:
    observations of the actor alone: `actor_hidden`, `normalize = "actor"`. It also updates the
    actor on the first, third, ... step of every thousand, where the reference and this file take
    the second, fourth, ...
+3. CORL subtracts 1 from antmaze's rewards: `reward = "minus one"`. The authors do not.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from offrl.learner import Batch, Learner, Metrics, Spec, StatelessPolicy
+from offrl.batch import Batch, Transitions
+from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
@@ -46,6 +48,7 @@ class TD3BCConfig:
     noise_clip: float = 0.5  # c, in units of max_action
     policy_delay: int = 2  # critic steps per actor step
     normalize: Literal["all", "actor", "none"] = "all"  # who sees standardised observations
+    reward: Literal["raw", "minus one"] = "raw"  # the latter for antmaze
     actor_hidden: tuple[int, ...] = (256, 256)
     critic_hidden: tuple[int, ...] = (256, 256)
     batch_size: int = 256
@@ -103,6 +106,11 @@ class TD3BC(Learner):
         self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
         self.noise = Streams(seeds, "policy noise", device)
         self.updates = 0
+
+    @classmethod
+    def prepare(cls, data: Transitions, config: TD3BCConfig) -> Transitions:
+        """Rewards as the config says; nothing else changes."""
+        return data if config.reward == "raw" else replace(data, rewards=data.rewards - 1)
 
     def _for_actor(self, observations: Tensor) -> Tensor:
         standardised: Tensor = self.standardise(observations)

@@ -15,11 +15,11 @@ if not (Path(__file__).parent / "algorithms").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
+    from offrl.batch import Batch as Batch
     from offrl.card import Card as Card
     from offrl.dataset import Dataset as Dataset
     from offrl.dataset import load_dataset as load_dataset
     from offrl.errors import InputError as InputError
-    from offrl.learner import Batch as Batch
     from offrl.learner import Learner as Learner
     from offrl.learner import SingleSeedLearner as SingleSeedLearner
     from offrl.learner import Spec as Spec
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from offrl.scores import read_scores as read_scores
 
 _HOME = {
-    "Batch": "offrl.learner",
+    "Batch": "offrl.batch",
     "Card": "offrl.card",
     "Dataset": "offrl.dataset",
     "InputError": "offrl.errors",

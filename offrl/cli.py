@@ -123,6 +123,7 @@ def _algorithm(name: str) -> dict[str, Any]:
         "title": summary.split("\n")[0].rstrip("."),
         "family": found.family,
         "paper": found.paper,
+        "agreement": found.agreement,
     }
 
 
@@ -412,6 +413,10 @@ def run(
         list[str] | None,
         typer.Option(help="Only this: a name, or the path of a .py file of yours. Repeatable."),
     ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this of its data sets: an id, or a pattern. Repeatable."),
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
@@ -426,6 +431,7 @@ def run(
             protocol,
             output,
             algorithms=algorithm or (),
+            datasets=dataset or (),
             workers=workers,
             on_event=display,
             progress=display.data,

@@ -168,6 +168,7 @@ class Evaluator:
         reset: Callable[..., Any] = self.envs.reset
         observations, _ = reset(seed=[s for row in self.starts for s in row[:W]])
         totals, steps = np.zeros((R, W)), np.zeros((R, W), dtype=np.int64)
+        policy.begin(torch.ones(R, W, dtype=torch.bool, device=self.device))
         while (playing < E).any():
             states = torch.from_numpy(flatten(observations, self.keys)).to(self.device)
             actions = policy.act(states.view(R, W, -1)).flatten(0, 1).cpu().numpy()
@@ -175,6 +176,8 @@ class Evaluator:
                 raise Diverged("the policy's action is not finite in evaluation")
             observations, rewards, terminations, truncations, _ = self.envs.step(actions)
             totals += rewards.reshape(R, W)
+            earned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
+            policy.reward(earned.view(R, W))
             steps += 1
             done = (terminations | truncations).reshape(R, W)
             if not done.any():
@@ -190,6 +193,7 @@ class Evaluator:
             totals[done], steps[done] = 0, 0
             if (playing < E).any():
                 observations, _ = reset(seed=seeds, options={"reset_mask": done.ravel()})
+                policy.begin(torch.as_tensor(done, device=self.device))
         return Episodes(returns, lengths)
 
     def close(self) -> None:

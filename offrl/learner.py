@@ -16,43 +16,12 @@ import torch
 from torch import Tensor
 
 from offrl import registry
-from offrl.dataset import Dataset
+from offrl.batch import Batch, Transitions
 from offrl.errors import InputError
+from offrl.sampler import Sampler, UniformSampler
 from offrl.streams import spawn_seed
 
 Metrics = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Transitions:
-    """Training data as float32 arrays, a row per transition; `prepare` may change or drop rows."""
-
-    observations: np.ndarray  # (N, observation_dim)
-    actions: np.ndarray  # (N, action_dim)
-    rewards: np.ndarray  # (N,)
-    next_observations: np.ndarray  # (N, observation_dim)
-    terminations: np.ndarray  # (N,), 1 where the environment ended; a truncation is 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Transitions of every replica: leading axes (R, B) for a Learner, (B,) for a single seed."""
-
-    observations: Tensor  # (R, B, observation_dim)
-    actions: Tensor  # (R, B, action_dim)
-    rewards: Tensor  # (R, B)
-    next_observations: Tensor  # (R, B, observation_dim)
-    terminations: Tensor  # (R, B), 1 stops bootstrapping; a truncation never does
-
-    def replica(self, r: int) -> "Batch":
-        """The batch of one replica, without the replica axis."""
-        return Batch(
-            self.observations[r],
-            self.actions[r],
-            self.rewards[r],
-            self.next_observations[r],
-            self.terminations[r],
-        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +37,7 @@ class Spec:
 
 
 class Policy(Protocol):
-    """Acts for all replicas."""
+    """Acts for all replicas. Evaluation calls `begin`, then `act` and `reward` at every step."""
 
     @property
     def mode(self) -> str:
@@ -77,6 +46,14 @@ class Policy(Protocol):
 
     def act(self, observations: Tensor) -> Tensor:
         """Actions of shape (R, E, action_dim) for observations (R, E, observation_dim)."""
+        ...
+
+    def begin(self, starts: Tensor) -> None:
+        """Told before `act` where an episode begins: bool of shape (R, E)."""
+        ...
+
+    def reward(self, rewards: Tensor) -> None:
+        """Told the rewards (R, E) that the last actions earned."""
         ...
 
 
@@ -91,6 +68,12 @@ class StatelessPolicy:
         """Actions of shape (R, E, action_dim) for observations (R, E, observation_dim)."""
         with torch.no_grad():
             return self.function(observations)
+
+    def begin(self, starts: Tensor) -> None:
+        """Needs no telling."""
+
+    def reward(self, rewards: Tensor) -> None:
+        """Needs no telling."""
 
 
 class _Stateful:
@@ -171,6 +154,8 @@ class Learner(_Stateful, ABC):
     Config: ClassVar[type]  # a frozen dataclass with at least `batch_size`
     paper: ClassVar[str]  # authors, year, arXiv id
     family: ClassVar[str]  # what it shares its structure with, for example "actor-critic"
+    agreement: ClassVar[str | None] = None  # the code whose updates its own were measured to match
+    view: ClassVar[str | None] = None  # of D4RL files, where it needs another than the card's
 
     @abstractmethod
     def __init__(
@@ -179,16 +164,33 @@ class Learner(_Stateful, ABC):
 
     @classmethod
     def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
-        """The data to train on: reward scaling, clipping and filters of the algorithm go here."""
+        """The data to train on: reward scaling, clipping and filters of the algorithm go here.
+
+        Raises InputError for data that the algorithm cannot serve.
+        """
         return data
 
+    @classmethod
+    def sampler(
+        cls, data: Transitions, config: Any, seeds: Sequence[int], device: torch.device | str
+    ) -> Sampler:
+        """Draws the batches that `update` takes, from the prepared data."""
+        return UniformSampler(data, config.batch_size, seeds, device)
+
     @abstractmethod
-    def update(self, batch: Batch) -> Metrics:
-        """One gradient step; metrics of shape (R,), named like `critic/loss`."""
+    def update(self, batch: Any) -> Metrics:
+        """One gradient step on what `sampler` draws; metrics (R,), named like `critic/loss`."""
 
     @abstractmethod
     def policy(self) -> Policy:
         """The policy as it is now, for evaluation."""
+
+    def policies(self) -> Mapping[str, Policy]:
+        """All the ways to act that are scored; the first is the one that stands for the run.
+
+        The others appear in reports under the label of the run followed by their name.
+        """
+        return {"": self.policy()}
 
     validation_interval: int | None = None  # in gradient steps; None where `validate` is not used
 
@@ -210,6 +212,8 @@ class SingleSeedLearner(_Stateful, ABC):
     Config: ClassVar[type]
     paper: ClassVar[str] = "unpublished"
     family: ClassVar[str] = "other"
+    agreement: ClassVar[str | None] = None
+    view: ClassVar[str | None] = None
     mode: ClassVar[str] = "deterministic"  # or "stochastic", where `act` draws; kept with the score
 
     @abstractmethod
@@ -219,6 +223,13 @@ class SingleSeedLearner(_Stateful, ABC):
     def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
         """The data to train on: reward scaling, clipping and filters of the algorithm go here."""
         return data
+
+    @classmethod
+    def sampler(
+        cls, data: Transitions, config: Any, seeds: Sequence[int], device: torch.device | str
+    ) -> Sampler:
+        """Draws the batches that `update` takes, from the prepared data."""
+        return UniformSampler(data, config.batch_size, seeds, device)
 
     @abstractmethod
     def update(self, batch: Batch) -> Mapping[str, float | Tensor]:
@@ -308,14 +319,3 @@ def build(
     if issubclass(algorithm, Learner):
         return algorithm(spec, config, seeds, device)
     return _Replicated(algorithm, spec, config, seeds, device)
-
-
-def transitions(dataset: Dataset) -> Transitions:
-    """A data set's transitions as arrays that `prepare` may transform; the originals stay."""
-    return Transitions(
-        np.asarray(dataset.observations),
-        np.asarray(dataset.actions),
-        np.asarray(dataset.rewards),
-        np.asarray(dataset.next_observations),
-        np.asarray(dataset.terminations, dtype=np.float32),
-    )

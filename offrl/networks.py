@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from offrl.learner import Spec
 from offrl.streams import Streams
 
-Initialisation = Literal["torch", "orthogonal"]
+Initialisation = Literal["torch", "orthogonal", "fan in", "fan out"]
 
 SLOPES = {"relu": 0.0, "leaky_relu": 0.1}  # of the negative part, by activation
 
@@ -100,7 +100,9 @@ class MLP(nn.Module):
         members: N, the members of an ensemble; None for a single network.
         activation: between layers, a key of SLOPES; the output is linear.
         initialisation: "torch" is nn.Linear's U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and
-            biases; "orthogonal" has gain sqrt(2) in every layer and zero biases.
+            biases; "orthogonal" has gain sqrt(2) in every layer and zero biases; "fan in" and "fan
+            out" have U(-1/sqrt(fan), 1/sqrt(fan)) weights and biases of 0.1 (rlkit takes fan out).
+        last: the bound of the output layer's uniform weights and biases, where it differs.
 
     Weights have shape (R, [N,] in, out) and biases (R, [N,] 1, out).
     """
@@ -113,6 +115,7 @@ class MLP(nn.Module):
         members: int | None = None,
         activation: str = "relu",
         initialisation: Initialisation = "torch",
+        last: float | None = None,
     ):
         super().__init__()
         self.members = members
@@ -126,12 +129,19 @@ class MLP(nn.Module):
             for r, generator in enumerate(streams.generators):
                 for n in range(members or 1):
                     index = (r,) if members is None else (r, n)
-                    if initialisation == "orthogonal":
+                    if last is not None and len(self.weights) == len(sizes) - 2:
+                        weight[index].uniform_(-last, last, generator=generator)
+                        bias[index].uniform_(-last, last, generator=generator)
+                    elif initialisation == "orthogonal":
                         nn.init.orthogonal_(weight[index], math.sqrt(2), generator=generator)
-                    else:
+                    elif initialisation == "torch":
                         bound = 1 / math.sqrt(inputs)
                         weight[index].uniform_(-bound, bound, generator=generator)
                         bias[index].uniform_(-bound, bound, generator=generator)
+                    else:
+                        bound = 1 / math.sqrt(inputs if initialisation == "fan in" else outputs)
+                        weight[index].uniform_(-bound, bound, generator=generator)
+                        bias[index].fill_(0.1)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
 
@@ -167,6 +177,62 @@ class MLP(nn.Module):
             if i < last:
                 x = nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
         return x
+
+
+class SquashedGaussian(nn.Module):
+    """SAC's policy: a diagonal Gaussian whose sample goes through tanh.
+
+    The network's output is a mean and a log standard deviation, side by side, for each action
+    dimension. Densities are those of tanh(u) in (-1, 1), by the change of variables in closed form,
+    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)); scaling to `max_action` leaves them alone.
+
+    Args:
+        mlp: from observations to 2 action_dim numbers.
+        max_action: actions lie in (-max_action, max_action).
+        log_std_range: the log standard deviation is clamped to it.
+    """
+
+    def __init__(self, mlp: MLP, max_action: float, log_std_range: tuple[float, float]):
+        super().__init__()
+        self.mlp, self.max_action, self.log_std_range = mlp, max_action, log_std_range
+
+    def gaussian(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the tanh, each (R, B, action_dim)."""
+        mean, log_std = self.mlp(states).chunk(2, -1)
+        return mean, log_std.clamp(*self.log_std_range)
+
+    def sample(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (R, B, action_dim) and their log densities (R, B), reparameterised.
+
+        Args:
+            states: shape (R, B, observation_dim).
+            noise: standard normal, (R, B, action_dim); or (R, n, B, action_dim) for n samples a
+                state, which gives actions and log densities with that axis too.
+        """
+        mean, log_std = self.gaussian(states)
+        if noise.dim() > mean.dim():
+            mean, log_std = mean.unsqueeze(1), log_std.unsqueeze(1)
+        u = mean + noise * log_std.exp()
+        log_prob = (-0.5 * noise.square() - log_std - _log_slope(u)).sum(-1)
+        log_prob = log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
+        return self.max_action * torch.tanh(u), log_prob
+
+    def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Log densities (R, B) of given actions, which are kept 1e-6 inside the bounds."""
+        mean, log_std = self.gaussian(states)
+        u = torch.atanh((actions / self.max_action).clamp(-1 + 1e-6, 1 - 1e-6))
+        z = (u - mean) * torch.exp(-log_std)
+        log_prob = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi) - _log_slope(u)
+        return log_prob.sum(-1)
+
+    def mode(self, states: Tensor) -> Tensor:
+        """The tanh of the mean, (R, B, action_dim): how all references act in evaluation."""
+        return self.max_action * torch.tanh(self.gaussian(states)[0])
+
+
+def _log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2), exact far out too."""
+    return 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))
 
 
 class Standardise(nn.Module):

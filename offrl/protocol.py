@@ -5,6 +5,7 @@ run; everything that a job's scores depend on is in the job.
 """
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import sys
@@ -22,6 +23,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -40,12 +42,45 @@ class Evaluation(Strict):
     seed: int = Field(default=0, ge=0)  # of the episodes' starts, together with the run's seed
 
 
-class Entry(Strict):
+class Setting(Strict):
+    """What an algorithm runs with; what is left out is the protocol's, or the algorithm's own."""
+
+    steps: int | None = Field(default=None, gt=0)
+    every: int | None = Field(default=None, gt=0)
+    episodes: int | None = Field(default=None, gt=0)
+    config: dict[str, Any] = Field(default_factory=dict)  # what differs from the defaults
+
+
+class SettingOn(Setting):
+    """What differs on some data sets."""
+
+    datasets: list[str] = Field(min_length=1)  # ids, or patterns such as antmaze-*
+
+
+class Entry(Setting):
     """One algorithm of a protocol; its table's name is the label in every report."""
 
     algorithm: str | None = None  # a registered name or a .py file; None: the label itself
-    steps: int | None = Field(default=None, gt=0)  # instead of the protocol's
-    config: dict[str, Any] = Field(default_factory=dict)  # what differs from the defaults
+    datasets: list[str] | None = Field(default=None, min_length=1)  # ids or patterns; None: all
+    on: list[SettingOn] = Field(default_factory=list)  # a later one comes before an earlier one
+
+    def runs_on(self, dataset: str) -> bool:
+        """Whether the protocol has this algorithm on the data set."""
+        return self.datasets is None or _matches(dataset, self.datasets)
+
+    def setting(self, dataset: str) -> Setting:
+        """What the algorithm runs with on one data set."""
+        setting = Setting(**self.model_dump(include=set(Setting.model_fields)))
+        for on in self.on:
+            if _matches(dataset, on.datasets):
+                changes = on.model_dump(include=set(Setting.model_fields), exclude_none=True)
+                changes["config"] = setting.config | on.config
+                setting = setting.model_copy(update=changes)
+        return setting
+
+
+def _matches(dataset: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(dataset, pattern) for pattern in patterns)
 
 
 Label = Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]  # a folder of the run store has its name
@@ -64,6 +99,18 @@ class Protocol(Strict):
     steps: int = Field(gt=0)  # gradient steps per run
     evaluation: Evaluation
     algorithms: dict[Label, Entry] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _patterns_match(self) -> "Protocol":
+        for label, entry in self.algorithms.items():
+            for pattern in [*(entry.datasets or []), *(p for on in entry.on for p in on.datasets)]:
+                if not fnmatch.filter(self.datasets, pattern):
+                    raise PydanticCustomError(
+                        "matches nothing",
+                        "algorithm {label}: {pattern} matches none of the protocol's data sets",
+                        {"label": label, "pattern": repr(pattern)},
+                    )
+        return self
 
     @field_validator("datasets", "seeds")
     @classmethod
@@ -84,6 +131,7 @@ class Job:
     algorithm: str  # registered name or path
     config: dict[str, Any]  # complete, defaults included
     code: str | None  # SHA-256 of an algorithm file outside the package
+    view: str | None  # the rows that the algorithm needs; None: those of the data set's card
     steps: int
     evaluation: dict[str, int]
     seed: int
@@ -190,11 +238,14 @@ def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
     return config
 
 
-def expand(protocol: Protocol, algorithms: Sequence[str] = ()) -> list[Job]:
+def expand(
+    protocol: Protocol, algorithms: Sequence[str] = (), datasets: Sequence[str] = ()
+) -> list[Job]:
     """All runs of a protocol, seed by seed so that complete comparisons come first.
 
     Args:
         protocol: what to expand.
+        datasets: ids or patterns; only the protocol's data sets that match one. Empty: all.
         algorithms: labels of the protocol, registered names or paths of Python files; only these
             run, those that the protocol does not list with their own defaults. Empty: all it lists.
     """
@@ -210,13 +261,23 @@ def expand(protocol: Protocol, algorithms: Sequence[str] = ()) -> list[Job]:
         if chosen.get(label, entry) != entry:
             raise InputError(f"--algorithm {name}: a second {label!r}; rename the file of one")
         chosen[label] = entry
+    for pattern in datasets:
+        if not fnmatch.filter(protocol.datasets, pattern):
+            raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets)
     jobs = []
     for label, entry in chosen.items():
         name = entry.algorithm or label
         where = f"{protocol.id}, algorithm {label}"
-        config = dataclasses.asdict(configure(name, entry.config, where))
-        code = _code(name)
+        configure(name, entry.config, where)
+        code, view = _code(name), find_algorithm(name).view
         for dataset in protocol.datasets:
+            if not entry.runs_on(dataset) or not _matches(dataset, datasets or ["*"]):
+                continue
+            setting = entry.setting(dataset)
+            config = dataclasses.asdict(configure(name, setting.config, f"{where} on {dataset}"))
+            evaluation = protocol.evaluation.model_dump()
+            evaluation["every"] = setting.every or evaluation["every"]
+            evaluation["episodes"] = setting.episodes or evaluation["episodes"]
             jobs += [
                 Job(
                     protocol=f"{protocol.id}@{protocol.version}",
@@ -225,8 +286,9 @@ def expand(protocol: Protocol, algorithms: Sequence[str] = ()) -> list[Job]:
                     algorithm=name,
                     config=json.loads(json.dumps(config)),
                     code=code,
-                    steps=entry.steps or protocol.steps,
-                    evaluation=protocol.evaluation.model_dump(),
+                    view=view,
+                    steps=setting.steps or protocol.steps,
+                    evaluation=evaluation,
                     seed=seed,
                 )
                 for seed in protocol.seeds

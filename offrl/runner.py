@@ -78,6 +78,7 @@ def run(
     output: str | Path,
     *,
     algorithms: Sequence[str] = (),
+    datasets: Sequence[str] = (),
     workers: int | None = None,
     on_event: Callable[[Event], None] = lambda _event: None,
     progress: Callable[[int, int], None] | None = None,
@@ -90,6 +91,7 @@ def run(
         protocol: a shipped protocol's id, a path to a TOML file, or a Protocol.
         output: the folder of runs.
         algorithms: only these: labels of the protocol, registered names or paths to Python files.
+        datasets: only these of the protocol's data sets: ids or patterns such as antmaze-*.
         workers: processes; by default one per core.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
@@ -105,13 +107,19 @@ def run(
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
     jobs = [
-        replace(job, dataset=_absolute(job.dataset)) for job in expand(described, list(algorithms))
+        replace(job, dataset=_absolute(job.dataset))
+        for job in expand(described, list(algorithms), list(datasets))
     ]
-    datasets = {}
-    for name in dict.fromkeys(job.dataset for job in jobs):  # once, before the workers need them
-        datasets[name] = load_dataset(name, progress=progress)
+    if not jobs:
+        raise InputError(
+            f"protocol {described.id}: has none of these algorithms on any of these data sets; "
+            f"see offrl show {described.id}"
+        )
+    loaded = {}
+    for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs):  # before the workers
+        loaded[name, view] = load_dataset(name, view=view, progress=progress)
     for job in {(job.label, job.dataset): job for job in jobs}.values():
-        check(job, datasets[job.dataset])
+        check(job, loaded[job.dataset, job.view])
     root.mkdir(parents=True, exist_ok=True)
 
     ended: dict[str, Event] = {}
@@ -119,11 +127,11 @@ def run(
     for job in jobs:
         folder = RunFolder(job.folder(root))
         with folder.held():
-            folder.enlist(identity(job, datasets[job.dataset]))
+            folder.enlist(identity(job, loaded[job.dataset, job.view]))
             record = folder.record()
         if record["status"] == "done":
-            rows = folder.rows()
-            event = Event(job, "done", rows[-1]["step"], rows[-1]["score"])
+            row = folder.rows()[-1]
+            event = Event(job, "done", row["step"], row["score"])
             ended[_key(job)] = event
             on_event(event)
         else:

@@ -254,7 +254,7 @@ def read_runs(root: str | Path) -> "ScoreTable":
             {
                 "protocol": row["protocol"],
                 "dataset": dataset,
-                "algorithm": name,
+                "algorithm": f"{name}, {row['policy']}" if row.get("policy") else name,
                 "config": row["config"],
                 "seed": row["seed"],
                 "step": row["step"],

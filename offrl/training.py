@@ -11,24 +11,15 @@ import numpy as np
 import torch
 
 from offrl import checkpoint
+from offrl.batch import Batch, Transitions, transitions
 from offrl.card import Card, Environment, Reference
 from offrl.dataset import Dataset, load_dataset
 from offrl.errors import InputError
 from offrl.evaluation import Diverged, Evaluator, spaces
-from offrl.learner import (
-    Batch,
-    Learner,
-    Metrics,
-    SingleSeedLearner,
-    Spec,
-    Transitions,
-    build,
-    find_algorithm,
-    transitions,
-)
+from offrl.learner import Learner, Metrics, Policy, SingleSeedLearner, Spec, build, find_algorithm
 from offrl.protocol import Job, configure, identity
 from offrl.runs import RunFolder, versions
-from offrl.sampler import UniformSampler, whole
+from offrl.sampler import whole
 
 CHECK_EVERY = 100  # gradient steps between looks for numbers that are not finite
 CHECKPOINT_SECONDS = 60.0
@@ -126,7 +117,7 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
     """
     folder = RunFolder(job.folder(root))
     with folder.held():
-        dataset = load_dataset(job.dataset)
+        dataset = load_dataset(job.dataset, view=job.view)
         folder.begin(identity(job, dataset))
         try:
             _train(job, folder, dataset, on_progress)
@@ -143,7 +134,7 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
 def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgress) -> None:
     task = prepare(job, dataset)
     learner = build(task.algorithm, task.spec, task.config, [job.seed])
-    sampler = UniformSampler(task.data, task.config.batch_size, [job.seed])
+    sampler = task.algorithm.sampler(task.data, task.config, [job.seed], "cpu")
     validation = validation_split(job, dataset) if learner.validation_interval else None
     evaluator = Evaluator(
         task.environment, [job.seed], job.evaluation["episodes"], job.evaluation["seed"]
@@ -182,9 +173,11 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         if step % CHECK_EVERY == 0 or evaluate:
             _check_finite(metrics, step)
         if evaluate:
-            row = _score(job, dataset, learner, evaluator, metrics, step)
-            row["wall_time"] = round(spent + time.monotonic() - begun, 3)
-            folder.append(row)
+            # The policy that stands for the run comes last, where its score is looked for.
+            for name, policy in reversed(list(learner.policies().items())):
+                row = _score(job, dataset, name, policy, evaluator, metrics, step)
+                row["wall_time"] = round(spent + time.monotonic() - begun, 3)
+                folder.append(row)
             score = row["score"]
         now = time.monotonic()
         if evaluate or now - saved > CHECKPOINT_SECONDS:
@@ -207,13 +200,13 @@ def _check_finite(metrics: Metrics, step: int) -> None:
 def _score(
     job: Job,
     dataset: Dataset,
-    learner: Learner,
+    name: str,
+    policy: Policy,
     evaluator: Evaluator,
     metrics: Metrics,
     step: int,
 ) -> dict[str, Any]:
     """One score row: a number and all that it depends on."""
-    policy = learner.policy()
     episodes = evaluator(policy)
     environment, _ = scoring(dataset.card)
     found = versions()
@@ -230,6 +223,7 @@ def _score(
         "return": float(episodes.returns[0].mean()),
         "returns": episodes.returns[0].tolist(),
         "lengths": episodes.lengths[0].tolist(),
+        "policy": name,
         "action_mode": policy.mode,
         "metrics": {name: float(value[0]) for name, value in metrics.items()},
     }

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offrl.algorithms import bc, iql, td3_bc
-from offrl.learner import Batch, Learner, Spec
+from offrl.batch import Batch
+from offrl.learner import Learner, Spec
 from offrl.networks import MLP
 from offrl.streams import Streams
 
@@ -220,7 +221,7 @@ def test_iql_clips_actions_to_the_bound_of_the_environment() -> None:
         learner = iql.IQL(spec, iql.IQLConfig(hidden=(8, 8)), [SEED])
         batch = batches()[0]
         actions = torch.full_like(batch.actions, action)
-        single = {f.name: getattr(batch, f.name).float() for f in dataclasses.fields(batch)}
+        single = {k: v if v is None else v.float() for k, v in vars(batch).items()}
         learner.update(Batch(**{**single, "actions": actions.float()}))
         weights: Tensor = learner.critic.weights[0].detach()
         return weights

@@ -11,15 +11,8 @@ import torch
 
 from offrl import checkpoint, registry
 from offrl.algorithms import bc, iql, td3_bc
-from offrl.learner import (
-    Batch,
-    Learner,
-    SingleSeedLearner,
-    Spec,
-    Transitions,
-    build,
-    find_algorithm,
-)
+from offrl.batch import Batch, Transitions
+from offrl.learner import Learner, SingleSeedLearner, Spec, build, find_algorithm
 from offrl.sampler import UniformSampler, whole
 
 ALGORITHMS = sorted(registry.modules("algorithms"))
@@ -37,6 +30,7 @@ def data() -> Transitions:
         rewards=rng.standard_normal(rows, dtype=np.float32),
         next_observations=rng.standard_normal((rows, 5), dtype=np.float32),
         terminations=(rng.random(rows) < 0.1).astype(np.float32),
+        truncations=(np.arange(rows) % 50 == 49).astype(np.float32),
     )
 
 
@@ -175,6 +169,7 @@ def chain(termination: float) -> Transitions:
         rewards=np.where(first, 0, 1).astype(np.float32),
         next_observations=np.where(first[:, None], states[1], states[0]),
         terminations=np.where(first, 0, termination).astype(np.float32),
+        truncations=np.where(first, 0, 1 - termination).astype(np.float32),
     )
 
 
@@ -231,6 +226,7 @@ def test_return_range_splits_where_the_next_observation_is_not_the_next_row() ->
         np.array([1, 2, 10, 20, -4], np.float32),
         np.array([[1], [2], [6], [9], [10]], np.float32),
         np.array([0, 0, 0, 1, 0], np.float32),
+        np.array([0, 1, 0, 0, 1], np.float32),
     )
     assert iql.return_range(data) == 30 - -4  # episodes of return 3, 30 and -4
 

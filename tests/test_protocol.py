@@ -337,7 +337,7 @@ def test_an_unknown_protocol_suggests_the_nearest() -> None:
 def test_neorl2_follows_the_published_settings() -> None:
     found = find_protocol("neorl2-dmsd")
     assert found.seeds == [7, 42, 210]
-    assert found.evaluation.every == 100_000  # 100 epochs of 1000 steps
+    assert found.evaluation.every == 20_000
     assert found.evaluation.episodes == 1000
     configs = {j.label: (j.steps, j.config) for j in expand(found)}
     steps, bc = configs["bc"]
