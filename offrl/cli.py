@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import json
 import logging
+import math
 import os
 import shlex
 import sys
@@ -546,6 +547,57 @@ def report(
             source, output, reps=reps, seed=seed, command=shlex.join(words), progress=progress
         )
     print(path)  # noqa: T201
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A published table: neorl2, corl, ...")],
+    source: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, or tables: algorithm,dataset,seed,score[,step]."),
+    ],
+    margin: Annotated[
+        float, typer.Option(help="The largest difference of means that counts as none, in points.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Set scores beside a published table: reproduced, differs or underpowered, cell by cell.
+
+    Example: offrl reproduce neorl2 runs --margin 3
+    """
+    from offrl.published import compare
+    from offrl.scores import collect
+
+    scores = collect(source, complete=False)
+    rows = compare(scores, table, margin).to_dict("records")
+    if as_json:
+        _print_json(rows)
+        return
+    columns = ("algorithm", "data set", "ours", "n", "step", "published", "n", "difference")
+    shown = _table(f"{table}, margin {margin:g}", *columns, "95 % interval", "verdict")
+    for row in rows:
+        step = "" if row["step"] is None else f"{row['step']:,}"
+        if row["verdict"] == "unfinished":
+            step += f" of {row['published_step']:,}"
+        shown.add_row(
+            row["algorithm"],
+            row["dataset"],
+            _spread(row["mean"], row["sd"]),
+            str(row["n"]),
+            step,
+            _spread(row["published"], row["published_sd"]),
+            "" if math.isnan(row["published_n"]) else f"{row['published_n']:.0f}",
+            f"{row['difference']:+.2f}",
+            "" if math.isnan(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]",
+            row["verdict"],
+        )
+    out.print(shown)
+    for note in scores.final().notes:
+        err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _spread(mean: float, sd: float) -> str:
+    return f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
 
 
 if __name__ == "__main__":

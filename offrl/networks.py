@@ -14,6 +14,7 @@ from offrl.streams import Streams
 Initialisation = Literal["torch", "orthogonal", "fan in", "fan out"]
 
 SLOPES = {"relu": 0.0, "leaky_relu": 0.1}  # of the negative part, by activation
+LAYER_NORM_EPSILON = 1e-6  # flax's; torch's own default is 1e-5
 
 
 def _onednn_works() -> bool:
@@ -41,44 +42,73 @@ class _MatrixByMatrix(torch.autograd.Function):
     """An MLP on the CPU, one replica and member at a time: its activations stay in cache."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float, *parameters: Tensor) -> Tensor:
-        # x: (R, B, in); weights (M, in, out) and biases (M, 1, out) in turn, M = R N.
-        weights, biases = parameters[::2], parameters[1::2]
-        matrices, last = len(weights[0]), len(weights) - 1
+    def forward(ctx: Any, x: Tensor, slope: float, linear: int, *parameters: Tensor) -> Tensor:
+        # x: (R, B, in); weights (M, in, out) and biases (M, 1, out) in turn, M = R N, for `linear`
+        # layers; then scales and shifts (M, 1, out) in turn, where there is layer normalisation.
+        weights, biases = parameters[: 2 * linear : 2], parameters[1 : 2 * linear : 2]
+        scales, shifts = parameters[2 * linear :: 2], parameters[2 * linear + 1 :: 2]
+        matrices, last = len(weights[0]), linear - 1
         layers: list[list[Tensor]] = []
+        norms: list[list[tuple[Tensor, Tensor, Tensor]]] = []  # input, mean and 1 / deviation
         for m in range(matrices):
             hidden = [x[m * len(x) // matrices]]
+            norms.append([])
             for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
                 relu = i < last and slope == 0
                 out = _product(hidden[-1], weight[m], bias[m, 0], relu)
                 if i < last and slope:
                     nn.functional.leaky_relu_(out, slope)
+                if i < last and scales:
+                    size, scale, shift = out.shape[1:], scales[i][m, 0], shifts[i][m, 0]
+                    active = out
+                    out, mean, rstd = torch.native_layer_norm(
+                        active, size, scale, shift, LAYER_NORM_EPSILON
+                    )
+                    norms[m].append((active, mean, rstd))
                 hidden.append(out)
             layers.append(hidden)
-        ctx.layers, ctx.slope, ctx.shape = layers, slope, x.shape
-        ctx.save_for_backward(*weights)
+        ctx.layers, ctx.norms, ctx.slope, ctx.shape = layers, norms, slope, x.shape
+        ctx.linear = linear
+        ctx.save_for_backward(*weights, *scales, *shifts)
         return torch.stack([hidden[-1] for hidden in layers])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weights: tuple[Tensor, ...] = ctx.saved_tensors
-        wants_input, wants_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-        matrices, last = len(weights[0]), len(weights) - 1
+        weights, last = ctx.saved_tensors[: ctx.linear], ctx.linear - 1
+        scales = ctx.saved_tensors[ctx.linear : ctx.linear + last]
+        shifts = ctx.saved_tensors[ctx.linear + last :]
+        wants_input, wants_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+        matrices = len(weights[0])
         input_gradient = torch.zeros(ctx.shape) if wants_input else None
-        found: list[Tensor | None] = [None] * (2 * len(weights))
+        found: list[Tensor | None] = [None] * (2 * len(weights) + 2 * len(scales))
         if wants_weights:
             for i, weight in enumerate(weights):
                 found[2 * i] = torch.empty_like(weight)
                 found[2 * i + 1] = torch.empty(matrices, 1, weight.shape[-1])
+            for i, scale in enumerate(scales):
+                for k in range(2):
+                    found[2 * len(weights) + 2 * i + k] = torch.empty_like(scale)
         for m, hidden in enumerate(ctx.layers):
             delta = gradients[0][m]
             for i in range(last, -1, -1):
                 if i < last:
+                    active = hidden[i + 1]
+                    if scales:
+                        active, mean, rstd = ctx.norms[m][i]
+                        size, scale, shift = active.shape[1:], scales[i][m, 0], shifts[i][m, 0]
+                        wanted = [True, wants_weights, wants_weights]
+                        delta, *affine = torch.ops.aten.native_layer_norm_backward(
+                            delta, active, size, mean, rstd, scale, shift, wanted
+                        )
+                        for k, gradient in enumerate(affine):
+                            into = found[2 * len(weights) + 2 * i + k]
+                            if into is not None:
+                                into[m, 0] = gradient
                     # Both derivatives can be read off the output, whose sign is the input's.
                     delta = (
-                        torch.ops.aten.leaky_relu_backward(delta, hidden[i + 1], ctx.slope, True)
+                        torch.ops.aten.leaky_relu_backward(delta, active, ctx.slope, True)
                         if ctx.slope
-                        else torch.ops.aten.threshold_backward(delta, hidden[i + 1], 0)
+                        else torch.ops.aten.threshold_backward(delta, active, 0)
                     )
                 weight_gradient, bias_gradient = found[2 * i], found[2 * i + 1]
                 if weight_gradient is not None and bias_gradient is not None:
@@ -88,7 +118,7 @@ class _MatrixByMatrix(torch.autograd.Function):
                     delta = _product(delta, weights[i][m].T)
             if input_gradient is not None:
                 input_gradient[m * len(input_gradient) // matrices] += delta
-        return input_gradient, None, *found
+        return input_gradient, None, None, *found
 
 
 class MLP(nn.Module):
@@ -103,8 +133,10 @@ class MLP(nn.Module):
             biases; "orthogonal" has gain sqrt(2) in every layer and zero biases; "fan in" and "fan
             out" have U(-1/sqrt(fan), 1/sqrt(fan)) weights and biases of 0.1 (rlkit takes fan out).
         last: the bound of the output layer's uniform weights and biases, where it differs.
+        layer_norm: normalises every hidden layer after its activation (Ba et al. 2016, arXiv
+            1607.06450), with a learned scale from 1 and shift from 0.
 
-    Weights have shape (R, [N,] in, out) and biases (R, [N,] 1, out).
+    Weights have shape (R, [N,] in, out); biases, scales and shifts (R, [N,] 1, out).
     """
 
     def __init__(
@@ -116,6 +148,7 @@ class MLP(nn.Module):
         activation: str = "relu",
         initialisation: Initialisation = "torch",
         last: float | None = None,
+        layer_norm: bool = False,
     ):
         super().__init__()
         self.members = members
@@ -144,6 +177,11 @@ class MLP(nn.Module):
                         bias[index].fill_(0.1)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
+        self.scales = nn.ParameterList()
+        self.shifts = nn.ParameterList()
+        for bias in self.biases[:-1] if layer_norm else []:
+            self.scales.append(nn.Parameter(torch.ones_like(bias)))
+            self.shifts.append(nn.Parameter(torch.zeros_like(bias)))
 
     def forward(self, x: Tensor, member: int | None = None, frozen: bool = False) -> Tensor:
         """Outputs of shape (R, B, out), or (R, N, B, out) for an ensemble.
@@ -154,15 +192,17 @@ class MLP(nn.Module):
             frozen: lets gradients through to `x` but computes none for the parameters.
         """
         parameters = []
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            for p in (weight, bias):
+        pairs = [*zip(self.weights, self.biases, strict=True)]
+        pairs += [*zip(self.scales, self.shifts, strict=True)]
+        for pair in pairs:
+            for p in pair:
                 parameter = p.detach() if frozen else p
                 if self.members is not None:
                     parameter = parameter.flatten(0, 1) if member is None else parameter[:, member]
                 parameters.append(parameter)
         stacked = self.members is not None and member is None
         if x.device.type == "cpu" and x.dtype == torch.float32:
-            out: Tensor = _MatrixByMatrix.apply(x, self.slope, *parameters)  # type: ignore[no-untyped-call]
+            out: Tensor = _MatrixByMatrix.apply(x, self.slope, len(self.weights), *parameters)  # type: ignore[no-untyped-call]
         else:
             out = self._batched(x, parameters)
         return out.view(len(x), -1, *out.shape[1:]) if stacked else out
@@ -171,11 +211,15 @@ class MLP(nn.Module):
         """The same network as one batched product a layer, for a GPU and for float64."""
         if copies := len(parameters[0]) // len(x) - 1:
             x = x.repeat_interleave(copies + 1, 0)
-        last = len(parameters) - 2
-        for i in range(0, len(parameters), 2):
+        linear, norms = 2 * len(self.weights), 2 * len(self.scales)
+        for i in range(0, linear, 2):
             x = torch.baddbmm(parameters[i + 1], x, parameters[i])
-            if i < last:
+            if i < linear - 2:
                 x = nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
+            if i < norms:
+                scale, shift = parameters[linear + i], parameters[linear + i + 1]
+                x = nn.functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
+                x = torch.addcmul(shift, x, scale)
         return x
 
 

@@ -239,8 +239,11 @@ def read_scores(path: Path, *, scale: float = 100.0, complete: bool = True) -> S
     )
 
 
-def collect(sources: Sequence[Path], *, scale: float = 100.0) -> ScoreTable:
-    """One table from several sources: score files, and folders of runs (which hold `run.json`)."""
+def collect(sources: Sequence[Path], *, scale: float = 100.0, complete: bool = True) -> ScoreTable:
+    """One table from several sources: score files, and folders of runs (which hold `run.json`).
+
+    `complete` is as in `ScoreTable.from_frame`.
+    """
     if not sources:
         raise InputError("no source given; expected score tables or folders of runs")
     parts = []
@@ -256,11 +259,11 @@ def collect(sources: Sequence[Path], *, scale: float = 100.0) -> ScoreTable:
             parts.append((str(source), read_runs(source)))
         else:
             parts.append((str(source), read_scores(source, scale=scale, complete=False)))
-    return merge(parts)
+    return merge(parts, complete=complete)
 
 
-def merge(parts: Sequence[tuple[str, ScoreTable]]) -> ScoreTable:
-    """One complete table from several, given with names; raises InputError where they clash."""
+def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> ScoreTable:
+    """One table from several, given with names; raises InputError where they clash."""
     owner: dict[tuple[Any, ...], str] = {}
     for where, table in parts:
         if table.scale != parts[0][1].scale:
@@ -284,6 +287,7 @@ def merge(parts: Sequence[tuple[str, ScoreTable]]) -> ScoreTable:
         failures=[failure for _, table in parts for failure in table.failures],
         notes=[note for _, table in parts for note in table.notes],
         provenance=[entry for _, table in parts for entry in table.provenance],
+        complete=complete,
     )
 
 
