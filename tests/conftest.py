@@ -4,6 +4,15 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--algorithm",
+        action="append",
+        default=[],
+        help="A Python file with an algorithm, to put through tests/test_learners.py.",
+    )
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of published data and scores, beside the checkout; absent on a user's machine."""
