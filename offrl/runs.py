@@ -201,6 +201,11 @@ def run_folders(root: Path) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted(root.rglob("run.json"))]
 
 
+def _named(label: str, row: Mapping[str, Any]) -> str:
+    """The label of a score row: that of its run, and the way to act where there are several."""
+    return f"{label}, {row['policy']}" if row["policy"] else label
+
+
 def read_runs(root: str | Path) -> "ScoreTable":
     """The score table of all runs below a folder, with failures, notes and provenance.
 
@@ -242,8 +247,9 @@ def read_runs(root: str | Path) -> "ScoreTable":
         if name in ambiguous:
             name = f"{name} ({identity['protocol']} {identity['config_hash']})"
         found = folder.rows()
+        named = {_named(name, row): None for row in found} or {name: None}
         if record["status"] == "failed":
-            failures.append(Failure(name, dataset, identity["seed"], record["cause"]))
+            failures += [Failure(n, dataset, identity["seed"], record["cause"]) for n in named]
         elif not found:
             cause = "stopped before its first evaluation; the same command carries on"
             failures.append(Failure(name, dataset, identity["seed"], cause))
@@ -254,7 +260,7 @@ def read_runs(root: str | Path) -> "ScoreTable":
             {
                 "protocol": row["protocol"],
                 "dataset": dataset,
-                "algorithm": f"{name}, {row['policy']}" if row.get("policy") else name,
+                "algorithm": _named(name, row),
                 "config": row["config"],
                 "seed": row["seed"],
                 "step": row["step"],

@@ -84,6 +84,44 @@ def test_the_width_and_the_other_replicas_change_no_return(monkeypatch: pytest.M
     assert not np.allclose(wide.returns[0], wide.returns[1])
 
 
+class Diary:
+    """Acts in InvertedPendulum and keeps, for each slot, what it was told of each episode."""
+
+    mode = "deterministic"
+
+    def __init__(self) -> None:
+        self.episodes: list[list[list[float]]] = []
+
+    def begin(self, starts: torch.Tensor) -> None:
+        if not self.episodes:
+            self.episodes = [[] for _ in starts.flatten()]
+        for slot, start in zip(self.episodes, starts.flatten().tolist(), strict=True):
+            if start:
+                slot.append([])
+
+    def act(self, observations: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(-5 * observations.sum(-1, keepdim=True))
+
+    def reward(self, rewards: torch.Tensor) -> None:
+        for slot, reward in zip(self.episodes, rewards.flatten().tolist(), strict=True):
+            slot[-1].append(reward)
+
+
+def test_a_policy_is_told_of_starts_and_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was told of each slot's episodes are the returns and lengths that were counted."""
+    monkeypatch.setattr(evaluation, "WIDTH", 2)
+    policy = Diary()
+    found = Evaluator(BALANCE, [7, 8], episodes=5, seed=3)(policy)
+    assert len({*found.lengths.flatten().tolist()}) > 1  # or no slot would start on its own
+    for r in range(2):
+        told = [episode for slot in policy.episodes[2 * r : 2 * r + 2] for episode in slot]
+        sums = sorted(sum(episode) for episode in told)
+        lengths = [len(episode) for episode in told]
+        for total, length in zip(found.returns[r], found.lengths[r], strict=True):
+            assert min(abs(s - total) for s in sums) < 1e-4
+            assert length in lengths
+
+
 def test_an_action_that_is_not_finite_stops_the_run() -> None:
     evaluator = Evaluator(PENDULUM, [0], episodes=2, seed=0)
     policy = StatelessPolicy(lambda observations: observations[..., :1] * torch.nan)

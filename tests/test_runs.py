@@ -233,6 +233,61 @@ def test_a_killed_worker_is_recorded_with_its_signal(plain: Path, tmp_path: Path
     assert not read_runs(runs).failures
 
 
+TWO_WAYS = """
+from dataclasses import dataclass
+
+import torch
+
+import offrl
+from offrl.learner import StatelessPolicy
+
+
+@dataclass(frozen=True)
+class Config:
+    batch_size: int = 16
+    break_at: int = 0
+
+
+class TwoWays(offrl.Learner):
+    Config, paper, family = Config, "none", "other"
+
+    def __init__(self, spec, config, seeds, device="cpu"):
+        self.config, self.updates = config, 0
+        self.net = torch.nn.Linear(spec.observation_dim, spec.action_dim)
+
+    def update(self, batch):
+        self.updates += 1
+        broken = torch.nan if self.updates == self.config.break_at else 1
+        return {"actor/loss": torch.ones(1) * broken}
+
+    def policy(self):
+        return StatelessPolicy(lambda observations: torch.tanh(self.net(observations)))
+
+    def policies(self):
+        return {"": self.policy(), "still": StatelessPolicy(lambda o: 0 * self.net(o))}
+"""
+
+
+def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
+    """The first stands for the run; the others carry their name after the label, and its fate."""
+    (tmp_path / "two_ways.py").write_text(TWO_WAYS)
+    protocol = write_protocol(tmp_path, "two", 600, "algorithm = 'two_ways.py'")
+    ended = offrl.run(protocol, tmp_path / "runs")
+    table = read_runs(tmp_path / "runs")
+    assert table.algorithms == ["two", "two, still"]
+    found = table.frame.set_index(["algorithm", "seed", "step"])["score"]
+    assert len(found) == 2 * 2 * 2
+    for event in ended:
+        seed = event.job.seed
+        assert event.score == found["two", seed, 600] != found["two, still", seed, 600]
+
+    config = "algorithm = 'two_ways.py'\nconfig = { break_at = 400 }"
+    offrl.run(write_protocol(tmp_path, "two", 600, config), tmp_path / "broken")
+    table = read_runs(tmp_path / "broken")
+    assert len(table.frame) == 0
+    assert {f.algorithm for f in table.failures} == {"two", "two, still"}
+
+
 def test_a_held_run_is_refused(tmp_path: Path) -> None:
     protocol, runs = str(write_protocol(tmp_path, steps=300)), tmp_path / "runs"
     offrl.run(protocol, runs, workers=2)
