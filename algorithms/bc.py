@@ -54,6 +54,7 @@ class BC(Learner):
     Config = BCConfig
     paper = "Pomerleau 1991"
     family = "imitation"
+    agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
 
     def __init__(
         self,

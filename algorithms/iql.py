@@ -1,7 +1,8 @@
 """IQL: implicit Q-learning.
 
 Kostrikov, Nair & Levine, "Offline Reinforcement Learning with Implicit Q-Learning", ICLR 2022,
-arXiv 2110.06169. Reference code: ikostrikov/implicit_q_learning (JAX).
+arXiv 2110.06169. Reference code: ikostrikov/implicit_q_learning (JAX); CORL `iql.py`, which follows
+gwthomas/IQL-PyTorch.
 
     L_V  = mean L2_tau(min_i Q_i'(s, a) - V(s)),  L2_tau(u) = |tau - 1(u < 0)| u^2      (eq. 5)
     L_pi = -mean w log pi(a|s),  w = min(exp(beta (min_i Q_i'(s, a) - V(s))), 100)      (eq. 7)
@@ -9,14 +10,34 @@ arXiv 2110.06169. Reference code: ikostrikov/implicit_q_learning (JAX).
 
 in the order of the authors' code: V; the policy with the updated V; Q with the updated V; then
 the target Q. The policy is a Gaussian with mean a_max tanh(f(s)) and a log standard deviation that
-does not depend on the state; it acts by its mean. Every layer starts orthogonal with gain sqrt(2),
-biases zero, and the actor's learning rate decays to 0 along a cosine.
+does not depend on the state; it acts by its mean. The actor's learning rate decays to 0 along a
+cosine.
 
-Actions of the data are clipped to a_max (1 - 1e-5), as the authors do.
-
-Known differences:
-1. CORL evaluates V(s') and the advantage with V before its step, takes the mean of the two critics'
-   losses, keeps torch's default initialisation and standardises observations (`normalize`).
+Known differences, where the defaults are the authors' and `order = "corl"`, `critic_loss = "mean"`,
+`initialisation = "torch"`, `log_std_range = (-20.0, 2.0)`, `clip_actions = false` and
+`normalize = true` together are CORL's:
+1. `order`: CORL takes V(s') and the advantage from V before its step, the authors after.
+2. `critic_loss`: CORL halves the sum of the two critics' losses, which Adam's division by the size
+   of the gradient undoes but for its epsilon.
+3. `initialisation`: the authors start every layer orthogonal with gain sqrt(2) and biases of zero,
+   CORL with torch's default.
+4. `log_std_range`: the authors clamp to (-5, 2), CORL to (-20, 2).
+5. `clip_actions`: the authors clip the data's actions to a_max (1 - 1e-5); CORL does not.
+6. `normalize`: CORL standardises observations; the authors do not.
+7. `deterministic`: on hopper-medium and hopper-medium-replay CORL has an actor without a Gaussian,
+   whose loss is mean w |pi(s) - a|^2; the authors never.
+8. `dropout` of the actor's hidden units: 0.1 on adroit and, the authors, on kitchen.
+9. `reward`: the authors scale locomotion's to a range of returns of 1000 ("return range") and
+   subtract 1 from antmaze's. CORL scales two data sets only, those of 7, by the range of
+   trajectories cut at a termination or at 1000 rows, the last one left out ("corl return range");
+   as the data lack the rows of timeouts, its cuts drift by one row per timed-out episode.
+10. Where a_max is not 1, CORL fits its mean in (-1, 1) to the data's actions as they are and
+    multiplies by a_max when it acts; here the mean has the actions' scale.
+11. gwthomas/IQL-PyTorch has the order, loss, initialisation and "corl return range" of CORL, the
+    log_std_range of the authors, raw observations, and a Gaussian whose mean lacks the tanh.
+12. The authors' optax computes Adam's corrections 1 - beta^t in float32, where they are off by 1e-5
+    or so in the first updates; torch computes them in double precision.
+13. The authors add a trajectory's rewards one by one in float32, which here are added in float64.
 """
 
 import math
@@ -34,8 +55,8 @@ from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
-LOG_STD_RANGE = (-5.0, 2.0)
 MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
+CORL_LENGTH = 1000  # rows after which CORL cuts a trajectory
 
 
 @dataclass(frozen=True)
@@ -49,8 +70,15 @@ class IQLConfig:
     actor_lr: float = 3e-4  # at the start of the cosine
     critic_lr: float = 3e-4
     value_lr: float = 3e-4
-    reward: Literal["raw", "return range", "minus one"] = "raw"  # the last two: locomotion, antmaze
-    normalize: bool = False  # standardise observations, as CORL does
+    reward: Literal["raw", "return range", "corl return range", "minus one"] = "raw"
+    order: Literal["authors", "corl"] = "authors"  # which V the policy and the critics learn from
+    critic_loss: Literal["sum", "mean"] = "sum"  # over the two critics
+    initialisation: Literal["orthogonal", "torch"] = "orthogonal"
+    deterministic: bool = False  # an actor without a Gaussian
+    log_std_range: tuple[float, float] = (-5.0, 2.0)
+    dropout: float = 0.0  # share of the actor's hidden units dropped in training
+    clip_actions: bool = True  # keep the data's actions 1e-5 inside the bounds
+    normalize: bool = False  # standardise observations
     hidden: tuple[int, ...] = (256, 256)
     batch_size: int = 256
 
@@ -72,6 +100,15 @@ def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
+def dropped_out(mlp: MLP, states: Tensor, masks: Sequence[Tensor]) -> Tensor:
+    """The network's outputs where each hidden layer is multiplied by its mask (R, B, width)."""
+    *hidden, (weight, bias) = zip(mlp.weights, mlp.biases, strict=True)
+    x = states
+    for (w, b), mask in zip(hidden, masks, strict=True):
+        x = torch.relu(torch.baddbmm(b, x, w)) * mask
+    return torch.baddbmm(bias, x, weight)
+
+
 def return_range(data: Transitions) -> float:
     """Largest minus smallest undiscounted return, trajectories split as in the authors' code.
 
@@ -85,12 +122,28 @@ def return_range(data: Transitions) -> float:
     return float(returns.max() - returns.min())
 
 
+def corl_return_range(data: Transitions) -> float:
+    """The same of trajectories that end at a termination or at 1000 rows; 0 where there is none."""
+    returns, start = [], 0
+    for end in [*(np.flatnonzero(data.terminations) + 1), len(data.rewards)]:
+        for first in range(start, end, CORL_LENGTH):
+            last = min(first + CORL_LENGTH, end)
+            if last - first == CORL_LENGTH or data.terminations[last - 1]:
+                returns.append(data.rewards[first:last].sum(dtype=np.float64))
+        start = end
+    return float(max(returns) - min(returns)) if returns else 0.0
+
+
 class IQL(Learner):
     """IQL on the replica axis."""
 
     Config = IQLConfig
     paper = "Kostrikov, Nair & Levine 2022, arXiv 2110.06169"
     family = "in-sample value"
+    agreement = (
+        "ikostrikov/implicit_q_learning 09d7002, corl-team/CORL eeeeef2 iql.py, "
+        "gwthomas/IQL-PyTorch 71ea1aa"
+    )
 
     def __init__(
         self,
@@ -107,27 +160,33 @@ class IQL(Learner):
         q_sizes = (spec.observation_dim + spec.action_dim, *config.hidden, 1)
         v_sizes = (spec.observation_dim, *config.hidden, 1)
         actor_sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
+        start = config.initialisation
         self.critic, self.target_critic = (
-            MLP(Streams(seeds, "critic", device), q_sizes, members=2, initialisation="orthogonal")
+            MLP(Streams(seeds, "critic", device), q_sizes, members=2, initialisation=start)
             for _ in range(2)
         )
-        self.vf = MLP(Streams(seeds, "value", device), v_sizes, initialisation="orthogonal")
-        self.actor = MLP(Streams(seeds, "actor", device), actor_sizes, initialisation="orthogonal")
-        self.log_std = nn.Parameter(torch.zeros(len(seeds), 1, spec.action_dim, device=device))
+        self.vf = MLP(Streams(seeds, "value", device), v_sizes, initialisation=start)
+        self.actor = MLP(Streams(seeds, "actor", device), actor_sizes, initialisation=start)
+        trained = [*self.actor.parameters()]
+        if not config.deterministic:
+            self.log_std = nn.Parameter(torch.zeros(len(seeds), 1, spec.action_dim, device=device))
+            trained.append(self.log_std)
         self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
         self.value_optimizer = adam(self.vf.parameters(), config.value_lr)
-        self.actor_optimizer = adam([*self.actor.parameters(), self.log_std], config.actor_lr)
+        self.actor_optimizer = adam(trained, config.actor_lr)
+        self.dropout = Streams(seeds, "dropout", device)
         self.updates = 0
 
     @classmethod
     def prepare(cls, data: Transitions, config: IQLConfig) -> Transitions:
         """Rewards as the config says; nothing else changes."""
         rewards = data.rewards
-        if config.reward == "return range":
-            spread = return_range(data)
+        if config.reward in ("return range", "corl return range"):
+            authors = config.reward == "return range"
+            spread = return_range(data) if authors else corl_return_range(data)
             if spread == 0:
                 raise InputError(
-                    "iql: reward = 'return range' divides by the spread of returns, which is 0 "
+                    f"iql: reward = {config.reward!r} divides by the spread of returns, which is 0 "
                     "in this data set; use reward = 'raw'"
                 )
             rewards = rewards * np.float32(1000 / spread)
@@ -139,39 +198,55 @@ class IQL(Learner):
         states: Tensor = self.standardise(observations) if self.config.normalize else observations
         return states
 
-    def _mean(self, states: Tensor) -> Tensor:
-        return self.max_action * torch.tanh(self.actor(states))
+    def _mean(self, states: Tensor, training: bool = False) -> Tensor:
+        dropout = self.config.dropout
+        if not (training and dropout):
+            return self.max_action * torch.tanh(self.actor(states))
+        masks = [
+            self.dropout.bernoulli(1 - dropout, states.shape[1], width) / (1 - dropout)
+            for width in self.config.hidden
+        ]
+        return self.max_action * torch.tanh(dropped_out(self.actor, states, masks))
 
     def update(self, batch: Batch) -> Metrics:
         """One step each of the value, the policy and the critic."""
         config = self.config
         states = self._states(batch.observations)
         next_states = self._states(batch.next_observations)
-        limit = self.max_action * (1 - 1e-5)
-        actions = batch.actions.clamp(-limit, limit)
+        actions = batch.actions
+        if config.clip_actions:
+            limit = self.max_action * (1 - 1e-5)
+            actions = actions.clamp(-limit, limit)
         states_actions = torch.cat([states, actions], -1)
 
         with torch.no_grad():
             target_q = self.target_critic(states_actions).squeeze(-1).amin(1)
+            if config.order == "corl":
+                next_value = self.vf(next_states).squeeze(-1)
         value = self.vf(states).squeeze(-1)
         value_loss = expectile_loss(target_q - value, config.expectile)
         step(self.value_optimizer, value_loss)
 
         with torch.no_grad():
-            both = self.vf(torch.cat([states, next_states], 1)).squeeze(-1)
-            value, next_value = both.chunk(2, 1)
+            if config.order == "authors":
+                both = self.vf(torch.cat([states, next_states], 1)).squeeze(-1)
+                value, next_value = both.chunk(2, 1)
             weight = torch.exp(config.beta * (target_q - value)).clamp(max=MAX_WEIGHT)
             backup = batch.rewards + config.gamma * (1 - batch.terminations) * next_value
-        log_prob = gaussian_log_prob(
-            actions, self._mean(states), self.log_std.clamp(*LOG_STD_RANGE)
-        )
-        actor_loss = -(weight * log_prob).mean(-1)
+        mean = self._mean(states, training=True)
+        if config.deterministic:
+            cost = (mean - actions).square().sum(-1)
+        else:
+            log_std = self.log_std.clamp(*config.log_std_range)
+            cost = -gaussian_log_prob(actions, mean, log_std)
+        actor_loss = (weight * cost).mean(-1)
         decay = 0.5 * (1 + math.cos(math.pi * min(self.updates / self.steps, 1)))
         self.actor_optimizer.param_groups[0]["lr"] = config.actor_lr * decay
         step(self.actor_optimizer, actor_loss)
 
         q = self.critic(states_actions).squeeze(-1)
-        critic_loss = (q - backup.unsqueeze(1)).square().mean(-1).sum(-1)
+        errors = (q - backup.unsqueeze(1)).square().mean(-1)
+        critic_loss = errors.sum(-1) if config.critic_loss == "sum" else errors.mean(-1)
         step(self.critic_optimizer, critic_loss)
         polyak(self.target_critic, self.critic, config.tau)
 
@@ -184,5 +259,5 @@ class IQL(Learner):
         }
 
     def policy(self) -> StatelessPolicy:
-        """The policy's mean: temperature 0, as the authors evaluate."""
+        """The policy's mean, without dropout: temperature 0, as the authors evaluate."""
         return StatelessPolicy(lambda observations: self._mean(self._states(observations)))

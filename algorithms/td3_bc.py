@@ -1,7 +1,7 @@
 """TD3+BC: TD3 with a behaviour-cloning term in the actor loss.
 
 Fujimoto & Gu, "A Minimalist Approach to Offline Reinforcement Learning", NeurIPS 2021,
-arXiv 2106.06860. Reference code: sfujim/TD3_BC.
+arXiv 2106.06860. Reference code: sfujim/TD3_BC; CORL `td3_bc.py`.
 
 Critic, every step (TD3's clipped double Q with a smoothed target policy):
     a~ = clip(pi'(s') + clip(sigma eps, -c, c), -a_max, a_max),  eps ~ N(0, I)
@@ -13,8 +13,8 @@ Actor, every second step (eq. 5, with lambda of eq. 6):
 Both targets move on the actor's steps only.
 
 Known differences:
-1. The reference keeps the critics in one module; here they are the members of one ensemble. Adam
-   is elementwise, so the updates are the same.
+1. The authors keep the critics in one module, and CORL in two with an optimiser each; here they are
+   the members of one ensemble. Adam is elementwise, so the updates are the same.
 2. NeoRL-2's benchmark (offlinerl 0.0.2) has three hidden layers in the actor and standardises the
    observations of the actor alone: `actor_hidden`, `normalize = "actor"`. It also updates the
    actor on the first, third, ... step of every thousand, where the reference and this file take
@@ -84,6 +84,7 @@ class TD3BC(Learner):
     Config = TD3BCConfig
     paper = "Fujimoto & Gu 2021, arXiv 2106.06860"
     family = "deterministic actor-critic"
+    agreement = "sfujim/TD3_BC 8791ad7, corl-team/CORL eeeeef2 td3_bc.py"
 
     def __init__(
         self,

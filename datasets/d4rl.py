@@ -2,6 +2,7 @@
 
 A file holds observations, actions, rewards and terminals, one row per step, and mostly `timeouts`
 and `next_observations` too. Without `timeouts` an episode is cut at the environment's step limit.
+The same columns may lie in an .npz file.
 
 `transitions` is every row. Where the file has no `next_observations`, the successor is the next row
 of the episode; the last row of an episode that timed out has none and is left out, and that of an
@@ -14,7 +15,10 @@ first observation of the next episode. The last row kept of an episode that time
 truncated, which changes no target: a truncation never stops bootstrapping.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import h5py
 import numpy as np
@@ -31,20 +35,25 @@ Floats = NDArray[np.float32]
 
 def read(path: Path, card: Card) -> Columns:
     """The columns of a D4RL file in the card's view. Raises InputError where it is not one."""
+    kind = ".npz" if path.suffix == ".npz" else "HDF5"
     try:
+        if kind == ".npz":
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                return _read(dict(archive), path, card)
         with h5py.File(path, "r") as file:
             return _read(file, path, card)
     except InputError:
         raise
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path}: not a whole HDF5 file ({reason}); delete it and fetch it again"
+            f"{path}: not a whole {kind} file ({reason}); delete it and fetch it again"
         ) from None
 
 
-def _read(file: h5py.File, path: Path, card: Card) -> Columns:
-    missing = [key for key in KEYS if not isinstance(file.get(key), h5py.Dataset)]
+def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
+    columns = (h5py.Dataset, np.ndarray)
+    missing = [key for key in KEYS if not isinstance(file.get(key), columns)]
     if missing:
         here = ", ".join(list(file)[:8])
         hint = "; Minari's, so give its folder" if "episode_0" in file else ""

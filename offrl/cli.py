@@ -9,13 +9,15 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,10 +28,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from offrl.errors import InputError, unknown
 
 if TYPE_CHECKING:
+    from offrl.protocol import Protocol
     from offrl.runner import Event
 
 app = typer.Typer(
@@ -142,13 +146,21 @@ def list_(
     from offrl.protocol import find_protocol, shipped_protocols
 
     rows: list[dict[str, Any]] = []
+    columns = {"id": "id", "version": "v", "title": "title"}  # of the table, where JSON has all
     if what == "datasets":
         rows = [
-            {"id": card.id, "version": card.version, "title": card.title}
+            {
+                "id": card.id,
+                "version": card.version,
+                "title": card.title,
+                "scored": card.environment is not None and card.reference is not None,
+            }
             for card in shipped_cards().values()
         ]
+        columns["scored"] = "scored"
     elif what == "algorithms":
         rows = [_algorithm(name) for name in sorted(registry.modules("algorithms"))]
+        columns = {name: name for name in ("id", "title", "paper", "agreement")}
     elif what == "protocols":
         for name in sorted(shipped_protocols()):
             protocol = find_protocol(name)
@@ -157,26 +169,31 @@ def list_(
                     "id": name,
                     "version": protocol.version,
                     "title": protocol.title,
+                    "datasets": protocol.datasets,
                     "algorithms": list(protocol.algorithms),
                     "seeds": len(protocol.seeds),
                     "steps": protocol.steps,
                 }
             )
+        columns |= {"datasets": "sets", "algorithms": "algorithms", "seeds": "seeds"}
     else:
         raise unknown("kind", what, ["datasets", "algorithms", "protocols"])
     if as_json:
         _print_json(rows)
         return
-    table = _table(None, *rows[0])
+    table = _table(None, *columns.values())
+    table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(*map(_cell, row.values()))
+        table.add_row(*(_cell(row[name]) for name in columns))
     out.print(table)
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return str(len(value))
+    return "not measured" if value is None else str(value)  # None: an algorithm's agreement
 
 
 @app.command()
@@ -197,7 +214,7 @@ def show(
     cards, algorithms = shipped_cards(), registry.modules("algorithms")
     protocols = shipped_protocols()
     if name in protocols:
-        shown["protocol"] = find_protocol(name).model_dump()
+        shown["protocol"] = find_protocol(name)
     if name in cards:
         shown["dataset"] = cards[name].model_dump()
     if name in algorithms or name.endswith(".py"):
@@ -209,22 +226,126 @@ def show(
         about["documentation"] = (sys.modules[found.__module__].__doc__ or "").strip()
         shown["algorithm"] = about
     if name.endswith(".toml") and "algorithms" in read_toml(Path(name)):
-        shown["protocol"] = find_protocol(name).model_dump()
+        shown["protocol"] = find_protocol(name)
     elif name.endswith(".toml"):
         shown["dataset"] = read_card(Path(name)).model_dump()
     if not shown:
         raise unknown("name", name, {*cards, *algorithms, *protocols})
     if as_json:
+        if "protocol" in shown:
+            shown["protocol"] = shown["protocol"].model_dump()
         _print_json(shown)
         return
+    if "protocol" in shown:
+        _show_protocol(shown.pop("protocol"))
     for kind, values in shown.items():
         documentation = values.pop("documentation", "")
+        if kind == "algorithm":
+            values["agreement"] = _cell(values["agreement"])
         table = _table(f"{kind} {name}", "key", "value")
         for key, value in _flat(values):
             table.add_row(key, value)
         out.print(table)
         if documentation:  # as it is written: it holds equations and lists
             out.print(documentation, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_protocol(protocol: "Protocol") -> None:
+    """Prints what a paper's appendix does: what all data sets share, and what they do not."""
+    from offrl.card import shipped_cards
+    from offrl.protocol import expand, patterns
+
+    jobs = expand(protocol)
+    cards = shipped_cards()
+    unscored = [n for n in protocol.datasets if n in cards and cards[n].environment is None]
+    head = {
+        "title": protocol.title,
+        "version": str(protocol.version),
+        "source": protocol.source,
+        "notes": protocol.notes.strip(),
+        "data sets": ", ".join(protocol.datasets),
+        "without a simulator": ", ".join(patterns(unscored, protocol.datasets)),
+        "seeds": ", ".join(map(str, protocol.seeds)),
+        "evaluation seed": str(protocol.evaluation.seed),
+        "runs": f"{len(jobs):,}",
+    }
+    table = _table(f"protocol {protocol.id}", "key", "value")
+    for key, text in head.items():
+        if text:
+            table.add_row(key, Text(text))
+    out.print(table)
+
+    for label, entry in protocol.algorithms.items():
+        settings: dict[str, dict[str, str]] = {}
+        for job in jobs:
+            if (job.label, job.seed) == (label, protocol.seeds[0]):
+                budget = {name: job.evaluation[name] for name in ("every", "episodes")}
+                values = {"steps": job.steps, **budget, **job.config}
+                settings[job.dataset] = {k: _setting_text(value) for k, value in values.items()}
+        of = "" if entry.algorithm is None else f" ({Path(entry.algorithm).name})"
+        whole = 1 < len(settings) == len(protocol.datasets)
+        on = "all data sets" if whole else ", ".join(patterns(list(settings), protocol.datasets))
+        out.print(Text.assemble((label, "bold"), f"{of} on {on}"))
+        _show_settings(settings)
+
+
+def _show_settings(settings: dict[str, dict[str, str]]) -> None:
+    """Prints what all data sets share, then a row for each distinct setting.
+
+    Where the terminal is too narrow for a column per key that varies, a row says what differs from
+    the values that half of the data sets have.
+    """
+    from offrl.protocol import patterns
+
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, values in settings.items():
+        groups.setdefault(tuple(values.items()), []).append(name)
+    shared, usual, varying = [], [], []
+    for key in next(iter(settings.values())):
+        found = Counter(values[key] for values in settings.values())
+        value, count = found.most_common(1)[0]
+        if count == len(settings):
+            shared.append((key, value))
+            continue
+        varying.append(key)
+        if 2 * count >= len(settings):
+            usual.append((key, value))
+    out.print(Padding(Text(_pairs(shared)), (0, 0, 0, 2)))
+    if not varying:
+        out.print()
+        return
+    wide, narrow = _table(None, "data sets", *varying), _table(None, "data sets", "setting")
+    wide.columns[0].min_width = 24
+    for column in wide.columns[1:]:
+        column.no_wrap = True
+    for setting, group in groups.items():
+        names = ", ".join(patterns(group, list(settings)))
+        wide.add_row(names, *(Text(dict(setting)[key]) for key in varying))
+        others = [pair for pair in setting if pair not in shared + usual]
+        narrow.add_row(names, Text(_pairs(others) or "as above"))
+    if out.measure(wide, options=out.options.update(max_width=1000)).minimum <= out.width:
+        out.print(wide)
+        return
+    if usual:
+        out.print(Padding(Text(f"and, unless said below, {_pairs(usual)}"), (0, 0, 0, 2)))
+    out.print(narrow)
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in pairs)
+
+
+def _setting_text(value: Any) -> str:
+    """A value as TOML has it, but for the commas of large whole numbers."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_setting_text, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -331,6 +452,8 @@ def data_stats(name: DataId, as_json: AsJson = False) -> None:
         if key == "return_quantiles":
             shares = zip(QUANTILES, value, strict=True)
             text = ", ".join(f"{q:.0%}: {v:.5g}" for q, v in shares)
+        elif key == "actions_outside":
+            text = f"{value:.2%} of entries lie outside [-1, 1]" if value else "none"
         elif isinstance(value, float):
             text = f"{value:.6g}"
         elif isinstance(value, int):

@@ -580,6 +580,11 @@ def check(source: str | Path | Card, *, view: str | None = None) -> Check:
     )
 
 
+def share_outside(actions: NDArray[np.float32]) -> float:
+    """The share of action entries outside [-1, 1], the bounds of every shipped card."""
+    return float(np.mean(np.abs(actions) > 1))
+
+
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -605,7 +610,7 @@ class Stats:
     score_mean: float | None  # on 0-100; None where the card has no reference returns
     action_min: float
     action_max: float
-    actions_outside: float  # share of entries outside [-1, 1], the bounds of every shipped card
+    actions_outside: float  # share of entries outside [-1, 1]
     notes: list[str]
 
 
@@ -634,6 +639,6 @@ def stats(dataset: Dataset) -> Stats:
         score_mean=float(dataset.normalized(mean)) if dataset.card.reference else None,
         action_min=float(actions.min()),
         action_max=float(actions.max()),
-        actions_outside=float(np.mean(np.abs(actions) > 1)),
+        actions_outside=share_outside(actions),
         notes=dataset.notes,
     )

@@ -83,6 +83,24 @@ def _matches(dataset: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(dataset, pattern) for pattern in patterns)
 
 
+def patterns(names: Sequence[str], among: Sequence[str]) -> list[str]:
+    """Ids and patterns that match the names and nothing else of `among`, in the names' order."""
+    found, left = [], list(names)
+    while left:
+        best, parts = left[0], left[0].split("-")
+        heads = ["-".join([*parts[:i], "*"]) for i in range(1, len(parts))]
+        tails = ["-".join(["*", *parts[i:]]) for i in range(1, len(parts))]
+        for pattern in [*heads, *tails]:
+            if len(fnmatch.filter(left, pattern)) > 1 and set(
+                fnmatch.filter(among, pattern)
+            ) <= set(names):
+                best = pattern
+                break
+        found.append(best)
+        left = [name for name in left if name != best and not fnmatch.fnmatchcase(name, best)]
+    return found
+
+
 Label = Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]  # a folder of the run store has its name
 
 

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +19,12 @@ from typing import Any, cast
 
 import torch
 
-from offrl.dataset import load_dataset
+from offrl.dataset import load_dataset, resolve, share_outside
 from offrl.errors import InputError
-from offrl.protocol import Job, Protocol, expand, find_protocol, identity
+from offrl.protocol import Job, Protocol, expand, find_protocol, identity, patterns
 from offrl.runs import RunFolder
 from offrl.toml import validate
-from offrl.training import Interrupted, check, train_run
+from offrl.training import Interrupted, check, scoring, train_run
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +116,20 @@ def run(
             f"protocol {described.id}: has none of these algorithms on any of these data sets; "
             f"see offrl show {described.id}"
         )
+    _check_scored(described, list(dict.fromkeys(job.dataset for job in jobs)))
     loaded = {}
     for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs):  # before the workers
         loaded[name, view] = load_dataset(name, view=view, progress=progress)
     for job in {(job.label, job.dataset): job for job in jobs}.values():
         check(job, loaded[job.dataset, job.view])
+    for name, data in {data.card.id: data for data in loaded.values()}.items():
+        if share := share_outside(data.actions):
+            log.info(
+                "%s: %.1f %% of action entries lie outside [-1, 1]; they stay as they are, except "
+                "where an algorithm's reference clips them",
+                name,
+                100 * share,
+            )
     root.mkdir(parents=True, exist_ok=True)
 
     ended: dict[str, Event] = {}
@@ -187,6 +197,29 @@ def train(
     }
     protocol = validate(Protocol, values, "offrl train")
     return run(protocol, output, workers=workers, on_event=on_event, progress=progress)
+
+
+def _check_scored(protocol: Protocol, names: list[str]) -> None:
+    """Raises InputError, before anything is fetched, where policies cannot be scored on some."""
+    scored, failures = [], []
+    for name in names:
+        card = resolve(name)
+        try:
+            scoring(card)
+            scored.append(name)
+        except InputError as error:
+            failures.append((name, error))
+    if not failures:
+        return
+    if not scored:
+        raise failures[0][1]
+    lacking = patterns([name for name, _ in failures], names)
+    choice = " ".join(f"--dataset {shlex.quote(p)}" for p in patterns(scored, names))
+    raise InputError(
+        f"protocol {protocol.id}: policies cannot be scored on {len(failures)} of its {len(names)} "
+        f"data sets ({', '.join(lacking)}), so choose the others: {choice}. The first of these: "
+        f"{failures[0][1]}"
+    )
 
 
 def _key(job: Job) -> str:

@@ -4,6 +4,7 @@ Seed 3 therefore draws the same numbers alone or among ten, and asking for more 
 leaves every other place as it was. Nothing here touches torch's global generator.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +42,15 @@ class Streams:
             ]
         )
 
+    def uniform(self, *shape: int) -> Tensor:
+        """Draws from U(0, 1) of shape (R, *shape), float32."""
+        return torch.stack(
+            [
+                torch.rand(shape, generator=generator, device=self.device)
+                for generator in self.generators
+            ]
+        )
+
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform draws from 0..high-1 of shape (R, *shape), int64."""
         return torch.stack(
@@ -49,6 +59,18 @@ class Streams:
                 for generator in self.generators
             ]
         )
+
+    def bernoulli(self, probability: float, *shape: int) -> Tensor:
+        """1 with this probability, to within 2^-17, and else 0: float32 of shape (R, *shape)."""
+        # Sixteen random bits decide each; drawing a float for each takes five times as long.
+        count = math.prod(shape)
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.device)
+        limit = round(probability * 2**16) - 2**15
+        draws = [
+            words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count] < limit
+            for generator in self.generators
+        ]
+        return torch.stack(draws).view(-1, *shape).to(torch.float32)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The generators' states, so that a run carries on with the numbers it would have drawn."""

@@ -38,8 +38,8 @@ def scoring(card: Card) -> tuple[Environment, Reference]:
     if card.environment is None or card.reference is None:
         lacking = "environment" if card.environment is None else "reference"
         raise InputError(
-            f"data set {card.id}: its card has no [{lacking}], so a policy cannot be scored; give "
-            "a card (TOML) that has one"
+            f"data set {card.id}: its card has no [{lacking}], so a policy cannot be scored; its "
+            f"notes may say why (offrl show {card.id}); give a card (TOML) that has one"
         )
     return card.environment, card.reference
 

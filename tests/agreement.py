@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offrl.batch import Batch
+from offrl.batch import Batch, Windows
 from offrl.learner import Spec, build, find_algorithm
 from offrl.streams import Streams
 
 OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE, UPDATES = 5, 3, 16, 10
+WINDOW = 6  # steps of a window, for sequence models
 Floats = NDArray[np.float64]
 
 
@@ -58,6 +59,29 @@ def columns(update: int) -> dict[str, Floats]:
     }
 
 
+def windows(update: int, padding: str) -> dict[str, Any]:
+    """The windows of one update, for sequence models: about half of them end before WINDOW steps.
+
+    They are padded with zeros on the side that `padding` says, "left" or "right".
+    """
+    shape = (BATCH_SIZE, WINDOW)
+    real = 1 + (2 * WINDOW * uniform(f"lengths {update}", BATCH_SIZE, 1)).astype(np.int64)
+    place = np.arange(WINDOW)
+    if padding == "left":
+        place = place - np.maximum(WINDOW - real, 0)
+    mask = (place >= 0) & (place < real)
+    first = (10 * uniform(f"first steps {update}", BATCH_SIZE, 1)).astype(np.int64)
+    return {
+        "observations": numbers(f"observations {update}", *shape, OBSERVATION_DIM)
+        * mask[..., None],
+        "actions": np.tanh(numbers(f"actions {update}", *shape, ACTION_DIM)) * mask[..., None],
+        "rewards": numbers(f"rewards {update}", *shape) * mask,
+        "returns_to_go": (5 + numbers(f"returns_to_go {update}", *shape)) * mask,
+        "timesteps": (first + place) * mask,
+        "mask": mask.astype(np.float64),
+    }
+
+
 MEAN, STD = numbers("observation mean", OBSERVATION_DIM), 1 + uniform("std", OBSERVATION_DIM)
 
 
@@ -80,6 +104,10 @@ class Recorded:
         """Numbers (1, *shape) from U(0, 1)."""
         return self._next(uniform, *shape)
 
+    def bernoulli(self, probability: float, *shape: int) -> Tensor:
+        """1 where such a number is below `probability`, else 0, of shape (1, *shape)."""
+        return (self.uniform(*shape) < probability).to(self.dtype)
+
 
 def probes(name: str, value: Floats) -> list[float]:
     """A tensor's norm, and its product with fixed numbers over their norm: what is compared."""
@@ -88,6 +116,16 @@ def probes(name: str, value: Floats) -> list[float]:
         float(np.linalg.norm(value)),
         float(probe @ value.ravel() / np.linalg.norm(probe)),
     ]
+
+
+def drawn(update: int, config: Any, dtype: torch.dtype) -> Batch | Windows:
+    """What the learner's sampler would draw: windows where the config says how they are padded."""
+    if hasattr(config, "padding"):
+        arrays = windows(update, config.padding)
+        steps = torch.as_tensor(arrays.pop("timesteps"))[None]
+        tensors = {k: torch.as_tensor(v, dtype=dtype)[None] for k, v in arrays.items()}
+        return Windows(timesteps=steps, **tensors)
+    return Batch(**{k: torch.as_tensor(v, dtype=dtype)[None] for k, v in columns(update).items()})
 
 
 def ours(
@@ -112,8 +150,7 @@ def ours(
             parameters[name] = value
     result: dict[str, Any] = {"metrics": {}, "parameters": {}}
     for update in range(updates):
-        batch = {k: torch.as_tensor(v, dtype=dtype)[None] for k, v in columns(update).items()}
-        for key, metric in learner.update(Batch(**batch)).items():
+        for key, metric in learner.update(drawn(update, found.Config(**config), dtype)).items():
             result["metrics"].setdefault(key, []).append(float(metric))
         if update + 1 in (1, updates):
             result["parameters"][str(update + 1)] = {

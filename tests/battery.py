@@ -16,17 +16,39 @@ EXAMPLE = str(Path(__file__).parents[1] / "docs" / "my_algo.py")
 SPEC = Spec(5, 3, 1.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))
 
 # Where narrow `*hidden` fields and small batches are not all it takes to make a run quick.
-SMALL: dict[str, dict[str, Any]] = {}
+SMALL: dict[str, dict[str, Any]] = {
+    "decision_transformer": {
+        "target_returns": (10.0, 5.0),
+        "return_scale": 10.0,
+        "context": 4,
+        "embedding": 16,
+        "layers": 1,
+        "warmup": 10,
+        "batch_size": 16,
+    },
+}
 
 # At its default, alpha lets a Q that was fitted at one action only pull to the corners.
-IMITATING: dict[str, dict[str, Any]] = {"td3_bc": {"alpha": 0.1}}
+IMITATING: dict[str, dict[str, Any]] = {
+    "edac": {"eta": 5.0, "critic_lr": 3e-3},
+    "td3_bc": {"alpha": 0.1},
+}
 
 # Settings with which the critic estimates the plain discounted return of the data's actions, so
 # that a chain has a known solution. An algorithm that is not here has no critic to ask.
 PLAIN: dict[str, dict[str, Any]] = {
-    "td3_bc": {},
+    "awac": {},
+    "cql": {"cql_alpha": 0.0},
+    "edac": {"eta": 0.0},
     "iql": {"value_lr": 3e-3, "expectile": 0.5},
+    "rebrac": {"critic_bc_coef": 0.0},
+    "sac_n": {},
+    "td3_bc": {},
 }
+
+# Nothing in its losses pulls towards the data's actions: where its critics agree, any action is as
+# good as the data's.
+NOT_IMITATING = ("sac_n",)
 
 
 def data(rows: int = 400) -> Transitions:

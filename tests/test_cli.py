@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from offrl import cli
+from offrl.learner import find_algorithm
 from offrl.protocol import expand, find_protocol
 from offrl.runs import RunFolder
 
@@ -245,6 +246,20 @@ def test_train_sets_the_config(call: Call, tiny: Path, tmp_path: Path) -> None:
     assert config["activation"] == "relu"  # a default
 
 
+def test_actions_out_of_bounds_are_counted_and_told(call: Call, tiny: Path) -> None:
+    actions = np.full((20, 2), 0.5, np.float32)
+    actions[:5, 1] = -1.25
+    columns: Any = {**neorl2(), "action": actions}
+    np.savez(tiny.with_name("good.npz"), **columns)
+    done = call("run", tiny, "-o", "runs", "-j", 1)
+    assert done.code == 0
+    assert "mine: 12.5 % of action entries lie outside [-1, 1]; they stay as they " in done.stderr
+    described = call("data", "stats", tiny.with_name("card.toml"))
+    assert "12.50% of entries lie outside [-1, 1]" in described.stdout
+    np.savez(tiny.with_name("good.npz"), **neorl2())  # type: ignore[arg-type]
+    assert "action entries" not in call("run", tiny, "-o", "others", "-j", 1).stderr
+
+
 @pytest.mark.parametrize("what", ["datasets", "algorithms", "protocols"])
 def test_list(call: Call, what: str) -> None:
     rows = json.loads(call("list", what, "--json").stdout)
@@ -258,16 +273,88 @@ def test_list(call: Call, what: str) -> None:
         "protocols": {"quickstart", "neorl2-dmsd"},
     }
     assert known[what] <= {row["id"] for row in rows}
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_list_tells_what_is_scored_and_what_was_measured(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find_algorithm("bc"), "agreement", None)
+    monkeypatch.setattr(find_algorithm("iql"), "agreement", "authors 09d7002")
+    lines = call("list", "algorithms").stdout.splitlines()
+    (bc,) = (line for line in lines if line.startswith(" bc "))
+    (iql,) = (line for line in lines if line.startswith(" iql "))
+    assert "not measured" in bc
+    assert "authors 09d7002" in iql
+    assert "not measured" in call("show", "bc").stdout
+    told = {row["id"]: row for row in json.loads(call("list", "datasets", "--json").stdout)}
+    assert told["door-human-v1"]["scored"] is True
+    assert told["antmaze-umaze-v2"]["scored"] is False
+    lines = call("list", "datasets").stdout.splitlines()
+    (maze,) = (line for line in lines if line.startswith(" antmaze-umaze-v2 "))
+    assert maze.split()[-1] == "no"
+
+
+VARIED = """
+id = "varied"
+version = 1
+title = "Two settings"
+source = "offrl"
+datasets = ["hopper-medium-v2", "hopper-expert-v2", "pen-human-v1", "antmaze-umaze-v2"]
+seeds = [3, 1]
+steps = 1000
+[evaluation]
+every = 100
+episodes = 10
+[algorithms.slow]
+algorithm = "td3_bc"
+[[algorithms.slow.on]]
+datasets = ["hopper-*"]
+config = { alpha = 1.25 }
+[[algorithms.slow.on]]
+datasets = ["pen-*"]
+episodes = 7
+config = { alpha = 3.0, actor_hidden = [16, 16] }
+[algorithms.bc]
+datasets = ["pen-*"]
+"""
+
+
+def test_show_prints_what_data_sets_share_and_a_row_per_distinct_setting(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "varied.toml").write_text(VARIED)
+    monkeypatch.setenv("COLUMNS", "140")
+    wide = call("show", "varied.toml").stdout
+    words = [line.split() for line in wide.splitlines()]
+    assert "slow (td3_bc) on all data sets" in wide
+    assert "steps 1,000, every 100, actor_lr 0.0003" in wide
+    assert ["data", "sets", "episodes", "alpha", "actor_hidden"] in words
+    assert ["hopper-*", "10", "1.25", "[256,", "256]"] in words
+    assert ["pen-human-v1", "7", "3", "[16,", "16]"] in words
+    assert ["antmaze-umaze-v2", "10", "2.5", "[256,", "256]"] in words
+    assert "bc on pen-human-v1" in wide
+    assert ["without", "a", "simulator", "antmaze-umaze-v2"] in words
+    assert ["seeds", "3,", "1"] in words
+    assert ["runs", "10"] in words  # four sets and one, two seeds each
+    monkeypatch.setenv("COLUMNS", "50")
+    narrow = call("show", "varied.toml").stdout
+    assert max(map(len, narrow.splitlines())) <= 50
+    words = [line.split() for line in narrow.splitlines()]
+    usual = "unless said below, episodes 10, alpha 1.25, actor_hidden [256, 256]"
+    assert usual in " ".join(narrow.split())
+    assert ["hopper-*", "as", "above"] in words
+    assert ["antmaze-umaze-v2", "alpha", "2.5"] in words
 
 
 @pytest.mark.parametrize(
     ("name", "kinds", "words"),
     [
         ("iql", {"algorithm"}, ["config.expectile", "0.7", "    L_V  = mean L2_tau("]),
-        ("quickstart", {"protocol"}, ["evaluation.every", "1000"]),
+        ("quickstart", {"protocol"}, ["bc on pointmaze-quickstart", "episodes 100", "alpha 2.5"]),
         ("hopper-medium-v2", {"dataset"}, ["reference.max", "3234.3"]),
-        ("neorl2-dmsd", {"protocol", "dataset"}, ["[7, 42, 210]", "849.51"]),
-        ("tiny.toml", {"protocol"}, ["algorithms.bc.config.batch_size"]),
+        ("neorl2-dmsd", {"protocol", "dataset"}, ["7, 42, 210", "849.51"]),
+        ("tiny.toml", {"protocol"}, ["batch_size 4"]),
         ("card.toml", {"dataset"}, ["environment.max_episode_steps"]),
         ("broken.py", {"algorithm"}, ["config.batch_size"]),
     ],
@@ -353,7 +440,8 @@ def test_the_reader_of_the_output_may_leave() -> None:
         ("train td3bc neorl2-dmsd", "unknown algorithm 'td3bc'; did you mean 'td3_bc'?"),
         ("run quikstart -o runs", "unknown protocol 'quikstart'; did you mean 'quickstart'?"),
         ("run quickstart -o runs --algorithm ilq", "algorithm 'ilq'; did you mean 'iql'?"),
-        ("run tiny -o runs", "unknown protocol 'tiny'; expected one of: neorl2-dmsd, quickstart"),
+        ("run tiny -o runs", "unknown protocol 'tiny'; expected one of: corl, cql-paper, "),
+        ("run corl -o runs --dataset pen-human-v0", "'pen-human-v0'; did you mean 'pen-human-v1'?"),
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(
@@ -500,6 +588,26 @@ def test_a_bad_protocol(call: Call, tiny: Path, before: str, after: str, words: 
     assert not tiny.with_name("runs").exists()
 
 
+def test_data_sets_without_a_simulator_are_named_before_anything_starts(
+    call: Call, tiny: Path, tmp_path: Path
+) -> None:
+    mazes = ["antmaze-umaze-v2", "antmaze-large-play-v2", "maze2d-large-v1"]
+    names = json.dumps(["card.toml", "pen-human-v1", *mazes])
+    tiny.write_text(PROTOCOL.replace('["card.toml"]', names))
+    before = files(tmp_path)
+    words = ["run", tiny, "-o", "runs"]
+    error = call(*words).error
+    assert "protocol tiny: policies cannot be scored on 3 of its 5 data sets" in error
+    assert "(antmaze-*, maze2d-large-v1)" in error
+    assert "--dataset pen-human-v1" in error
+    assert "offrl show antmaze-umaze-v2" in error
+    error = call(*words, "--dataset", "antmaze-*").error
+    assert error.startswith(
+        "data set antmaze-umaze-v2: its card has no [environment], so a policy "
+    )
+    assert files(tmp_path) == before
+
+
 def test_paths_that_hold_no_protocol(call: Call, tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
@@ -635,6 +743,7 @@ def fake_run(folder: Path) -> None:
     (path / "run.json").write_text(json.dumps(record))
     row = {"protocol": "tiny@1", "config": "00000000", "seed": 0, "step": 1, "score": 7.0}
     row |= {"return": 1.0, "returns": [1.0], "environment": "e", "simulator": {"mujoco": "3"}}
+    row |= {"policy": ""}
     (path / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
 
 

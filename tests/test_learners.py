@@ -11,6 +11,7 @@ import torch
 from battery import (
     EXAMPLE,
     IMITATING,
+    NOT_IMITATING,
     PLAIN,
     SPEC,
     algorithms,
@@ -24,6 +25,7 @@ from battery import (
 
 from offrl import checkpoint
 from offrl.batch import Batch
+from offrl.errors import InputError
 from offrl.learner import Learner, SingleSeedLearner, Spec, build, find_algorithm
 from offrl.sampler import UniformSampler, whole
 
@@ -129,6 +131,8 @@ def test_a_number_that_is_not_finite_shows_in_the_metrics(name: str) -> None:
 
 
 def test_a_data_set_with_one_action_is_imitated(name: str) -> None:
+    if name in NOT_IMITATING:
+        pytest.skip("it does not clone: with one action, its critics agree on all")
     only = np.array([0.5, -0.3, 0.1], np.float32)
     imitated = dataclasses.replace(
         data(), actions=np.tile(only, (400, 1)), rewards=np.ones(400, np.float32)
@@ -150,7 +154,11 @@ def test_each_row_alone_is_data_enough(name: str) -> None:
             terminations=np.ones(rows, np.float32),
             truncations=np.zeros(rows, np.float32),
         )
-        learner, sampler = untrained(name, flat, [0])
+        try:
+            learner, sampler = untrained(name, flat, [0])
+        except InputError:  # one that says what it lacks is as good: ReBRAC needs a next action
+            assert rows == 1
+            continue
         for _ in range(3):
             metrics = learner.update(sampler.sample())
         assert all(torch.isfinite(value).all() for value in metrics.values())
@@ -168,7 +176,11 @@ def test_the_chain_of_known_value_is_solved(kind: str, termination: float, last:
     """Q(s1) is 1 where the chain ends, whatever follows; a truncation bootstraps: 1 / (1 - 1/4)."""
     rates = {"critic_lr": 3e-3, "tau": 0.05, "gamma": 0.5}
     transitions = chain(termination)
-    learner, _ = trained(kind, transitions, [0], 1500, small(kind, **rates, **PLAIN[kind]))
+    learner, sampler = untrained(kind, transitions, [0], small(kind, **rates, **PLAIN[kind]))
+    if hasattr(learner, "log_alpha"):  # no bonus for entropy
+        learner.log_alpha.data.fill_(-20)
+    for _ in range(1500):
+        learner.update(sampler.sample())
     prepared = find_algorithm(kind).prepare(transitions, small(kind))
     for state, value in ((0, 0.5 * last), (1, last)):
         rows = np.flatnonzero(prepared.observations[:, state] == 1)[:32]

@@ -197,6 +197,39 @@ def test_float64_and_column_shaped_rewards_are_read(tmp_path: Path) -> None:
     assert dataset.episode_returns.tolist() == [4.0]
 
 
+@pytest.mark.parametrize("view", ["transitions", "qlearning"])
+def test_d4rls_columns_in_an_npz_file_are_the_same(tmp_path: Path, view: str) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [6], [3, 9])
+    with h5py.File(path) as file:
+        columns = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
+    np.savez_compressed(tmp_path / "b.npz", **columns)
+    one = load_dataset(d4rl_card(path, view))
+    other = load_dataset(d4rl_card(tmp_path / "b.npz", view))
+    assert other.checksum == one.checksum
+    assert (other.source, other.notes) == (one.source, one.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"b\.npz: not a whole \.npz file \(.*delete it and fetch it again"),
+        (b"PK\x03\x04 and no more", r"b\.npz: not a whole \.npz file \("),
+        (None, r"b\.npz: not a whole \.npz file \(Object arrays cannot be loaded"),
+    ],
+)
+def test_npz_files_that_are_not_whole_are_refused(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "b.npz"
+    if content is None:  # a pickle inside
+        np.savez(path, observations=np.array([{}], dtype=object))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(d4rl_card(path))
+    assert "\n" not in str(caught.value)
+
+
 def test_d4rl_without_timeouts_and_limit_is_refused(tmp_path: Path) -> None:
     path = d4rl_file(tmp_path / "a.hdf5", 10)
     with pytest.raises(InputError, match=r"a\.hdf5: has no timeouts.*environment\.max_episode_st"):

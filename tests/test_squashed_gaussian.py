@@ -87,3 +87,26 @@ def test_the_mode_is_the_squashed_mean_and_the_spread_is_clamped(policy: Squashe
     narrow = SquashedGaussian(policy.mlp, 2.0, (0.5, 0.75))
     _, log_std = narrow.gaussian(100 * states)
     assert np.isin([0.5, 0.75], log_std.detach().numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_epsilon_bounds_the_density_of_saturated_actions(dtype: torch.dtype) -> None:
+    """log(1 - tanh(u)^2 + 1e-6) is log 1e-6 far out; float64 can tell it near by plainly."""
+    mlp = MLP(Streams([0], "test"), (4, 8, 2))
+    exact = SquashedGaussian(mlp, 1.0, (-5.0, 2.0))
+    bounded = SquashedGaussian(mlp, 1.0, (-5.0, 2.0), epsilon=1e-6)
+    mlp.to(dtype)
+    states, noise = drawn(1, 60, 4).to(dtype), torch.linspace(-30, 30, 60).to(dtype)[None, :, None]
+    mean, log_std = exact.gaussian(states)
+    u = (mean + noise * log_std.exp()).squeeze(-1).double()
+    normal = Normal(mean, log_std.exp()).log_prob(mean + noise * log_std.exp()).squeeze(-1)
+    near = u.abs() < 7
+    plain = normal.double() - torch.log(1 - torch.tanh(u).square() + 1e-6)
+    found = bounded.sample(states, noise)[1].double()
+    assert near.any()
+    torch.testing.assert_close(found[near], plain[near], rtol=1e-5, atol=1e-5)
+    far = u.abs() > 20
+    assert far.any()
+    limit = normal.double() - math.log(1e-6)
+    torch.testing.assert_close(found[far], limit[far], rtol=1e-5, atol=1e-5)
+    assert (exact.sample(states, noise)[1].double() - found)[far].min() > 20

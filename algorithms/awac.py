@@ -1,0 +1,212 @@
+"""AWAC: advantage-weighted actor-critic.
+
+Nair, Gupta, Dalal & Levine, "AWAC: Accelerating Online Reinforcement Learning with Offline
+Datasets", 2020, arXiv 2006.09359. Reference code: the authors' rail-berkeley/rlkit
+(rlkit/torch/sac/awac_trainer.py, examples/awac/mujoco/awac1.py) and corl-team/CORL
+(algorithms/offline/awac.py), which differ.
+
+    y    = r + gamma (1 - termination) min_i Q_i'(s', a'),  a' ~ pi(s')
+    L_Q  = sum_i mean (Q_i(s, a) - y)^2
+    A    = min_i Q_i(s, a) - min_i Q_i(s, a~),  a~ ~ pi(s), one sample
+    L_pi = -mean w log pi(a|s),  w = exp(A / lambda), which takes no gradient
+
+Both targets of Q then move by tau. The policy is a diagonal Gaussian, not squashed, whose log
+standard deviation does not depend on the state; it acts by its mean.
+
+The default is CORL's, whose scores benchmark tables quote. The authors' form is chosen by name:
+1. `weights`: CORL takes min(exp(A / lambda), 100); the authors B times a softmax of A / lambda over
+   the batch ("softmax"), as their losses' mean is over the batch: the weights' mean is 1.
+2. `mean`: CORL's network output is the mean itself, which may leave the actions' bounds and is not
+   clipped in evaluation; the authors' passes through tanh.
+3. `log_std`: CORL clamps its parameter to [-20, 2]; the authors squash theirs to (-6, 0) as
+   -6 + 6 sigmoid(z). Both start at z = 0, a standard deviation of 1 and of exp(-3).
+4. `clip_samples`: CORL clips sampled actions to their bounds, the authors do not.
+5. `advantage`: CORL measures A by the critics after their step ("after"), the authors by those
+   before it.
+6. `initialisation`: CORL keeps torch's; rlkit's ("rlkit") has weights U(-1/sqrt(fan_out),
+   1/sqrt(fan_out)), in the last layer U(-1e-3, 1e-3) for the policy and U(-3e-3, 3e-3) for Q, and
+   biases 0.
+7. The authors' settings for MuJoCo: temperature 2, weight_decay 1e-4, normalize False, actor_hidden
+   four times 256, critic_hidden twice 256, batch_size 1024. CORL's for all but locomotion:
+   temperature 0.1, and reward "minus one" on antmaze.
+
+Known differences:
+1. The authors hold a tenth of their data out of training, for validation; here all of it is used.
+   They go on online after these offline steps; here, training ends with them.
+2. The authors' settings for the tasks of the dexterous hand (value at the policy's mean, advantage
+   at most 0.5, Q at most 0, no terminations) are not offered.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from offrl.batch import Batch, Transitions
+from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.networks import MLP, Standardise, adam, polyak, step
+from offrl.streams import Streams
+
+LOG_STD_CLAMP = (-20.0, 2.0)
+LOG_STD_SIGMOID = (-6.0, 0.0)
+MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
+
+
+@dataclass(frozen=True)
+class AWACConfig:
+    """Defaults of CORL for locomotion."""
+
+    temperature: float = 0.3333  # lambda in the paper; towards infinity it is behaviour cloning
+    weights: Literal["exp", "softmax"] = "exp"  # the authors: softmax
+    mean: Literal["linear", "tanh"] = "linear"  # the authors: tanh
+    log_std: Literal["clamp", "sigmoid"] = "clamp"  # the authors: sigmoid
+    clip_samples: bool = True  # sampled actions to their bounds; the authors: False
+    advantage: Literal["after", "before"] = "after"  # the critics' step; the authors: before
+    initialisation: Literal["torch", "rlkit"] = "torch"  # the authors: rlkit
+    actor_lr: float = 3e-4
+    critic_lr: float = 3e-4
+    weight_decay: float = 0.0  # of the policy, added to its gradient; the authors: 1e-4
+    gamma: float = 0.99  # discount per step
+    tau: float = 0.005  # target update rate per gradient step
+    reward: Literal["raw", "minus one"] = "raw"  # the latter for antmaze
+    normalize: bool = True  # standardise observations; the authors: False
+    actor_hidden: tuple[int, ...] = (256, 256, 256)
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    batch_size: int = 256
+
+
+def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of diagonal Gaussians, summed over action dimensions, shape (R, B)."""
+    z = (actions - mean) * torch.exp(-log_std)
+    return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def exponential_weights(advantages: Tensor, temperature: float) -> Tensor:
+    """exp(A / temperature), at most 100, shape (R, B)."""
+    return torch.exp(advantages / temperature).clamp(max=MAX_WEIGHT)
+
+
+def softmax_weights(advantages: Tensor, temperature: float) -> Tensor:
+    """The same normalised to a mean of 1 over the batch, without a cap, shape (R, B)."""
+    return advantages.shape[-1] * torch.softmax(advantages / temperature, -1)
+
+
+def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
+    """Squared errors of all critics of each replica, summed over critics, shape (R,).
+
+    Args:
+        q: predictions, shape (R, N, B).
+        target_q: shape (R, B).
+    """
+    return (q - target_q.unsqueeze(1)).square().mean(-1).sum(-1)
+
+
+class AWAC(Learner):
+    """AWAC on the replica axis."""
+
+    Config = AWACConfig
+    paper = "Nair, Gupta, Dalal & Levine 2020, arXiv 2006.09359"
+    family = "advantage-weighted actor-critic"
+    agreement = "corl-team/CORL eeeeef2 awac.py; rail-berkeley/rlkit ac45a9d awac_trainer.py"
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: AWACConfig,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ):
+        self.config = config
+        self.max_action = spec.max_action
+        self.standardise = Standardise(spec, device)
+
+        def network(purpose: str, sizes: Sequence[int], members: int | None, last: float) -> MLP:
+            streams = Streams(seeds, purpose, device)
+            if config.initialisation == "torch":
+                return MLP(streams, sizes, members=members)
+            mlp = MLP(streams, sizes, members=members, initialisation="fan out", last=last)
+            for bias in mlp.biases:
+                nn.init.zeros_(bias)
+            return mlp
+
+        actor_sizes = (spec.observation_dim, *config.actor_hidden, spec.action_dim)
+        critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
+        self.actor = network("actor", actor_sizes, None, 1e-3)
+        self.critic = network("critic", critic_sizes, 2, 3e-3)
+        self.target_critic = network("critic", critic_sizes, 2, 3e-3)
+        self.log_std = nn.Parameter(torch.zeros(len(seeds), 1, spec.action_dim, device=device))
+        self.actor_optimizer = adam([*self.actor.parameters(), self.log_std], config.actor_lr)
+        self.actor_optimizer.param_groups[0]["weight_decay"] = config.weight_decay
+        self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
+        self.noise = Streams(seeds, "policy noise", device)
+        self.target_noise = Streams(seeds, "target policy noise", device)
+
+    @classmethod
+    def prepare(cls, data: Transitions, config: AWACConfig) -> Transitions:
+        """Rewards as the config says; nothing else changes."""
+        return data if config.reward == "raw" else replace(data, rewards=data.rewards - 1)
+
+    def _states(self, observations: Tensor) -> Tensor:
+        states: Tensor = self.standardise(observations) if self.config.normalize else observations
+        return states
+
+    def _mean(self, states: Tensor) -> Tensor:
+        mean: Tensor = self.actor(states)
+        return self.max_action * torch.tanh(mean) if self.config.mean == "tanh" else mean
+
+    def _log_std(self) -> Tensor:
+        if self.config.log_std == "clamp":
+            return self.log_std.clamp(*LOG_STD_CLAMP)
+        low, high = LOG_STD_SIGMOID
+        return low + (high - low) * torch.sigmoid(self.log_std)
+
+    def _sample(self, mean: Tensor, noise: Streams) -> Tensor:
+        actions = mean + self._log_std().exp() * noise.normal(*mean.shape[1:])
+        if self.config.clip_samples:
+            actions = actions.clamp(-self.max_action, self.max_action)
+        return actions
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of the critics, then one of the policy."""
+        config = self.config
+        states = self._states(batch.observations)
+        next_states = self._states(batch.next_observations)
+        states_actions = torch.cat([states, batch.actions], -1)
+        mean = self._mean(states)
+
+        with torch.no_grad():
+            next_actions = self._sample(self._mean(next_states), self.target_noise)
+            next_q = self.target_critic(torch.cat([next_states, next_actions], -1)).squeeze(-1)
+            continues = 1 - batch.terminations
+            target_q = batch.rewards + config.gamma * continues * next_q.amin(1)
+            policy_actions = self._sample(mean, self.noise)
+            both = torch.cat([states_actions, torch.cat([states, policy_actions], -1)], 1)
+            if config.advantage == "before":
+                data_q, value = self.critic(both).squeeze(-1).amin(1).chunk(2, -1)
+
+        q = self.critic(states_actions).squeeze(-1)
+        loss = critic_loss(q, target_q)
+        step(self.critic_optimizer, loss)
+
+        with torch.no_grad():
+            if config.advantage == "after":
+                data_q, value = self.critic(both).squeeze(-1).amin(1).chunk(2, -1)
+            weigh = exponential_weights if config.weights == "exp" else softmax_weights
+            weights = weigh(data_q - value, config.temperature)
+        log_prob = gaussian_log_prob(batch.actions, mean, self._log_std())
+        actor_loss = -(weights * log_prob).mean(-1)
+        step(self.actor_optimizer, actor_loss)
+        polyak(self.target_critic, self.critic, config.tau)
+
+        return {
+            "critic/loss": loss.detach(),
+            "critic/q": q.detach().mean((1, 2)),
+            "actor/loss": actor_loss.detach(),
+        }
+
+    def policy(self) -> StatelessPolicy:
+        """The Gaussian's mean, as both codes evaluate."""
+        return StatelessPolicy(lambda observations: self._mean(self._states(observations)))

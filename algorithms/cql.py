@@ -1,0 +1,382 @@
+"""CQL: conservative Q-learning on a soft actor-critic, CQL(H) and CQL(rho).
+
+Kumar, Zhou, Tucker & Levine, "Conservative Q-Learning for Offline Reinforcement Learning", NeurIPS
+2020, arXiv 2006.04779. Reference code: aviralkumar2907/CQL (d4rl/rlkit/torch/sac/cql.py);
+young-geng/CQL, from which CORL's cql.py derives; offlinerl's, which NeoRL-2's benchmark ran.
+
+With a~ ~ pi(s), a'~ ~ pi(s'), and H_t = -action_dim:
+    L_alpha = -mean log(alpha) (log pi(a~|s) + H_t)
+    L_pi    = mean (alpha log pi(a~|s) - min_i Q_i(s, a~)); for the first `bc_steps` steps
+              mean (alpha log pi(a~|s) - log pi(a|s)), with the data's a
+    y       = r + gamma (1 - termination) min_i Q_i'(s', a'~)
+    gap_i   = mean (Z_i(s) - Q_i(s, a))                                                     (eq. 4)
+    L_Q     = sum_i mean (Q_i(s, a) - y)^2 + cql_alpha gap_i
+CQL(H), by importance sampling from u_j ~ U(-1, 1), a_j ~ pi(s), a'_j ~ pi(s'), N each, all at s:
+    Z_i = log (sum_j exp(Q_i(s, u_j)) / 0.5^d + sum_j exp(Q_i(s, a_j)) / pi(a_j|s)
+               + sum_j exp(Q_i(s, a'_j)) / pi(a'_j|s'))
+CQL(rho), `importance_sampling = false`, leaves the densities out and adds the data's action to the
+sum. Nothing divides either sum by its number of terms. With Lagrange's multiplier alpha'
+the last term of L_Q is penalty_i, and L_alpha' = -mean_i penalty_i:
+    authors: penalty_i = alpha' (cql_alpha gap_i - tau),  alpha' = 1 at first
+    corl:    penalty_i = alpha' cql_alpha (gap_i - tau),  alpha' = e at first
+
+Known differences. The defaults are those of the authors' code with its README's settings for
+MuJoCo; `policy`, `initialisation`, `order` = "corl", `bc_steps = 0`, `cql_alpha = 10`, `actor_lr =
+3e-5` and `normalize = true` are CORL's for locomotion:
+1. `order`: the authors step alpha first and use its new value, CORL takes all losses before any
+   step. offlinerl steps alpha, then the policy, then the critics with the new policy. The authors'
+   code steps the critics between the policy's loss and its gradient, which then mixes old
+   activations with new weights (torch before 1.5) or fails (since); here the gradient belongs to
+   the loss.
+2. `policy`: the authors clamp the log standard deviation to [-5, 2] and add 1e-6 to 1 - tanh(u)^2
+   in densities. CORL has a learned scale and offset of it, from 1 and -1, [-20, 2] and exact
+   densities.
+3. `initialisation`: the authors' is rlkit's, weights from U(-1/sqrt(fan_out), 1/sqrt(fan_out)) and
+   biases of 0.1, last layers from U(-1e-3, 1e-3) for the policy and 3e-3 for Q. CORL's is
+   orthogonal with gain sqrt(2), the last layer 0.01, biases 0. In CORL itself a flag is not handed
+   on, so that its policy has torch's default weights and a Xavier-uniform last layer of gain 0.01.
+4. CORL's second critic has three hidden layers whatever the config says of the first (5 on
+   antmaze); here both have `critic_hidden`.
+5. `backup`: with the best of N actions at s' the authors take each critic's maximum and then the
+   minimum over critics, CORL the other way round; the authors always draw 10.
+6. `backup_entropy`, which offlinerl has always and the others by option, subtracts alpha log
+   pi(a'~|s') in y. The authors' "max then min" has no entropy, and here it refuses one.
+7. The warm start: the authors and offlinerl stop one step short of the number they are given, and
+   clamp the mean to +-9 in it. CORL's takes the density of a fresh sample for that of the data.
+8. `gap_min` clips Z_i - Q_i of each state from below, as CORL does on antmaze (-200).
+9. `reward = "return range"`: CORL scales the rewards of hopper-medium-v2 to a range of returns of
+   1000, between cuts at terminations and at 1000 rows. As the data lack the rows of timeouts, its
+   cuts drift by one row per timed-out episode; here they do too.
+10. Random actions fill the action space; in all references they fill [-1, 1].
+11. `sampled_dtype = "bfloat16"` evaluates the 3N sampled actions, and their gradients, with
+    bfloat16 products: faster where the processor has them, and not what anyone published.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offrl.batch import Batch, Transitions
+from offrl.errors import InputError
+from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.networks import MLP, SquashedGaussian, Standardise, adam, polyak, step
+from offrl.streams import Streams
+
+DENSITY_EPSILON = 1e-6  # of the authors' policy
+MAX_MULTIPLIER = 1e6  # cap of alpha'
+LENGTH = 1000  # rows after which CORL cuts episodes
+
+
+@dataclass(frozen=True)
+class CQLConfig:
+    """Defaults of the authors' code with the settings of its README for MuJoCo."""
+
+    cql_alpha: float = 5.0  # alpha, weight of the gap; the authors take 5 or 10
+    n_actions: int = 10  # N, sampled a state from each of three distributions
+    importance_sampling: bool = True  # CQL(H); else CQL(rho)
+    lagrange: Literal["off", "authors", "corl"] = "off"  # form of the penalty with alpha'
+    target_gap: float = 5.0  # tau in the paper: alpha' grows while the gap exceeds it
+    gap_min: float | None = None  # lower bound of each state's gap
+    backup: Literal["min", "max then min", "min then max"] = "min"  # the maxima over N actions
+    backup_entropy: bool = False
+    bc_steps: int = 40_000  # of the policy's warm start
+    actor_lr: float = 1e-4  # of the policy and of alpha
+    critic_lr: float = 3e-4  # of the critics and of alpha'
+    gamma: float = 0.99  # discount per step
+    tau: float = 0.005  # target update rate per gradient step
+    order: Literal["authors", "corl", "offlinerl"] = "authors"  # of the updates
+    policy: Literal["authors", "corl"] = "authors"  # how the standard deviation is made
+    initialisation: Literal["authors", "corl"] = "authors"
+    reward: Literal["raw", "return range"] = "raw"
+    reward_scale: float = 1.0  # antmaze: the authors (r - 0.5) 4, CORL 10 r - 5
+    reward_bias: float = 0.0  # added after scaling
+    normalize: bool = False  # standardise observations
+    sampled_dtype: Literal["float32", "bfloat16"] = "float32"  # of products at sampled actions
+    actor_hidden: tuple[int, ...] = (256, 256, 256)
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    batch_size: int = 256
+
+
+def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """The temperature's loss, whose gradient lowers alpha above the target entropy, shape (R,).
+
+    Args:
+        log_alpha: shape (R, 1).
+        log_prob: of the policy's own actions, shape (R, B).
+        target_entropy: H_t, in nats.
+    """
+    return -(log_alpha * (log_prob.detach() + target_entropy)).mean(-1)
+
+
+def conservative_gap(
+    sampled_q: Tensor,
+    q: Tensor,
+    log_density: Tensor,
+    importance_sampling: bool = True,
+    gap_min: float | None = None,
+) -> Tensor:
+    """Z - Q(s, a) of every state (eq. 4), shape (..., B).
+
+    Args:
+        sampled_q: of the 3N sampled actions, shape (..., B, 3N).
+        q: of the data's actions, shape (..., B).
+        log_density: of the sampled actions where they were drawn, shape (..., B, 3N).
+        importance_sampling: CQL(H); else CQL(rho).
+        gap_min: lower bound of the result, which has no gradient there.
+    """
+    if importance_sampling:
+        z = torch.logsumexp(sampled_q - log_density, -1)
+    else:
+        z = torch.logsumexp(torch.cat([sampled_q, q.unsqueeze(-1)], -1), -1)
+    gap = z - q
+    return gap if gap_min is None else gap.clamp(min=gap_min)
+
+
+def next_value(q: Tensor, log_prob: Tensor, alpha: Tensor, backup: str) -> Tensor:
+    """The value of s' in y, shape (R, B).
+
+    Args:
+        q: of n actions of the policy, shape (R, 2, n, B).
+        log_prob: of the same actions, shape (R, n, B).
+        alpha: weight of the entropy, shape (R, 1); "max then min" has none.
+        backup: over which the maximum over actions and the minimum over critics is taken first.
+    """
+    if backup == "max then min":
+        return q.amax(2).amin(1)
+    value, best = q.amin(1).max(1)
+    return value - alpha * log_prob.gather(1, best.unsqueeze(1)).squeeze(1)
+
+
+def lagrange_penalty(
+    gap: Tensor, multiplier: Tensor, cql_alpha: float, target_gap: float, form: str
+) -> Tensor:
+    """The multiplier alpha' times what the gap has over its target, of the shape (R, N) of `gap`.
+
+    Args:
+        gap: of each critic, shape (R, N).
+        multiplier: alpha', shape (R, 1).
+        cql_alpha: weight of the gap.
+        target_gap: tau; the authors compare it with the weighted gap, CORL with the gap.
+        form: "authors" or "corl".
+    """
+    if form == "authors":
+        return multiplier * (cql_alpha * gap - target_gap)
+    return multiplier * cql_alpha * (gap - target_gap)
+
+
+def return_range(data: Transitions) -> float:
+    """CORL's largest minus smallest return, of stretches cut at a termination or at 1000 rows.
+
+    A last stretch that neither ends does not count; 0 where none does.
+    """
+    start, returns = 0, []
+    for end in [*(np.flatnonzero(data.terminations) + 1), len(data.rewards)]:
+        for first in range(start, end, LENGTH):
+            last = min(first + LENGTH, end)
+            if last - first == LENGTH or data.terminations[last - 1]:
+                returns.append(data.rewards[first:last].sum(dtype=np.float64))
+        start = end
+    return float(max(returns) - min(returns)) if returns else 0.0
+
+
+class ScaledGaussian(SquashedGaussian):
+    """CORL's policy: the log standard deviation is the network's, times a scale, plus an offset."""
+
+    def __init__(self, mlp: MLP, max_action: float):
+        super().__init__(mlp, max_action, (-20.0, 2.0))
+        ones = torch.ones_like(mlp.biases[0][:, :, :1])
+        self.log_std_scale, self.log_std_offset = nn.Parameter(ones), nn.Parameter(-ones)
+
+    def gaussian(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the tanh, each (R, B, action_dim)."""
+        mean, log_std = self.mlp(states).chunk(2, -1)
+        log_std = self.log_std_scale * log_std + self.log_std_offset
+        return mean, log_std.clamp(*self.log_std_range)
+
+
+class CQL(Learner):
+    """CQL on the replica axis."""
+
+    Config = CQLConfig
+    paper = "Kumar, Zhou, Tucker & Levine 2020, arXiv 2006.04779"
+    family = "conservative critic"
+    agreement = (
+        "corl-team/CORL eeeeef2 cql.py, aviralkumar2907/CQL d67dbe9 cql.py, offlinerl 0.0.2 cql.py"
+    )
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: CQLConfig,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ):
+        self.config, self.max_action = config, spec.max_action
+        self.standardise = Standardise(spec, device)
+
+        def network(purpose: str, sizes: tuple[int, ...], last: float, members: int | None) -> MLP:
+            streams = Streams(seeds, purpose, device)
+            if config.initialisation == "authors":
+                return MLP(streams, sizes, members=members, initialisation="fan out", last=last)
+            mlp = MLP(streams, sizes, members=members, initialisation="orthogonal")
+            mlp.weights[-1].data *= 0.01 / math.sqrt(2)
+            return mlp
+
+        critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
+        self.critic, self.target_critic = (
+            network("critic", critic_sizes, 3e-3, 2) for _ in range(2)
+        )
+        actor_sizes = (spec.observation_dim, *config.actor_hidden, 2 * spec.action_dim)
+        mlp = network("actor", actor_sizes, 1e-3, None)
+        self.actor = (
+            SquashedGaussian(mlp, spec.max_action, (-5.0, 2.0), DENSITY_EPSILON)
+            if config.policy == "authors"
+            else ScaledGaussian(mlp, spec.max_action)
+        )
+        self.log_alpha = nn.Parameter(torch.zeros(len(seeds), 1, device=device))
+        self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
+        self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
+        self.alpha_optimizer = adam([self.log_alpha], config.actor_lr)
+        if config.lagrange != "off":
+            first = 0.0 if config.lagrange == "authors" else 1.0
+            self.log_multiplier = nn.Parameter(torch.full((len(seeds), 1), first, device=device))
+            self.multiplier_optimizer = adam([self.log_multiplier], config.critic_lr)
+        self.noise = Streams(seeds, "policy noise", device)
+        self.current_noise = Streams(seeds, "current policy noise", device)
+        self.next_noise = Streams(seeds, "next policy noise", device)
+        self.random_actions = Streams(seeds, "random actions", device)
+        self.updates = 0
+
+    @classmethod
+    def prepare(cls, data: Transitions, config: CQLConfig) -> Transitions:
+        """Rewards as the config says; nothing else changes."""
+        if config.backup_entropy and config.backup == "max then min":
+            raise InputError(
+                "cql: backup_entropy = true with backup = 'max then min', where the critics' best "
+                "actions differ and so have no one density; use 'min' or 'min then max'"
+            )
+        rewards = data.rewards
+        if config.reward == "return range":
+            spread = return_range(data)
+            if spread == 0:
+                raise InputError(
+                    "cql: reward = 'return range' divides by the spread of returns, which is 0 "
+                    "in this data set; use reward = 'raw'"
+                )
+            rewards = rewards * np.float32(1000 / spread)
+        rewards = rewards * np.float32(config.reward_scale) + np.float32(config.reward_bias)
+        return replace(data, rewards=rewards)
+
+    def _states(self, observations: Tensor) -> Tensor:
+        states: Tensor = self.standardise(observations) if self.config.normalize else observations
+        return states
+
+    def _q(self, critic: MLP, states: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
+        """Q of actions (R, n, B, action_dim), n a state, shape (R, 2, n, B)."""
+        repeated = states.unsqueeze(1).expand(-1, actions.shape[1], -1, -1)
+        q: Tensor = critic(torch.cat([repeated, actions], -1).flatten(1, 2), frozen=frozen)
+        return q.view(*q.shape[:2], *actions.shape[1:3])
+
+    def _critic_loss(self, batch: Batch, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_Q of each replica, whose samples come from the policy as it is; steps alpha'."""
+        config, N = self.config, self.config.n_actions
+        size, action_dim = batch.actions.shape[1:]
+        states, next_states = (
+            self._states(batch.observations),
+            self._states(batch.next_observations),
+        )
+
+        with torch.no_grad():
+            n = 1 if config.backup == "min" else N
+            noise = self.next_noise.normal(n + N, size, action_dim)
+            next_actions, next_log_prob = self.actor.sample(next_states, noise)
+            target_q = batch.rewards + config.gamma * (1 - batch.terminations) * next_value(
+                self._q(self.target_critic, next_states, next_actions[:, :n]),
+                next_log_prob[:, :n],
+                alpha if config.backup_entropy else torch.zeros_like(alpha),
+                config.backup,
+            )
+            actions, log_prob = self.actor.sample(
+                states, self.current_noise.normal(N, size, action_dim)
+            )
+            uniform = 2 * self.random_actions.uniform(N, size, action_dim) - 1
+            sampled = torch.cat([self.max_action * uniform, actions, next_actions[:, n:]], 1)
+            log_density = torch.cat(
+                [
+                    torch.full_like(log_prob, -action_dim * math.log(2)),
+                    log_prob,
+                    next_log_prob[:, n:],
+                ],
+                1,
+            )
+            repeated = states.unsqueeze(2).expand(-1, -1, 3 * N, -1)
+            inputs = torch.cat([repeated, sampled.transpose(1, 2)], -1)
+
+        q = self._q(self.critic, states, batch.actions.unsqueeze(1)).squeeze(2)
+
+        def gaps(sampled_q: Tensor, q: Tensor, log_density: Tensor) -> Tensor:
+            return conservative_gap(
+                sampled_q, q, log_density, config.importance_sampling, config.gap_min
+            ).sum(-1)
+
+        total = self.critic.sum_in_blocks(
+            gaps,
+            inputs,
+            q,
+            log_density.transpose(1, 2).unsqueeze(1),
+            dtype=torch.bfloat16 if config.sampled_dtype == "bfloat16" else None,
+        )
+        gap = total / size
+        metrics = {"critic/q": q.detach().mean((1, 2)), "critic/gap": gap.detach().mean(1)}
+        if config.lagrange == "off":
+            penalty = config.cql_alpha * gap
+        else:
+            weights = config.cql_alpha, config.target_gap, config.lagrange
+            multiplier = self.log_multiplier.exp().clamp(max=MAX_MULTIPLIER)
+            penalty = lagrange_penalty(gap, multiplier.detach(), *weights)
+            multiplier_loss = -lagrange_penalty(gap.detach(), multiplier, *weights).mean(1)
+            step(self.multiplier_optimizer, multiplier_loss)
+            metrics["alpha/multiplier"] = multiplier.detach()[:, 0]
+            metrics["alpha/multiplier_loss"] = multiplier_loss.detach()
+        loss = ((q - target_q.unsqueeze(1)).square().mean(-1) + penalty).sum(1)
+        return loss, metrics | {"critic/loss": loss.detach()}
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step each of alpha, the policy and the critics, then of the target critics."""
+        config, states = self.config, self._states(batch.observations)
+        self.updates += 1
+        alpha = self.log_alpha.detach().exp()
+        noise = self.noise.normal(*batch.actions.shape[1:])
+        actions, log_prob = self.actor.sample(states, noise)
+        loss = alpha_loss(self.log_alpha, log_prob, -batch.actions.shape[-1])
+        step(self.alpha_optimizer, loss)
+        if config.order != "corl":
+            alpha = self.log_alpha.detach().exp()
+        metrics = {"alpha/loss": loss.detach(), "alpha/value": alpha[:, 0]}
+
+        if config.order != "offlinerl":
+            critic_loss, critic_metrics = self._critic_loss(batch, alpha)
+        if self.updates <= config.bc_steps:
+            value = self.actor.log_prob(states, batch.actions)
+        else:
+            value = (
+                self._q(self.critic, states, actions.unsqueeze(1), frozen=True).squeeze(2).amin(1)
+            )
+        loss = (alpha * log_prob - value).mean(-1)
+        step(self.actor_optimizer, loss)
+        metrics |= {"actor/loss": loss.detach(), "actor/entropy": -log_prob.detach().mean(-1)}
+
+        if config.order == "offlinerl":
+            critic_loss, critic_metrics = self._critic_loss(batch, alpha)
+        step(self.critic_optimizer, critic_loss)
+        polyak(self.target_critic, self.critic, config.tau)
+        return metrics | critic_metrics
+
+    def policy(self) -> StatelessPolicy:
+        """The tanh of the policy's mean, as all references evaluate."""
+        return StatelessPolicy(lambda observations: self.actor.mode(self._states(observations)))

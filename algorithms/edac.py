@@ -1,0 +1,261 @@
+"""EDAC: an ensemble-diversified actor-critic.
+
+An, Moon, Kim & Song, "Uncertainty-Based Offline Reinforcement Learning with Diversified
+Q-Ensemble", NeurIPS 2021, arXiv 2110.01548. Reference code: snu-mllab/EDAC.
+
+The minimum over N critics is pessimistic only as far as the critics disagree. EDAC keeps the
+directions in which their values rise with the action apart, so that far fewer will do. With
+a~ ~ pi(s), a'~ ~ pi(s'), and g_i the gradient of Q_i(s, a) with respect to the data's action a,
+scaled to length 1:
+
+    L_alpha = -mean log(alpha) (log pi(a~|s) + H_t),  H_t = -action_dim
+    L_pi    = mean (alpha log pi(a~|s) - min_i Q_i(s, a~))
+    y       = r + gamma (1 - termination) (min_i Q_i'(s', a'~) - alpha log pi(a'~|s'))
+    L_ES    = 1/(N-1) mean sum_{i != j} <g_i, g_j> = 1/(N-1) mean (|sum_i g_i|^2 - sum_i |g_i|^2)
+    L_Q     = sum_i mean (Q_i(s, a) - y)^2 + eta L_ES
+
+The policy is a Gaussian through tanh with a log standard deviation in [-5, 2]; it acts by its mean.
+No reference standardises observations.
+
+Known differences; the defaults are the authors':
+1. `order`: the authors' code builds all three losses before it steps alpha, the policy and the
+   critics. CORL (edac.py) steps alpha; then the policy, with actions drawn anew and that alpha;
+   then the critics, whose targets use the new policy and alpha. OfflineRL-Kit, and offlinerl, with
+   which NeoRL-2 was measured, step the policy, then alpha, then the critics with both new, and
+   never let alpha exceed 1.
+2. `targets`: the authors' code draws the target critics' initial weights independently of the
+   critics', and they approach one another by tau alone. The others copy them.
+3. `initialisation`: hidden layers have biases of 0.1 and weights from U(-1/sqrt(n), 1/sqrt(n)). In
+   the authors' code n is a layer's inputs in the critics and its outputs in the policy; in CORL it
+   is the other way round. Last layers are alike: 3e-3 for the critics, 1e-3 for the policy. In
+   OfflineRL-Kit all of the policy starts as torch's layers do, and the critics' hidden weights
+   come from N(0, 1/(4 inputs)).
+4. All of them add 1e-6 to 1 - tanh(u)^2 in log densities, and so does this file, though the change
+   of variables has no such term.
+5. `max_q_backup`, which CORL has not: the value of s' is the minimum over the critics, not over
+   their targets, of each one's largest Q among 10 actions of the policy; no entropy is added. The
+   authors use it for pen-cloned. OfflineRL-Kit takes the target critics there.
+6. `reward`: on Adroit the authors standardise rewards, and CORL does not. CORL's own reward options
+   are off in all its settings of this algorithm and are not offered.
+7. The authors' `--deterministic_backup`, which leaves out the entropy and keeps alpha at 1, is in
+   none of their published commands and is not offered.
+8. All references run a second pass through the critics for g_i and differentiate it twice. Here Q_i
+   and g_i come from one pass and are differentiated in closed form: the numbers are the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offrl.batch import Batch, Transitions
+from offrl.errors import InputError
+from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.networks import MLP, Initialisation, SquashedGaussian, adam, polyak, step
+from offrl.streams import Streams
+
+LOG_STD_RANGE = (-5.0, 2.0)
+DENSITY_EPSILON = 1e-6  # added to 1 - tanh(u)^2 in log densities
+MAX_Q_SAMPLES = 10  # actions that `max_q_backup` takes the largest Q of
+
+# How the policy starts, the bound of its last layer, and how the critics start.
+STARTS: dict[str, tuple[Initialisation, float | None, Initialisation]] = {
+    "authors": ("fan out", 1e-3, "fan in"),
+    "corl": ("fan in", 1e-3, "fan out"),
+    "offlinerl-kit": ("torch", None, "normal"),
+}
+
+
+@dataclass(frozen=True)
+class EDACConfig:
+    """Defaults of the authors' code; eta is CORL's for halfcheetah-medium."""
+
+    num_critics: int = 10  # N, two at least
+    eta: float = 1.0  # weight of the diversity loss
+    actor_lr: float = 3e-4  # of the policy and of alpha; the authors take 3e-5 on Adroit
+    critic_lr: float = 3e-4
+    gamma: float = 0.99  # discount per step
+    tau: float = 0.005  # target update rate per gradient step
+    order: Literal["authors", "corl", "offlinerl-kit"] = "authors"  # of the updates
+    targets: Literal["independent", "copy"] = "independent"  # how target critics start
+    initialisation: Literal["authors", "corl", "offlinerl-kit"] = "authors"
+    max_q_backup: bool = False  # the authors' for pen-cloned
+    reward: Literal["raw", "standardised"] = "raw"  # the latter the authors' for Adroit
+    actor_hidden: tuple[int, ...] = (256, 256, 256)
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    batch_size: int = 256
+
+
+def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """The loss of the temperature, which falls where the entropy exceeds its target, shape (R,).
+
+    Args:
+        log_alpha: shape (R, 1).
+        log_prob: of the policy's own actions, shape (R, B).
+        target_entropy: H_t, in nats.
+    """
+    return -(log_alpha * (log_prob.detach() + target_entropy)).mean(-1)
+
+
+def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
+    """The policy's loss: the soft minimum over critics, negated, shape (R,).
+
+    Args:
+        q: of the policy's actions, shape (R, N, B).
+        log_prob: of the same actions, shape (R, B).
+        alpha: temperature, shape (R, 1).
+    """
+    return (alpha * log_prob - q.min(1).values).mean(-1)
+
+
+def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
+    """Squared errors of all critics of each replica, summed over critics, shape (R,).
+
+    Args:
+        q: predictions, shape (R, N, B).
+        target_q: shape (R, B).
+    """
+    return (q - target_q.unsqueeze(1)).square().mean(-1).sum(-1)
+
+
+def diversity_loss(gradients: Tensor) -> Tensor:
+    """How far the critics' action gradients point the same way (L_ES), shape (R,).
+
+    It is N where all do, 0 on average where each points anywhere and -N/(N-1) where they cancel.
+
+    Args:
+        gradients: of Q_i(s, a) with respect to a, shape (R, N, B, action_dim).
+    """
+    unit = gradients / (gradients.norm(dim=-1, keepdim=True) + 1e-10)
+    pairs: Tensor = unit.sum(1).square().sum(-1) - unit.square().sum((1, -1))
+    return pairs.mean(-1) / (gradients.shape[1] - 1)
+
+
+class EDAC(Learner):
+    """EDAC on the replica axis."""
+
+    Config = EDACConfig
+    paper = "An, Moon, Kim & Song 2021, arXiv 2110.01548"
+    family = "critic ensemble"
+    agreement = (
+        "snu-mllab/EDAC 198d570 sac.py; corl-team/CORL eeeeef2 edac.py; offlinerl 0.0.2 edac.py"
+    )
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: EDACConfig,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ):
+        self.config = config
+        actor_sizes = (spec.observation_dim, *config.actor_hidden, 2 * spec.action_dim)
+        critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
+        actor_start, last, critic_start = STARTS[config.initialisation]
+
+        mlp = MLP(
+            Streams(seeds, "actor", device), actor_sizes, initialisation=actor_start, last=last
+        )
+        self.actor = SquashedGaussian(mlp, spec.max_action, LOG_STD_RANGE, DENSITY_EPSILON)
+        own = "critic" if config.targets == "copy" else "target critic"
+        self.critic, self.target_critic = (
+            MLP(
+                Streams(seeds, purpose, device),
+                critic_sizes,
+                members=config.num_critics,
+                initialisation=critic_start,
+                last=3e-3,
+            )
+            for purpose in ("critic", own)
+        )
+        self.log_alpha = nn.Parameter(torch.zeros(len(seeds), 1, device=device))
+        self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
+        self.alpha_optimizer = adam([self.log_alpha], config.actor_lr)
+        self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
+        self.noise = Streams(seeds, "policy noise", device)
+        self.next_noise = Streams(seeds, "next policy noise", device)
+
+    @classmethod
+    def prepare(cls, data: Transitions, config: EDACConfig) -> Transitions:
+        """Rewards as the config says; nothing else changes."""
+        if config.num_critics < 2:
+            raise InputError(
+                f"edac: num_critics = {config.num_critics}, but diversity takes two or more; "
+                "use 2 or more, or the algorithm sac_n"
+            )
+        if config.reward == "raw":
+            return data
+        mean, std = data.rewards.mean(dtype=np.float64), data.rewards.std(dtype=np.float64)
+        if std == 0:
+            raise InputError(
+                "edac: reward = 'standardised' divides by the rewards' standard deviation, which "
+                "is 0 in this data set; use reward = 'raw'"
+            )
+        return replace(data, rewards=((data.rewards - mean) / std).astype(np.float32))
+
+    def _alpha(self) -> Tensor:
+        alpha: Tensor = self.log_alpha.detach().exp()
+        return alpha.clamp(max=1) if self.config.order == "offlinerl-kit" else alpha
+
+    @torch.no_grad()
+    def _target_q(self, batch: Batch, alpha: Tensor) -> Tensor:
+        states, (size, action_dim) = batch.next_observations, batch.actions.shape[1:]
+        if self.config.max_q_backup:
+            noise = self.next_noise.normal(MAX_Q_SAMPLES, size, action_dim)
+            actions, _ = self.actor.sample(states, noise)
+            repeated = states.unsqueeze(1).expand(-1, MAX_Q_SAMPLES, -1, -1)
+            q = self.critic(torch.cat([repeated, actions], -1).flatten(1, 2)).squeeze(-1)
+            value: Tensor = q.unflatten(2, (MAX_Q_SAMPLES, size)).amax(2).amin(1)
+        else:
+            noise = self.next_noise.normal(size, action_dim)
+            actions, log_prob = self.actor.sample(states, noise)
+            q = self.target_critic(torch.cat([states, actions], -1)).squeeze(-1)
+            value = q.amin(1) - alpha * log_prob
+        return batch.rewards + self.config.gamma * (1 - batch.terminations) * value
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step each of alpha, the policy and the critics, then of the target critics."""
+        config, states = self.config, batch.observations
+        size, action_dim = batch.actions.shape[1:]
+        alpha = self._alpha()
+        if config.order == "authors":
+            target_q = self._target_q(batch, alpha)
+
+        # One sample serves alpha and the policy; CORL's policy has its own, the last.
+        noise = self.noise.normal(2 if config.order == "corl" else 1, size, action_dim)
+        actions, log_prob = self.actor.sample(states, noise)
+        loss = alpha_loss(self.log_alpha, log_prob[:, 0], -action_dim)
+        step(self.alpha_optimizer, loss)
+        new_alpha = self._alpha()
+        metrics = {"alpha/loss": loss.detach(), "alpha/value": new_alpha[:, 0]}
+
+        q = self.critic(torch.cat([states, actions[:, -1]], -1), frozen=True).squeeze(-1)
+        disagreement = q.detach().std(1, correction=0).mean(-1)
+        loss = actor_loss(q, log_prob[:, -1], new_alpha if config.order == "corl" else alpha)
+        step(self.actor_optimizer, loss)
+        metrics |= {
+            "actor/loss": loss.detach(),
+            "actor/entropy": -log_prob[:, -1].detach().mean(-1),
+            "critic/disagreement": disagreement,  # standard deviation, at the policy's actions
+        }
+
+        if config.order != "authors":
+            target_q = self._target_q(batch, new_alpha)
+        pairs = torch.cat([states, batch.actions], -1)
+        q, gradients = self.critic.value_and_input_gradient(pairs)
+        q, diversity = q.squeeze(-1), diversity_loss(gradients[..., -action_dim:])
+        loss = critic_loss(q, target_q) + config.eta * diversity
+        step(self.critic_optimizer, loss)
+        polyak(self.target_critic, self.critic, config.tau)
+        return metrics | {
+            "critic/loss": loss.detach(),
+            "critic/diversity": diversity.detach(),
+            "critic/q": q.detach().mean((1, 2)),
+        }
+
+    def policy(self) -> StatelessPolicy:
+        """The tanh of the policy's mean, as the authors and CORL evaluate."""
+        return StatelessPolicy(self.actor.mode)

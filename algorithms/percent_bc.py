@@ -1,0 +1,149 @@
+"""10% BC: behaviour cloning on the best part of the data.
+
+Chen et al., "Decision Transformer: Reinforcement Learning via Sequence Modeling", NeurIPS 2021,
+arXiv 2106.01345, where it is %BC. Reference code: CORL `any_percent_bc.py` for the network, the
+loss and one filter; kzl/decision-transformer `gym/experiment.py` for the other.
+
+Trajectories are ranked by R = sum_t gamma^t r_t. With `filter`
+    "trajectories"  the best max(1, int(fraction n)) of the n trajectories are kept (CORL, default);
+    "timesteps"     the best trajectories are kept, one at least, as long as together they have no
+                    more than max(1, int(fraction N)) of the N steps; the first that would exceed
+                    this ends it (Decision Transformer).
+What is left is cloned:
+    L = mean (pi(s) - a)^2    over the batch and the action dimensions
+with observations standardised by the mean and deviation of what is left, as CORL does.
+
+Known differences:
+1. CORL cuts a trajectory at a termination or when it has 1000 rows, and leaves out what comes after
+   the last cut. `d4rl.qlearning_dataset` has dropped the row of every timeout, so an episode of
+   1000 steps has 999 rows and the cut comes one row into the next: cuts drift by one row per
+   timed-out episode. `split = "corl"` cuts so, which CORL's table needs; the default takes the
+   episodes of the data set, of which an unfinished last one is one.
+2. Decision Transformer's %BC has another network (the last 20 states, three layers of 128 with
+   dropout of 0.1), optimiser (AdamW, weight decay 1e-4, learning rate 1e-4 after 10,000 steps of
+   warm-up, batch 64), and standardises with the statistics of all the data and 1e-6. Its filter
+   alone is here. Its trajectories keep the rows of timeouts (the data set's view "transitions") and
+   leave out an unfinished last episode.
+3. Of trajectories with equal returns the later comes first. numpy's default sort, which both
+   references use, leaves open which.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offrl.batch import Batch, Transitions
+from offrl.errors import InputError
+from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.networks import MLP, Standardise, adam, step
+from offrl.streams import Streams
+
+CORL_LENGTH = 1000  # rows after which CORL cuts, whatever the environment
+
+
+@dataclass(frozen=True)
+class PercentBCConfig:
+    """Defaults of CORL, but for the split."""
+
+    fraction: float = 0.1  # of the data that is kept
+    filter: Literal["trajectories", "timesteps"] = "trajectories"  # what the fraction counts
+    split: Literal["episodes", "corl"] = "episodes"  # where trajectories end
+    gamma: float = 1.0  # discount per step of the returns that rank trajectories
+    actor_lr: float = 3e-4
+    normalize: bool = True  # standardise observations
+    hidden: tuple[int, ...] = (256, 256)
+    batch_size: int = 256
+
+
+def corl_trajectories(terminations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First rows and lengths of the trajectories that CORL cuts; there may be none."""
+    starts: list[int] = []
+    start = 0
+    for end in [*(np.flatnonzero(terminations) + 1), len(terminations)]:
+        starts += range(start, end, CORL_LENGTH)
+        start = end
+    lengths = np.diff([*starts, len(terminations)])
+    if not terminations[-1] and lengths[-1] < CORL_LENGTH:
+        starts, lengths = starts[:-1], lengths[:-1]
+    return np.array(starts, dtype=np.int64), lengths
+
+
+def best(returns: np.ndarray, lengths: np.ndarray, config: PercentBCConfig) -> np.ndarray:
+    """The trajectories that the filter keeps, the best first."""
+    order = np.argsort(returns, kind="stable")[::-1]
+    if config.filter == "trajectories":
+        kept = int(config.fraction * len(order))
+    else:
+        steps = max(1, int(config.fraction * lengths.sum()))
+        kept = int(np.searchsorted(np.cumsum(lengths[order]), steps, side="right"))
+    return order[: max(1, kept)]
+
+
+def cloning_loss(policy_actions: Tensor, actions: Tensor) -> Tensor:
+    """Mean squared error of each replica over its batch and the action dimensions, shape (R,)."""
+    return (policy_actions - actions).square().mean((-2, -1))
+
+
+class PercentBC(Learner):
+    """Behaviour cloning of the best trajectories, on the replica axis."""
+
+    Config = PercentBCConfig
+    paper = "Chen et al. 2021, arXiv 2106.01345"
+    family = "imitation"
+    agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: PercentBCConfig,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ):
+        self.config = config
+        self.max_action = spec.max_action
+        self.standardise = Standardise(spec, device)
+        sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
+        self.actor = MLP(Streams(seeds, "actor", device), sizes)
+        self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
+
+    @classmethod
+    def prepare(cls, data: Transitions, config: PercentBCConfig) -> Transitions:
+        """The rows of the best trajectories, the best first."""
+        if not 0 < config.fraction <= 1:
+            raise InputError(
+                f"percent_bc: fraction = {config.fraction}; expected a share of the data above 0 "
+                "and at most 1, such as 0.1"
+            )
+        corl = config.split == "corl"
+        starts, lengths = corl_trajectories(data.terminations) if corl else data.episodes()
+        if len(starts) == 0:
+            raise InputError(
+                f"percent_bc: split = 'corl' finds no whole trajectory: it cuts at a termination "
+                f"or after {CORL_LENGTH} rows, and these {len(data.rewards)} rows have neither; "
+                "use split = 'episodes'"
+            )
+        end = starts[-1] + lengths[-1]
+        discounts = config.gamma ** (np.arange(end) - np.repeat(starts, lengths))
+        returns = np.add.reduceat(data.rewards[:end] * discounts, starts)
+        kept = best(returns, lengths, config)
+        rows = [np.arange(starts[k], starts[k] + lengths[k]) for k in kept]
+        return data.rows(np.concatenate(rows))
+
+    def _act(self, observations: Tensor) -> Tensor:
+        if self.config.normalize:
+            observations = self.standardise(observations)
+        return self.max_action * torch.tanh(self.actor(observations))
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of regression."""
+        loss = cloning_loss(self._act(batch.observations), batch.actions)
+        step(self.actor_optimizer, loss)
+        return {"actor/loss": loss.detach()}
+
+    def policy(self) -> StatelessPolicy:
+        """The actor, which is deterministic."""
+        return StatelessPolicy(self._act)
