@@ -1,8 +1,8 @@
 """CQL: conservative Q-learning on a soft actor-critic, CQL(H) and CQL(rho).
 
 Kumar, Zhou, Tucker & Levine, "Conservative Q-Learning for Offline Reinforcement Learning", NeurIPS
-2020, arXiv 2006.04779. Reference code: aviralkumar2907/CQL (d4rl/rlkit/torch/sac/cql.py);
-young-geng/CQL, from which CORL's cql.py derives; offlinerl's, which NeoRL-2's benchmark ran.
+2020, arXiv 2006.04779. Reference code: aviralkumar2907/CQL (d4rl/rlkit/torch/sac/cql.py); CORL's
+cql.py, which derives from young-geng/CQL; offlinerl's, which NeoRL-2's benchmark ran.
 
 With a~ ~ pi(s), a'~ ~ pi(s'), and H_t = -action_dim:
     L_alpha = -mean log(alpha) (log pi(a~|s) + H_t)
@@ -15,41 +15,43 @@ CQL(H), by importance sampling from u_j ~ U(-1, 1), a_j ~ pi(s), a'_j ~ pi(s'), 
     Z_i = log (sum_j exp(Q_i(s, u_j)) / 0.5^d + sum_j exp(Q_i(s, a_j)) / pi(a_j|s)
                + sum_j exp(Q_i(s, a'_j)) / pi(a'_j|s'))
 CQL(rho), `importance_sampling = false`, leaves the densities out and adds the data's action to the
-sum. Nothing divides either sum by its number of terms. With Lagrange's multiplier alpha'
-the last term of L_Q is penalty_i, and L_alpha' = -mean_i penalty_i:
+sum. Nothing divides either sum by its number of terms. With Lagrange's multiplier alpha' the last
+term of L_Q is penalty_i, and L_alpha' = -mean_i penalty_i:
     authors: penalty_i = alpha' (cql_alpha gap_i - tau),  alpha' = 1 at first
     corl:    penalty_i = alpha' cql_alpha (gap_i - tau),  alpha' = e at first
 
-Known differences. The defaults are those of the authors' code with its README's settings for
-MuJoCo; `policy`, `initialisation`, `order` = "corl", `bc_steps = 0`, `cql_alpha = 10`, `actor_lr =
-3e-5` and `normalize = true` are CORL's for locomotion:
-1. `order`: the authors step alpha first and use its new value, CORL takes all losses before any
-   step. offlinerl steps alpha, then the policy, then the critics with the new policy. The authors'
-   code steps the critics between the policy's loss and its gradient, which then mixes old
-   activations with new weights (torch before 1.5) or fails (since); here the gradient belongs to
-   the loss.
+Known differences. The defaults are the authors', of their code and its README for MuJoCo; `policy`,
+`initialisation` and `order` of "corl", `bc_steps = 0`, `cql_alpha = 10`, `actor_lr = 3e-5` and
+`normalize = true` are CORL's for locomotion.
+1. `order`: the authors step alpha and use its new value; CORL takes all losses before any step;
+   offlinerl steps alpha, then the policy, then the critics with that policy. The authors' code
+   steps the critics between the policy's loss and its gradient, which then mixes old activations
+   with new weights (torch before 1.5) or fails (since). Here the gradient belongs to the loss.
 2. `policy`: the authors clamp the log standard deviation to [-5, 2] and add 1e-6 to 1 - tanh(u)^2
-   in densities. CORL has a learned scale and offset of it, from 1 and -1, [-20, 2] and exact
-   densities.
-3. `initialisation`: the authors' is rlkit's, weights from U(-1/sqrt(fan_out), 1/sqrt(fan_out)) and
+   in densities. CORL learns a scale and an offset of it, from 1 and -1, clamps to [-20, 2] and adds
+   nothing.
+3. `initialisation`: the authors' is rlkit's: weights from U(-1/sqrt(fan_out), 1/sqrt(fan_out)),
    biases of 0.1, last layers from U(-1e-3, 1e-3) for the policy and 3e-3 for Q. CORL's is
-   orthogonal with gain sqrt(2), the last layer 0.01, biases 0. In CORL itself a flag is not handed
-   on, so that its policy has torch's default weights and a Xavier-uniform last layer of gain 0.01.
-4. CORL's second critic has three hidden layers whatever the config says of the first (5 on
-   antmaze); here both have `critic_hidden`.
-5. `backup`: with the best of N actions at s' the authors take each critic's maximum and then the
-   minimum over critics, CORL the other way round; the authors always draw 10.
-6. `backup_entropy`, which offlinerl has always and the others by option, subtracts alpha log
-   pi(a'~|s') in y. The authors' "max then min" has no entropy, and here it refuses one.
-7. The warm start: the authors and offlinerl stop one step short of the number they are given, and
-   clamp the mean to +-9 in it. CORL's takes the density of a fresh sample for that of the data.
+   orthogonal with gain sqrt(2), 0.01 in last layers, biases 0; but it does not hand that flag on to
+   its policy, which has torch's weights and a Xavier-uniform last layer of gain 0.01. offlinerl's
+   is torch's.
+4. CORL's second critic has three hidden layers even where its settings ask for five (antmaze);
+   here both have `critic_hidden`.
+5. `backup`: of N actions at s' the authors take each critic's maximum, then the minimum over
+   critics; CORL the other way round. The authors draw 10 whatever N is.
+6. `backup_entropy`: offlinerl subtracts alpha log pi(a'~|s') in y, the others by option only.
+   "max then min" has none in the authors' code, and refuses it here.
+7. The authors' and offlinerl's warm starts end one step short of the number they are given and
+   clamp the mean to +-9. CORL's takes the density of a fresh sample for that of the data's action.
 8. `gap_min` clips Z_i - Q_i of each state from below, as CORL does on antmaze (-200).
-9. `reward = "return range"`: CORL scales the rewards of hopper-medium-v2 to a range of returns of
-   1000, between cuts at terminations and at 1000 rows. As the data lack the rows of timeouts, its
-   cuts drift by one row per timed-out episode; here they do too.
-10. Random actions fill the action space; in all references they fill [-1, 1].
-11. `sampled_dtype = "bfloat16"` evaluates the 3N sampled actions, and their gradients, with
-    bfloat16 products: faster where the processor has them, and not what anyone published.
+9. `reward = "return range"` scales rewards to a range of returns of 1000, as CORL does on
+   hopper-medium-v2, between cuts at terminations and at 1000 rows. As the data lack the rows of
+   timeouts, the cuts drift by one row per timed-out episode, there and here.
+10. Random actions fill the bounds of the action space; in all references [-1, 1].
+11. `sampled_dtype = "bfloat16"` takes products at the 3N sampled actions in bfloat16, for speed, on
+    CPUs with AVX-512. Nobody published that.
+12. Fixed, as in all the references' settings: a logsumexp at temperature 1, an alpha that is tuned,
+    two critics, targets that move at every step; of offlinerl's backups, "min".
 """
 
 import math
@@ -91,7 +93,7 @@ class CQLConfig:
     tau: float = 0.005  # target update rate per gradient step
     order: Literal["authors", "corl", "offlinerl"] = "authors"  # of the updates
     policy: Literal["authors", "corl"] = "authors"  # how the standard deviation is made
-    initialisation: Literal["authors", "corl"] = "authors"
+    initialisation: Literal["authors", "corl", "offlinerl"] = "authors"
     reward: Literal["raw", "return range"] = "raw"
     reward_scale: float = 1.0  # antmaze: the authors (r - 0.5) 4, CORL 10 r - 5
     reward_bias: float = 0.0  # added after scaling
@@ -223,6 +225,8 @@ class CQL(Learner):
             streams = Streams(seeds, purpose, device)
             if config.initialisation == "authors":
                 return MLP(streams, sizes, members=members, initialisation="fan out", last=last)
+            if config.initialisation == "offlinerl":
+                return MLP(streams, sizes, members=members)
             mlp = MLP(streams, sizes, members=members, initialisation="orthogonal")
             mlp.weights[-1].data *= 0.01 / math.sqrt(2)
             return mlp
@@ -284,54 +288,35 @@ class CQL(Learner):
 
     def _critic_loss(self, batch: Batch, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_Q of each replica, whose samples come from the policy as it is; steps alpha'."""
-        config, N = self.config, self.config.n_actions
-        size, action_dim = batch.actions.shape[1:]
-        states, next_states = (
-            self._states(batch.observations),
-            self._states(batch.next_observations),
-        )
+        config, N, shape = self.config, self.config.n_actions, batch.actions.shape[1:]
+        states = self._states(batch.observations)
+        next_states = self._states(batch.next_observations)
 
         with torch.no_grad():
             n = 1 if config.backup == "min" else N
-            noise = self.next_noise.normal(n + N, size, action_dim)
+            noise = self.next_noise.normal(n + N, *shape)
             next_actions, next_log_prob = self.actor.sample(next_states, noise)
-            target_q = batch.rewards + config.gamma * (1 - batch.terminations) * next_value(
-                self._q(self.target_critic, next_states, next_actions[:, :n]),
-                next_log_prob[:, :n],
-                alpha if config.backup_entropy else torch.zeros_like(alpha),
-                config.backup,
-            )
-            actions, log_prob = self.actor.sample(
-                states, self.current_noise.normal(N, size, action_dim)
-            )
-            uniform = 2 * self.random_actions.uniform(N, size, action_dim) - 1
-            sampled = torch.cat([self.max_action * uniform, actions, next_actions[:, n:]], 1)
-            log_density = torch.cat(
-                [
-                    torch.full_like(log_prob, -action_dim * math.log(2)),
-                    log_prob,
-                    next_log_prob[:, n:],
-                ],
-                1,
-            )
-            repeated = states.unsqueeze(2).expand(-1, -1, 3 * N, -1)
-            inputs = torch.cat([repeated, sampled.transpose(1, 2)], -1)
+            next_q = self._q(self.target_critic, next_states, next_actions[:, :n])
+            weight = alpha if config.backup_entropy else torch.zeros_like(alpha)
+            value = next_value(next_q, next_log_prob[:, :n], weight, config.backup)
+            target_q = batch.rewards + config.gamma * (1 - batch.terminations) * value
 
-        q = self._q(self.critic, states, batch.actions.unsqueeze(1)).squeeze(2)
+            actions, log_prob = self.actor.sample(states, self.current_noise.normal(N, *shape))
+            uniform = self.max_action * (2 * self.random_actions.uniform(N, *shape) - 1)
+            uniform_log_prob = torch.full_like(log_prob, -shape[1] * math.log(2))
+            sampled = torch.cat([uniform, actions, next_actions[:, n:]], 1).transpose(1, 2)
+            log_density = torch.cat([uniform_log_prob, log_prob, next_log_prob[:, n:]], 1).mT
+            repeated = states.unsqueeze(2).expand(-1, -1, 3 * N, -1)
+            inputs = torch.cat([repeated, sampled], -1)
 
         def gaps(sampled_q: Tensor, q: Tensor, log_density: Tensor) -> Tensor:
-            return conservative_gap(
-                sampled_q, q, log_density, config.importance_sampling, config.gap_min
-            ).sum(-1)
+            choice = config.importance_sampling, config.gap_min
+            return conservative_gap(sampled_q, q, log_density, *choice).sum(-1)
 
-        total = self.critic.sum_in_blocks(
-            gaps,
-            inputs,
-            q,
-            log_density.transpose(1, 2).unsqueeze(1),
-            dtype=torch.bfloat16 if config.sampled_dtype == "bfloat16" else None,
-        )
-        gap = total / size
+        q = self._q(self.critic, states, batch.actions.unsqueeze(1)).squeeze(2)
+        dtype = torch.bfloat16 if config.sampled_dtype == "bfloat16" else None
+        others = q, log_density.unsqueeze(1)
+        gap = self.critic.sum_in_blocks(gaps, inputs, *others, dtype=dtype) / shape[0]
         metrics = {"critic/q": q.detach().mean((1, 2)), "critic/gap": gap.detach().mean(1)}
         if config.lagrange == "off":
             penalty = config.cql_alpha * gap
@@ -364,9 +349,8 @@ class CQL(Learner):
         if self.updates <= config.bc_steps:
             value = self.actor.log_prob(states, batch.actions)
         else:
-            value = (
-                self._q(self.critic, states, actions.unsqueeze(1), frozen=True).squeeze(2).amin(1)
-            )
+            q = self._q(self.critic, states, actions.unsqueeze(1), frozen=True)
+            value = q.amin(1).squeeze(1)
         loss = (alpha * log_prob - value).mean(-1)
         step(self.actor_optimizer, loss)
         metrics |= {"actor/loss": loss.detach(), "actor/entropy": -log_prob.detach().mean(-1)}

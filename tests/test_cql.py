@@ -148,6 +148,7 @@ def test_samples_stand_beside_their_states_and_densities() -> None:
         {"order": "offlinerl"},
         {"policy": "corl"},
         {"initialisation": "corl"},
+        {"initialisation": "offlinerl"},
         {"normalize": True},
         {"n_actions": 4},
     ],
@@ -214,6 +215,9 @@ def test_initial_networks_are_those_named() -> None:
         assert (mlp.biases[0] == 0.1).all()
         assert 0.24 < mlp.weights[0].abs().max() <= 0.25  # 1 / sqrt(16), by fan out
         assert 0.8 * last < mlp.weights[-1].abs().max() <= last
+    for mlp in (own := build([0], initialisation="offlinerl")).critic, own.actor.mlp:
+        assert 0.24 < mlp.weights[-1].abs().max() <= 0.25  # 1 / sqrt(16), by fan in
+        assert 0.2 < mlp.biases[1].abs().max() <= 0.25
     for mlp, width in ((corl.critic, 1), (corl.actor.mlp, 6)):
         last_weight = mlp.weights[-1].detach().flatten(0, -3)[0]
         gram = last_weight.T @ last_weight
