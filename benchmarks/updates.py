@@ -22,8 +22,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from offrl.batch import Transitions
+from offrl.kernels import ONEDNN, product
 from offrl.learner import Learner, Spec, build, find_algorithm
-from offrl.networks import ONEDNN, _product
 from offrl.sampler import Sampler
 
 
@@ -84,14 +84,14 @@ def operations(name: str, changes: dict[str, Any]) -> float:
                 learner.update(batch)
     finally:
         torch.set_default_dtype(torch.float32)
-    return counter.get_total_flops() / 4
+    return float(counter.get_total_flops()) / 4
 
 
 def product_speed() -> float:
     """Floating-point operations per second of 256 x 256 products, by the faster library."""
     a, b = torch.randn(2, 256, 256)
     speeds = []
-    for multiply in (torch.mm, _product) if ONEDNN else (torch.mm,):
+    for multiply in (torch.mm, product) if ONEDNN else (torch.mm,):
         for _ in range(5):
             start = time.perf_counter()
             for _ in range(400):
