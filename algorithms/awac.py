@@ -24,11 +24,11 @@ The default is CORL's, whose scores benchmark tables quote. The authors' form is
 5. `advantage`: CORL measures A by the critics after their step ("after"), the authors by those
    before it.
 6. `initialisation`: CORL keeps torch's; rlkit's ("rlkit") has weights U(-1/sqrt(fan_out),
-   1/sqrt(fan_out)), in the last layer U(-1e-3, 1e-3) for the policy and U(-3e-3, 3e-3) for Q, and
-   biases 0.
+   1/sqrt(fan_out)), in the last layer U(-1e-3, 1e-3) for the policy and U(-3e-3, 3e-3) for Q,
+   biases 0, and target critics whose weights are drawn independently of the critics'.
 7. The authors' settings for MuJoCo: temperature 2, weight_decay 1e-4, normalize False, actor_hidden
-   four times 256, critic_hidden twice 256, batch_size 1024. CORL's for all but locomotion:
-   temperature 0.1, and reward "minus one" on antmaze.
+   four times 256, critic_hidden twice 256, batch_size 128 (1024 online). CORL's for all but
+   locomotion: temperature 0.1, and reward "minus one" on antmaze.
 
 Known differences:
 1. The authors hold a tenth of their data out of training, for validation; here all of it is used.
@@ -136,10 +136,11 @@ class AWAC(Learner):
         critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
         self.actor = network("actor", actor_sizes, None, 1e-3)
         self.critic = network("critic", critic_sizes, 2, 3e-3)
-        self.target_critic = network("critic", critic_sizes, 2, 3e-3)
+        own = "critic" if config.initialisation == "torch" else "target critic"
+        self.target_critic = network(own, critic_sizes, 2, 3e-3)
         self.log_std = nn.Parameter(torch.zeros(len(seeds), 1, spec.action_dim, device=device))
-        self.actor_optimizer = adam([*self.actor.parameters(), self.log_std], config.actor_lr)
-        self.actor_optimizer.param_groups[0]["weight_decay"] = config.weight_decay
+        policy = [*self.actor.parameters(), self.log_std]
+        self.actor_optimizer = adam(policy, config.actor_lr, config.weight_decay)
         self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
         self.noise = Streams(seeds, "policy noise", device)
         self.target_noise = Streams(seeds, "target policy noise", device)

@@ -33,8 +33,9 @@ Known differences. The defaults are the authors', of their code and its README f
 3. `initialisation`: the authors' is rlkit's: weights from U(-1/sqrt(fan_out), 1/sqrt(fan_out)),
    biases of 0.1, last layers from U(-1e-3, 1e-3) for the policy and 3e-3 for Q. CORL's is
    orthogonal with gain sqrt(2), 0.01 in last layers, biases 0; but it does not hand that flag on to
-   its policy, which has torch's weights and a Xavier-uniform last layer of gain 0.01. offlinerl's
-   is torch's.
+   its policy, which has torch's weights and a Xavier-uniform last layer of gain 0.01, bias 0, here
+   as there. offlinerl's is torch's. The authors draw the target critics' weights independently of
+   the critics', the others copy them.
 4. CORL's second critic has three hidden layers even where its settings ask for five (antmaze);
    here both have `critic_hidden`.
 5. `backup`: of N actions at s' the authors take each critic's maximum, then the minimum over
@@ -44,7 +45,7 @@ Known differences. The defaults are the authors', of their code and its README f
 7. The authors' and offlinerl's warm starts end one step short of the number they are given and
    clamp the mean to +-9. CORL's takes the density of a fresh sample for that of the data's action.
 8. `gap_min` clips Z_i - Q_i of each state from below, as CORL does on antmaze (-200).
-9. `reward = "return range"` scales rewards to a range of returns of 1000, as CORL does on
+9. `reward = "corl return range"` scales rewards to a range of returns of 1000, as CORL does on
    hopper-medium-v2, between cuts at terminations and at 1000 rows. As the data lack the rows of
    timeouts, the cuts drift by one row per timed-out episode, there and here.
 10. Random actions fill the bounds of the action space; in all references [-1, 1].
@@ -71,7 +72,6 @@ from offrl.streams import Streams
 
 DENSITY_EPSILON = 1e-6  # of the authors' policy
 MAX_MULTIPLIER = 1e6  # cap of alpha'
-LENGTH = 1000  # rows after which CORL cuts episodes
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class CQLConfig:
     order: Literal["authors", "corl", "offlinerl"] = "authors"  # of the updates
     policy: Literal["authors", "corl"] = "authors"  # how the standard deviation is made
     initialisation: Literal["authors", "corl", "offlinerl"] = "authors"
-    reward: Literal["raw", "return range"] = "raw"
+    reward: Literal["raw", "corl return range"] = "raw"
     reward_scale: float = 1.0  # antmaze: the authors (r - 0.5) 4, CORL 10 r - 5
     reward_bias: float = 0.0  # added after scaling
     normalize: bool = False  # standardise observations
@@ -171,19 +171,14 @@ def lagrange_penalty(
     return multiplier * cql_alpha * (gap - target_gap)
 
 
-def return_range(data: Transitions) -> float:
-    """CORL's largest minus smallest return, of stretches cut at a termination or at 1000 rows.
-
-    A last stretch that neither ends does not count; 0 where none does.
-    """
-    start, returns = 0, []
-    for end in [*(np.flatnonzero(data.terminations) + 1), len(data.rewards)]:
-        for first in range(start, end, LENGTH):
-            last = min(first + LENGTH, end)
-            if last - first == LENGTH or data.terminations[last - 1]:
-                returns.append(data.rewards[first:last].sum(dtype=np.float64))
-        start = end
-    return float(max(returns) - min(returns)) if returns else 0.0
+def corl_return_range(data: Transitions) -> float:
+    """Largest minus smallest return of the trajectories that CORL cuts; 0 where there is none."""
+    starts, lengths = data.corl_episodes()
+    if len(starts) == 0:
+        return 0.0
+    rewards = data.rewards[: starts[-1] + lengths[-1]].astype(np.float64)
+    returns = np.add.reduceat(rewards, starts)
+    return float(returns.max() - returns.min())
 
 
 class ScaledGaussian(SquashedGaussian):
@@ -227,13 +222,18 @@ class CQL(Learner):
                 return MLP(streams, sizes, members=members, initialisation="fan out", last=last)
             if config.initialisation == "offlinerl":
                 return MLP(streams, sizes, members=members)
+            if members is None:  # CORL loses the flag of an orthogonal start on the policy's way
+                mlp = MLP(streams, sizes, last=0.01 * math.sqrt(6 / (sizes[-2] + sizes[-1])))
+                nn.init.zeros_(mlp.biases[-1])
+                return mlp
             mlp = MLP(streams, sizes, members=members, initialisation="orthogonal")
             mlp.weights[-1].data *= 0.01 / math.sqrt(2)
             return mlp
 
         critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
+        own = "target critic" if config.initialisation == "authors" else "critic"
         self.critic, self.target_critic = (
-            network("critic", critic_sizes, 3e-3, 2) for _ in range(2)
+            network(purpose, critic_sizes, 3e-3, 2) for purpose in ("critic", own)
         )
         actor_sizes = (spec.observation_dim, *config.actor_hidden, 2 * spec.action_dim)
         mlp = network("actor", actor_sizes, 1e-3, None)
@@ -265,12 +265,12 @@ class CQL(Learner):
                 "actions differ and so have no one density; use 'min' or 'min then max'"
             )
         rewards = data.rewards
-        if config.reward == "return range":
-            spread = return_range(data)
+        if config.reward == "corl return range":
+            spread = corl_return_range(data)
             if spread == 0:
                 raise InputError(
-                    "cql: reward = 'return range' divides by the spread of returns, which is 0 "
-                    "in this data set; use reward = 'raw'"
+                    "cql: reward = 'corl return range' divides by the spread of returns, which is "
+                    "0 in this data set; use reward = 'raw'"
                 )
             rewards = rewards * np.float32(1000 / spread)
         rewards = rewards * np.float32(config.reward_scale) + np.float32(config.reward_bias)

@@ -28,7 +28,9 @@ Known differences:
    which only padding reads.
 6. Both leave out an unfinished episode at the end of a D4RL file. Here it counts, and its
    returns-to-go stop where the file does.
-7. The authors evaluate several targets. Here the highest stands for the run, and the others are
+7. Of a D4RL file without `next_observations` the last row of an episode that timed out is left out,
+   as everywhere in offrl; both references keep it. Its reward is missing from returns-to-go.
+8. The authors evaluate several targets. Here the highest stands for the run, and the others are
    scored under names of their own, such as "target 6000".
 """
 

@@ -29,8 +29,8 @@ Known differences, where the defaults are the authors' and `order = "corl"`, `cr
 8. `dropout` of the actor's hidden units: 0.1 on adroit and, the authors, on kitchen.
 9. `reward`: the authors scale locomotion's to a range of returns of 1000 ("return range") and
    subtract 1 from antmaze's. CORL scales two data sets only, those of 7, by the range of
-   trajectories cut at a termination or at 1000 rows, the last one left out ("corl return range");
-   as the data lack the rows of timeouts, its cuts drift by one row per timed-out episode.
+   trajectories cut at a termination or at 1000 rows, an unfinished last one left out ("corl return
+   range"); as the data lack the rows of timeouts, its cuts drift by one row per timed-out episode.
 10. Where a_max is not 1, CORL fits its mean in (-1, 1) to the data's actions as they are and
     multiplies by a_max when it acts; here the mean has the actions' scale.
 11. gwthomas/IQL-PyTorch has the order, loss, initialisation and "corl return range" of CORL, the
@@ -56,7 +56,6 @@ from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
 MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
-CORL_LENGTH = 1000  # rows after which CORL cuts a trajectory
 
 
 @dataclass(frozen=True)
@@ -123,15 +122,13 @@ def return_range(data: Transitions) -> float:
 
 
 def corl_return_range(data: Transitions) -> float:
-    """The same of trajectories that end at a termination or at 1000 rows; 0 where there is none."""
-    returns, start = [], 0
-    for end in [*(np.flatnonzero(data.terminations) + 1), len(data.rewards)]:
-        for first in range(start, end, CORL_LENGTH):
-            last = min(first + CORL_LENGTH, end)
-            if last - first == CORL_LENGTH or data.terminations[last - 1]:
-                returns.append(data.rewards[first:last].sum(dtype=np.float64))
-        start = end
-    return float(max(returns) - min(returns)) if returns else 0.0
+    """The same of the trajectories that CORL cuts; 0 where there is none."""
+    starts, lengths = data.corl_episodes()
+    if len(starts) == 0:
+        return 0.0
+    rewards = data.rewards[: starts[-1] + lengths[-1]].astype(np.float64)
+    returns = np.add.reduceat(rewards, starts)
+    return float(returns.max() - returns.min())
 
 
 class IQL(Learner):

@@ -36,13 +36,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offrl.batch import Batch, Transitions
+from offrl.batch import CORL_LENGTH, Batch, Transitions
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, step
 from offrl.streams import Streams
-
-CORL_LENGTH = 1000  # rows after which CORL cuts, whatever the environment
 
 
 @dataclass(frozen=True)
@@ -57,19 +55,6 @@ class PercentBCConfig:
     normalize: bool = True  # standardise observations
     hidden: tuple[int, ...] = (256, 256)
     batch_size: int = 256
-
-
-def corl_trajectories(terminations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First rows and lengths of the trajectories that CORL cuts; there may be none."""
-    starts: list[int] = []
-    start = 0
-    for end in [*(np.flatnonzero(terminations) + 1), len(terminations)]:
-        starts += range(start, end, CORL_LENGTH)
-        start = end
-    lengths = np.diff([*starts, len(terminations)])
-    if not terminations[-1] and lengths[-1] < CORL_LENGTH:
-        starts, lengths = starts[:-1], lengths[:-1]
-    return np.array(starts, dtype=np.int64), lengths
 
 
 def best(returns: np.ndarray, lengths: np.ndarray, config: PercentBCConfig) -> np.ndarray:
@@ -119,7 +104,7 @@ class PercentBC(Learner):
                 "and at most 1, such as 0.1"
             )
         corl = config.split == "corl"
-        starts, lengths = corl_trajectories(data.terminations) if corl else data.episodes()
+        starts, lengths = data.corl_episodes() if corl else data.episodes()
         if len(starts) == 0:
             raise InputError(
                 f"percent_bc: split = 'corl' finds no whole trajectory: it cuts at a termination "

@@ -125,7 +125,8 @@ def flatten(observations: Any, keys: Sequence[str]) -> NDArray[np.float32]:
         entries = [observations[key] for key in keys or sorted(observations)]
         parts = [np.reshape(entry, (len(entry), -1)) for entry in entries]
         return np.concatenate(parts, 1).astype(np.float32)
-    return np.asarray(observations, dtype=np.float32).reshape(len(observations), -1)
+    # A copy, since simulators use their buffer again and a policy may keep what it was given.
+    return np.array(observations, dtype=np.float32).reshape(len(observations), -1)
 
 
 class Evaluator:

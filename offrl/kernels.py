@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 LAYER_NORM_EPSILON = 1e-6  # flax's; torch's own default is 1e-5
 BLOCK_ROWS = 512  # whose activations stay in cache: half a megabyte a layer of 256
@@ -87,6 +88,7 @@ class MatrixByMatrix(torch.autograd.Function):
         return torch.stack(outs)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of what `forward` took."""
         weights, last = ctx.saved_tensors[: ctx.linear], ctx.linear - 1
@@ -185,6 +187,7 @@ class ValueAndInputGradient(torch.autograd.Function):
         )
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of what `forward` took."""
         weights: tuple[Tensor, ...] = ctx.saved_tensors
@@ -273,6 +276,7 @@ class SumInBlocks(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of what `forward` took."""
         scale = gradients[0]
@@ -298,6 +302,7 @@ class Affine(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of what `forward` took."""
         x, weight, out = ctx.saved_tensors

@@ -197,7 +197,8 @@ class Learner(_Stateful, ABC):
     def validate(self, batch: Batch) -> Metrics:
         """Looks at the published validation split, every `validation_interval` steps.
 
-        The batch holds the whole split, with a replica axis of 1 that broadcasts.
+        The batch holds the whole split as published, which `prepare` has not seen, with a replica
+        axis of 1.
         """
         raise NotImplementedError
 

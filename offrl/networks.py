@@ -134,6 +134,8 @@ class MLP(nn.Module):
             member: evaluates this member of an ensemble alone, shape (R, B, out).
             frozen: lets gradients through to `x` but computes none for the parameters.
         """
+        if len(x) != len(self.weights[0]):
+            raise ValueError(f"x has {len(x)} replicas, the network {len(self.weights[0])}")
         parameters, trained = [], torch.is_grad_enabled() and not frozen
         pairs = [*zip(self.weights, self.biases, strict=True)]
         pairs += [*zip(self.scales, self.shifts, strict=True)]
@@ -304,9 +306,12 @@ class Standardise(nn.Module):
         return (observations - self.mean) * self.scale
 
 
-def adam(parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
-    """Adam in one pass over each parameter; elementwise, so it serves all replicas at once."""
-    return torch.optim.Adam(parameters, lr=lr, fused=True)
+def adam(parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+    """Adam in one pass over each parameter; elementwise, so it serves all replicas at once.
+
+    `weight_decay` times the parameter is added to its gradient.
+    """
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float | None = None) -> None:

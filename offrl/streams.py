@@ -33,11 +33,11 @@ class Streams:
             torch.Generator(self.device).manual_seed(spawn_seed(seed, purpose)) for seed in seeds
         ]
 
-    def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    def normal(self, *shape: int) -> Tensor:
         """Standard normal draws of shape (R, *shape)."""
         return torch.stack(
             [
-                torch.randn(shape, generator=generator, device=self.device, dtype=dtype)
+                torch.randn(shape, generator=generator, device=self.device)
                 for generator in self.generators
             ]
         )
@@ -65,7 +65,7 @@ class Streams:
         # Sixteen random bits decide each; drawing a float for each takes five times as long.
         count = math.prod(shape)
         words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.device)
-        limit = round(probability * 2**16) - 2**15
+        limit = min(round(probability * 2**16), 2**16 - 1) - 2**15
         draws = [
             words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count] < limit
             for generator in self.generators

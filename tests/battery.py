@@ -13,7 +13,7 @@ from offrl.learner import Learner, SingleSeedLearner, Spec, build, find_algorith
 from offrl.sampler import Sampler
 
 EXAMPLE = str(Path(__file__).parents[1] / "docs" / "my_algo.py")
-SPEC = Spec(5, 3, 1.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))
+SPEC = Spec(5, 3, 2.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))
 
 # Where narrow `*hidden` fields and small batches are not all it takes to make a run quick.
 SMALL: dict[str, dict[str, Any]] = {
@@ -34,6 +34,19 @@ IMITATING: dict[str, dict[str, Any]] = {
     "td3_bc": {"alpha": 0.1},
 }
 
+# Choices that take other ways through a learner than its defaults: two replicas and two halves of a
+# run have to agree there too.
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("awac", {"weights": "softmax", "log_std": "sigmoid", "advantage": "before"}),
+    ("cql", {"lagrange": "corl", "order": "corl", "policy": "corl", "bc_steps": 0}),
+    ("cql", {"order": "offlinerl", "backup": "min then max", "importance_sampling": False}),
+    ("decision_transformer", {"padding": "right", "average_over": "all steps"}),
+    ("edac", {"order": "corl", "max_q_backup": True}),
+    ("edac", {"order": "offlinerl-kit"}),
+    ("iql", {"order": "corl", "dropout": 0.1}),
+    ("sac_n", {"order": "corl", "max_q_backup": True}),
+]
+
 # Settings with which the critic estimates the plain discounted return of the data's actions, so
 # that a chain has a known solution. An algorithm that is not here has no critic to ask.
 PLAIN: dict[str, dict[str, Any]] = {
@@ -51,12 +64,12 @@ PLAIN: dict[str, dict[str, Any]] = {
 NOT_IMITATING = ("sac_n",)
 
 
-def data(rows: int = 400) -> Transitions:
+def data(rows: int = 400, bound: float = 2.0) -> Transitions:
     """Random transitions in episodes of 50, a tenth of them terminations."""
     rng = np.random.default_rng(0)
     return Transitions(
         observations=rng.standard_normal((rows, 5), dtype=np.float32),
-        actions=rng.uniform(-1, 1, (rows, 3)).astype(np.float32),
+        actions=rng.uniform(-bound, bound, (rows, 3)).astype(np.float32),
         rewards=rng.standard_normal(rows, dtype=np.float32),
         next_observations=rng.standard_normal((rows, 5), dtype=np.float32),
         terminations=(rng.random(rows) < 0.1).astype(np.float32),
@@ -68,7 +81,7 @@ def chain(termination: float) -> Transitions:
     """A two-step chain: s0 -> s1 pays 0, s1 -> s0 pays 1 and ends, or is cut off and goes on."""
     states = np.eye(5, dtype=np.float32)
     rng = np.random.default_rng(1)
-    actions = rng.uniform(-1, 1, (400, 3)).astype(np.float32)
+    actions = rng.uniform(-2, 2, (400, 3)).astype(np.float32)
     first = np.arange(400) % 2 == 0
     return Transitions(
         observations=np.where(first[:, None], states[0], states[1]),

@@ -29,7 +29,13 @@ def test_updates_agree_with_the_reference(path: Path, precision: str) -> None:
     found = ours(golden["algorithm"], golden["config"], getattr(torch, precision))
     expected, tolerance = golden[precision], TOLERANCE[precision]
     assert expected["metrics"]
-    assert expected["parameters"]
+    # All that we train is compared, but that BC's actor goes by its second name, `acting`, the key
+    # bias of attention has no effect, and ReBRAC's last actor loss is a metric that it keeps.
+    last = str(max(map(int, expected["parameters"])))
+    unnamed = found["parameters"][last].keys() - expected["parameters"][last].keys()
+    assert {n for n in unnamed if not n.startswith("actor.") or golden["algorithm"] != "bc"} <= {
+        name for name in unnamed if name.endswith("key.bias") or name == "actor_loss"
+    }
     for name, values in expected["metrics"].items():
         scale = np.abs(values).max()
         np.testing.assert_allclose(found["metrics"][name], values, 0, tolerance * scale, name)

@@ -218,7 +218,12 @@ def test_initial_networks_are_those_named() -> None:
     for mlp in (own := build([0], initialisation="offlinerl")).critic, own.actor.mlp:
         assert 0.24 < mlp.weights[-1].abs().max() <= 0.25  # 1 / sqrt(16), by fan in
         assert 0.2 < mlp.biases[1].abs().max() <= 0.25
-    for mlp, width in ((corl.critic, 1), (corl.actor.mlp, 6)):
+    bound = 0.01 * math.sqrt(6 / (16 + 6))  # Xavier's, in CORL's policy alone
+    assert 0.8 * bound < corl.actor.mlp.weights[-1].abs().max() <= bound
+    assert not corl.actor.mlp.biases[-1].any()
+    assert torch.equal(corl.critic.weights[0], corl.target_critic.weights[0])
+    assert not torch.equal(authors.critic.weights[0], authors.target_critic.weights[0])
+    for mlp, width in ((corl.critic, 1),):
         last_weight = mlp.weights[-1].detach().flatten(0, -3)[0]
         gram = last_weight.T @ last_weight
         torch.testing.assert_close(gram, 1e-4 * torch.eye(width), rtol=1e-4, atol=1e-8)
@@ -244,7 +249,7 @@ def data(rewards: list[float], terminations: list[int]) -> Transitions:
 
 def test_rewards_are_ranged_then_scaled_then_shifted() -> None:
     """Returns of 3 and 8, with a tail that ends in nothing, range over 5: times 1000 / 5."""
-    config = cql.CQLConfig(reward="return range", reward_scale=4.0, reward_bias=-2.0)
+    config = cql.CQLConfig(reward="corl return range", reward_scale=4.0, reward_bias=-2.0)
     prepared = cql.CQL.prepare(data([1, 2, 3, 5, 100], [1, 3]), config)
     np.testing.assert_allclose(prepared.rewards, [798, 1598, 2398, 3998, 79998])
     raw = cql.CQL.prepare(data([1, 2, 3, 5], [3]), replace(config, reward="raw"))
@@ -254,12 +259,12 @@ def test_rewards_are_ranged_then_scaled_then_shifted() -> None:
 def test_returns_are_cut_at_terminations_and_at_1000_rows() -> None:
     """1000 rows of 1, then 500 of 2 that terminate, then 1000 of 3 and 999 that do not count."""
     rewards = np.repeat([1.0, 2.0, 3.0, 9.0], [1000, 500, 1000, 999])
-    assert cql.return_range(data(rewards.tolist(), [1499])) == 3000 - 1000
+    assert cql.corl_return_range(data(rewards.tolist(), [1499])) == 3000 - 1000
 
 
 def test_what_cannot_be_served_is_refused() -> None:
     with pytest.raises(InputError, match="spread of returns, which is 0"):
-        cql.CQL.prepare(data([1, 2, 2, 1], [1, 3]), cql.CQLConfig(reward="return range"))
+        cql.CQL.prepare(data([1, 2, 2, 1], [1, 3]), cql.CQLConfig(reward="corl return range"))
     with pytest.raises(InputError, match="no one density"):
         cql.CQL.prepare(data([1, 2], []), cql.CQLConfig(backup="max then min", backup_entropy=True))
 

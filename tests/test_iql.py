@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from battery import SPEC, data, small
+from battery import SPEC as WIDE
+from battery import data, small
 
 from offrl.algorithms import iql
 from offrl.batch import Batch, Transitions
 from offrl.errors import InputError
 from offrl.sampler import UniformSampler
+
+SPEC = dataclasses.replace(WIDE, max_action=1.0)
 
 
 def learner(seeds: tuple[int, ...] = (0,), **changes: Any) -> iql.IQL:
@@ -20,7 +23,7 @@ def learner(seeds: tuple[int, ...] = (0,), **changes: Any) -> iql.IQL:
 
 
 def batch(seeds: tuple[int, ...] = (0,), actions: float | None = None) -> Batch:
-    drawn: Batch = UniformSampler(data(), 32, seeds).sample()
+    drawn: Batch = UniformSampler(data(bound=1.0), 32, seeds).sample()
     if actions is None:
         return drawn
     return dataclasses.replace(drawn, actions=torch.full_like(drawn.actions, actions))

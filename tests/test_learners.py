@@ -14,6 +14,7 @@ from battery import (
     NOT_IMITATING,
     PLAIN,
     SPEC,
+    VARIANTS,
     algorithms,
     chain,
     data,
@@ -69,12 +70,21 @@ def test_the_same_seed_twice_is_bit_equal_and_another_is_not(name: str) -> None:
 
 
 def test_replicas_together_match_separate_learners(name: str) -> None:
+    replicas_match(name, small(name))
+
+
+@pytest.mark.parametrize(("kind", "changes"), VARIANTS)
+def test_replicas_match_in_other_variants(kind: str, changes: dict[str, Any]) -> None:
+    replicas_match(kind, small(kind, **changes))
+
+
+def replicas_match(name: str, config: Any) -> None:
     seeds = [3, 0, 11]
-    together, _ = trained(name, data(), seeds, 30)
+    together, _ = trained(name, data(), seeds, 30, config)
     observations = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(1))
     actions = acted(together, observations)
     for r, seed in enumerate(seeds):
-        alone, _ = trained(name, data(), [seed], 30)
+        alone, _ = trained(name, data(), [seed], 30, config)
         if issubclass(find_algorithm(name), Learner):
             for parameter, own in zip(parameters(together), parameters(alone), strict=True):
                 torch.testing.assert_close(parameter[r], own[0], rtol=1e-3, atol=1e-5)
@@ -84,11 +94,20 @@ def test_replicas_together_match_separate_learners(name: str) -> None:
 
 
 def test_save_load_continue_is_bit_equal_to_not_stopping(name: str, tmp_path: Path) -> None:
-    straight, _ = trained(name, data(), [5, 6], 41)
-    learner, sampler = trained(name, data(), [5, 6], 20)
+    carries_on(name, small(name), tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "changes"), VARIANTS)
+def test_other_variants_carry_on(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    carries_on(kind, small(kind, **changes), tmp_path)
+
+
+def carries_on(name: str, config: Any, tmp_path: Path) -> None:
+    straight, _ = trained(name, data(), [5, 6], 41, config)
+    learner, sampler = trained(name, data(), [5, 6], 20, config)
     path = tmp_path / "state.safetensors"
     checkpoint.save(path, {"learner": learner.state_dict(), "sampler": sampler.state_dict()})
-    resumed, sampler = untrained(name, data(), [5, 6])
+    resumed, sampler = untrained(name, data(), [5, 6], config)
     assert not same(resumed, learner)
     state = checkpoint.load(path)
     resumed.load_state_dict(state["learner"])
@@ -104,7 +123,8 @@ def test_every_trained_parameter_moves(name: str) -> None:
     after, _ = trained(name, data(), [0], 4)
     assert parameters(after)
     for old, new in zip(parameters(before), parameters(after), strict=True):
-        assert not torch.equal(old, new)
+        matrices = (old != new).flatten(0, -3) if old.dim() > 2 else (old != new).unsqueeze(0)
+        assert matrices.flatten(1).any(1).all()  # of each member of an ensemble
 
 
 def test_metrics_have_standard_names_and_one_value_a_replica(name: str) -> None:
@@ -133,14 +153,14 @@ def test_a_number_that_is_not_finite_shows_in_the_metrics(name: str) -> None:
 def test_a_data_set_with_one_action_is_imitated(name: str) -> None:
     if name in NOT_IMITATING:
         pytest.skip("it does not clone: with one action, its critics agree on all")
-    only = np.array([0.5, -0.3, 0.1], np.float32)
+    only = np.array([1.0, -0.6, 0.2], np.float32)
     imitated = dataclasses.replace(
         data(), actions=np.tile(only, (400, 1)), rewards=np.ones(400, np.float32)
     )
     config = small(name, **{"actor_lr": 3e-3, "lr": 3e-3, **IMITATING.get(name, {})})
     learner, _ = trained(name, imitated, [0], 500, config)
     actions = acted(learner, torch.as_tensor(imitated.observations).unsqueeze(0))[0]
-    assert (actions - torch.as_tensor(only)).abs().mean() < 0.1
+    assert (actions - torch.as_tensor(only)).abs().mean() < 0.05 * 4  # of the range of actions
 
 
 def test_each_row_alone_is_data_enough(name: str) -> None:
@@ -165,7 +185,7 @@ def test_each_row_alone_is_data_enough(name: str) -> None:
 
 
 def test_actions_at_and_beyond_the_bounds_stay_finite(name: str) -> None:
-    edges = np.tile(np.array([1.0, -1.0, 1.4], np.float32), (400, 1))
+    edges = np.tile(np.array([2.0, -2.0, 2.8], np.float32), (400, 1))
     learner, _ = trained(name, dataclasses.replace(data(), actions=edges), [0], 20)
     assert all(torch.isfinite(parameter).all() for parameter in parameters(learner))
 

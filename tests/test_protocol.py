@@ -463,7 +463,7 @@ PUBLISHED: list[tuple[str, str, str, dict[str, Any]]] = [
             "every": 50_000,
         },
     ),
-    ("corl", "cql", "hopper-medium-v2", {"reward": "return range", "actor_lr": 3e-5}),
+    ("corl", "cql", "hopper-medium-v2", {"reward": "corl return range", "actor_lr": 3e-5}),
     ("corl", "cql", "maze2d-large-v1", {"lagrange": "corl", "target_gap": 5.0, "cql_alpha": 10.0}),
     # iql/hopper/medium_replay_v2.yaml, iql/hopper/medium_expert_v2.yaml, iql/door/human_v1.yaml
     ("corl", "iql", "hopper-medium-replay-v2", {"deterministic": True, "tau": 0.001}),
