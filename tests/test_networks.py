@@ -212,3 +212,27 @@ def test_ensembles_of_the_references_start_with_weights_of_their_spread(
     assert (network.biases[0] == 0.1).all()
     for parameter in (network.weights[1], network.biases[1]):
         assert 2e-3 < parameter.abs().max() <= 3e-3
+
+
+def test_a_wrong_replica_axis_is_refused() -> None:
+    mlp = MLP(Streams([0, 1], "test"), (4, 8, 1), members=3)
+    for replicas in (1, 3):
+        with pytest.raises(ValueError, match=f"x has {replicas} replicas, the network 2"):
+            mlp(torch.ones(replicas, 5, 4))
+
+
+def test_second_derivatives_of_the_cpu_path_are_refused_not_zero() -> None:
+    mlp = MLP(Streams([0], "test"), (4, 8, 1))
+    x = torch.ones(1, 5, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(mlp(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad|once_differentiable"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.25, 0.9, 0.999999, 1.0])
+def test_bernoulli_draws_have_their_probability(probability: float) -> None:
+    drawn = Streams([0, 1], "test").bernoulli(probability, 100, 50)
+    assert drawn.shape == (2, 100, 50)
+    assert set(drawn.unique().tolist()) <= {0.0, 1.0}
+    error = 4 * max(1e-4, (probability * (1 - probability) / 10_000) ** 0.5)
+    assert abs(drawn.mean().item() - probability) < error
