@@ -46,6 +46,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.batch import Batch, Transitions
+from offrl.config import Count, NonNegative, Positive, Share, Widths
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
@@ -59,23 +60,23 @@ MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
 class AWACConfig:
     """Defaults of CORL for locomotion."""
 
-    temperature: float = 0.3333  # lambda in the paper; towards infinity it is behaviour cloning
+    temperature: Positive = 0.3333  # lambda in the paper; towards infinity it is behaviour cloning
     weights: Literal["exp", "softmax"] = "exp"  # the authors: softmax
     mean: Literal["linear", "tanh"] = "linear"  # the authors: tanh
     log_std: Literal["clamp", "sigmoid"] = "clamp"  # the authors: sigmoid
     clip_samples: bool = True  # sampled actions to their bounds; the authors: False
     advantage: Literal["after", "before"] = "after"  # the critics' step; the authors: before
     initialisation: Literal["torch", "rlkit"] = "torch"  # the authors: rlkit
-    actor_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    weight_decay: float = 0.0  # of the policy, added to its gradient; the authors: 1e-4
-    gamma: float = 0.99  # discount per step
-    tau: float = 0.005  # target update rate per gradient step
+    actor_lr: Positive = 3e-4
+    critic_lr: Positive = 3e-4
+    weight_decay: NonNegative = 0.0  # of the policy, added to its gradient; the authors: 1e-4
+    gamma: Share = 0.99  # discount per step
+    tau: Share = 0.005  # target update rate per gradient step
     reward: Literal["raw", "minus one"] = "raw"  # the latter for antmaze
     normalize: bool = True  # standardise observations; the authors: False
-    actor_hidden: tuple[int, ...] = (256, 256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    batch_size: int = 256
+    actor_hidden: Widths = (256, 256, 256)
+    critic_hidden: Widths = (256, 256, 256)
+    batch_size: Count = 256
 
 
 def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

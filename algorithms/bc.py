@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from offrl.batch import Batch
+from offrl.config import Count, Positive, Widths
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, step
 from offrl.streams import Streams
@@ -33,14 +34,14 @@ from offrl.streams import Streams
 class BCConfig:
     """Defaults of CORL."""
 
-    actor_lr: float = 3e-4
-    hidden: tuple[int, ...] = (256, 256)
+    actor_lr: Positive = 3e-4
+    hidden: Widths = (256, 256)
     activation: Literal["relu", "leaky_relu"] = "relu"
     output: Literal["tanh", "linear"] = "tanh"
     normalize: bool = True  # standardise observations
     checkpoint: Literal["last", "best validation"] = "last"  # which parameters act
-    validation_interval: int = 1000  # gradient steps between looks at the validation split
-    batch_size: int = 256
+    validation_interval: Count = 1000  # gradient steps between looks at the validation split
+    batch_size: Count = 256
 
 
 def cloning_loss(policy_actions: Tensor, actions: Tensor) -> Tensor:

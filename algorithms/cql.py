@@ -65,6 +65,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.batch import Batch, Transitions
+from offrl.config import Count, NonNegative, Positive, Share, Steps, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, SquashedGaussian, Standardise, adam, polyak, step
@@ -78,19 +79,19 @@ MAX_MULTIPLIER = 1e6  # cap of alpha'
 class CQLConfig:
     """Defaults of the authors' code with the settings of its README for MuJoCo."""
 
-    cql_alpha: float = 5.0  # alpha, weight of the gap; the authors take 5 or 10
-    n_actions: int = 10  # N, sampled a state from each of three distributions
+    cql_alpha: NonNegative = 5.0  # alpha, weight of the gap; the authors take 5 or 10
+    n_actions: Count = 10  # N, sampled a state from each of three distributions
     importance_sampling: bool = True  # CQL(H); else CQL(rho)
     lagrange: Literal["off", "authors", "corl"] = "off"  # form of the penalty with alpha'
     target_gap: float = 5.0  # tau in the paper: alpha' grows while the gap exceeds it
     gap_min: float | None = None  # lower bound of each state's gap
     backup: Literal["min", "max then min", "min then max"] = "min"  # the maxima over N actions
     backup_entropy: bool = False
-    bc_steps: int = 40_000  # of the policy's warm start
-    actor_lr: float = 1e-4  # of the policy and of alpha
-    critic_lr: float = 3e-4  # of the critics and of alpha'
-    gamma: float = 0.99  # discount per step
-    tau: float = 0.005  # target update rate per gradient step
+    bc_steps: Steps = 40_000  # of the policy's warm start
+    actor_lr: Positive = 1e-4  # of the policy and of alpha
+    critic_lr: Positive = 3e-4  # of the critics and of alpha'
+    gamma: Share = 0.99  # discount per step
+    tau: Share = 0.005  # target update rate per gradient step
     order: Literal["authors", "corl", "offlinerl"] = "authors"  # of the updates
     policy: Literal["authors", "corl"] = "authors"  # how the standard deviation is made
     initialisation: Literal["authors", "corl", "offlinerl"] = "authors"
@@ -99,9 +100,9 @@ class CQLConfig:
     reward_bias: float = 0.0  # added after scaling
     normalize: bool = False  # standardise observations
     sampled_dtype: Literal["float32", "bfloat16"] = "float32"  # of products at sampled actions
-    actor_hidden: tuple[int, ...] = (256, 256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    batch_size: int = 256
+    actor_hidden: Widths = (256, 256, 256)
+    critic_hidden: Widths = (256, 256, 256)
+    batch_size: Count = 256
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:

@@ -44,6 +44,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.batch import Transitions, Windows
+from offrl.config import Count, Dropout, NonNegative, Positive, Steps
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Policy, Spec
 from offrl.networks import LayerNorm, Linear, Standardise, step
@@ -60,22 +61,22 @@ class DecisionTransformerConfig:
     """Defaults of the authors' code."""
 
     target_returns: tuple[float, ...] = ()  # asked for in evaluation; the highest is the run's
-    return_scale: float = 1000.0  # returns-to-go are divided by it
-    context: int = 20  # K, steps that the model sees
-    max_episode_steps: int = 1000  # rows of the timestep embedding
-    embedding: int = 128  # width of a token
-    layers: int = 3
-    heads: int = 1
+    return_scale: Positive = 1000.0  # returns-to-go are divided by it
+    context: Count = 20  # K, steps that the model sees
+    max_episode_steps: Count = 1000  # rows of the timestep embedding
+    embedding: Count = 128  # width of a token
+    layers: Count = 3
+    heads: Count = 1
     activation: Literal["relu", "gelu"] = "relu"  # the latter is CORL's
-    dropout: float = 0.1  # of embeddings, attention weights and residual branches
+    dropout: Dropout = 0.1  # of embeddings, attention weights and residual branches
     initialisation: Literal["authors", "corl"] = "authors"
     padding: Literal["left", "right"] = "left"  # the latter is CORL's; neither changes an action
     average_over: Literal["real steps", "all steps"] = "real steps"  # the latter is CORL's loss
-    actor_lr: float = 1e-4  # after the warm-up
-    warmup: int = 10_000  # gradient steps over which the learning rate rises from 0
-    weight_decay: float = 1e-4  # of AdamW, on all parameters
-    max_norm: float = 0.25  # of each replica's gradient
-    batch_size: int = 64  # windows
+    actor_lr: Positive = 1e-4  # after the warm-up
+    warmup: Steps = 10_000  # gradient steps over which the learning rate rises from 0
+    weight_decay: NonNegative = 1e-4  # of AdamW, on all parameters
+    max_norm: Positive = 0.25  # of each replica's gradient
+    batch_size: Count = 64  # windows
 
 
 def cloning_loss(

@@ -52,6 +52,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.batch import Batch, Transitions
+from offrl.config import Count, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Initialisation, SquashedGaussian, adam, polyak, step
@@ -73,20 +74,20 @@ STARTS: dict[str, tuple[Initialisation, float | None, Initialisation]] = {
 class EDACConfig:
     """Defaults of the authors' code; eta is CORL's for halfcheetah-medium."""
 
-    num_critics: int = 10  # N, two at least
-    eta: float = 1.0  # weight of the diversity loss
-    actor_lr: float = 3e-4  # of the policy and of alpha; the authors take 3e-5 on Adroit
-    critic_lr: float = 3e-4
-    gamma: float = 0.99  # discount per step
-    tau: float = 0.005  # target update rate per gradient step
+    num_critics: Count = 10  # N, two at least
+    eta: NonNegative = 1.0  # weight of the diversity loss
+    actor_lr: Positive = 3e-4  # of the policy and of alpha; the authors take 3e-5 on Adroit
+    critic_lr: Positive = 3e-4
+    gamma: Share = 0.99  # discount per step
+    tau: Share = 0.005  # target update rate per gradient step
     order: Literal["authors", "corl", "offlinerl-kit"] = "authors"  # of the updates
     targets: Literal["independent", "copy"] = "independent"  # how target critics start
     initialisation: Literal["authors", "corl", "offlinerl-kit"] = "authors"
     max_q_backup: bool = False  # the authors' for pen-cloned
     reward: Literal["raw", "standardised"] = "raw"  # the latter the authors' for Adroit
-    actor_hidden: tuple[int, ...] = (256, 256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    batch_size: int = 256
+    actor_hidden: Widths = (256, 256, 256)
+    critic_hidden: Widths = (256, 256, 256)
+    batch_size: Count = 256
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:

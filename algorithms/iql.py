@@ -50,6 +50,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.batch import Batch, Transitions
+from offrl.config import Count, Dropout, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
@@ -62,24 +63,24 @@ MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
 class IQLConfig:
     """Defaults of the paper for locomotion, but for the reward, which is the data set's own."""
 
-    expectile: float = 0.7  # tau in the paper; 0.5 is the mean, towards 1 the maximum
-    beta: float = 3.0  # inverse temperature; 0 is behaviour cloning
-    gamma: float = 0.99  # discount per step
-    tau: float = 0.005  # target update rate per gradient step
-    actor_lr: float = 3e-4  # at the start of the cosine
-    critic_lr: float = 3e-4
-    value_lr: float = 3e-4
+    expectile: Share = 0.7  # tau in the paper; 0.5 is the mean, towards 1 the maximum
+    beta: NonNegative = 3.0  # inverse temperature; 0 is behaviour cloning
+    gamma: Share = 0.99  # discount per step
+    tau: Share = 0.005  # target update rate per gradient step
+    actor_lr: Positive = 3e-4  # at the start of the cosine
+    critic_lr: Positive = 3e-4
+    value_lr: Positive = 3e-4
     reward: Literal["raw", "return range", "corl return range", "minus one"] = "raw"
     order: Literal["authors", "corl"] = "authors"  # which V the policy and the critics learn from
     critic_loss: Literal["sum", "mean"] = "sum"  # over the two critics
     initialisation: Literal["orthogonal", "torch"] = "orthogonal"
     deterministic: bool = False  # an actor without a Gaussian
     log_std_range: tuple[float, float] = (-5.0, 2.0)
-    dropout: float = 0.0  # share of the actor's hidden units dropped in training
+    dropout: Dropout = 0.0  # share of the actor's hidden units dropped in training
     clip_actions: bool = True  # keep the data's actions 1e-5 inside the bounds
     normalize: bool = False  # standardise observations
-    hidden: tuple[int, ...] = (256, 256)
-    batch_size: int = 256
+    hidden: Widths = (256, 256)
+    batch_size: Count = 256
 
 
 def expectile_loss(diff: Tensor, expectile: float) -> Tensor:

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from offrl.batch import CORL_LENGTH, Batch, Transitions
+from offrl.config import Count, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, step
@@ -50,11 +51,11 @@ class PercentBCConfig:
     fraction: float = 0.1  # of the data that is kept
     filter: Literal["trajectories", "timesteps"] = "trajectories"  # what the fraction counts
     split: Literal["episodes", "corl"] = "episodes"  # where trajectories end
-    gamma: float = 1.0  # discount per step of the returns that rank trajectories
-    actor_lr: float = 3e-4
+    gamma: Share = 1.0  # discount per step of the returns that rank trajectories
+    actor_lr: Positive = 3e-4
     normalize: bool = True  # standardise observations
-    hidden: tuple[int, ...] = (256, 256)
-    batch_size: int = 256
+    hidden: Widths = (256, 256)
+    batch_size: Count = 256
 
 
 def best(returns: np.ndarray, lengths: np.ndarray, config: PercentBCConfig) -> np.ndarray:

@@ -43,6 +43,7 @@ import torch
 from torch import Tensor
 
 from offrl.batch import Batch, Transitions
+from offrl.config import Count, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
@@ -57,20 +58,20 @@ class ReBRACConfig:
     100; for the other sets that are not locomotion, 3e-4 twice and batch 256.
     """
 
-    actor_bc_coef: float = 1.0  # beta_1: weight of cloning in the actor
-    critic_bc_coef: float = 1.0  # beta_2: weight of the penalty in the critic's target
-    actor_lr: float = 1e-3
-    critic_lr: float = 1e-3
-    gamma: float = 0.99  # discount per step
-    tau: float = 0.005  # target update rate per actor step
-    policy_noise: float = 0.2  # sigma, in units of max_action
-    noise_clip: float = 0.5  # c, in units of max_action
-    policy_delay: int = 2  # critic steps per actor step
+    actor_bc_coef: NonNegative = 1.0  # beta_1: weight of cloning in the actor
+    critic_bc_coef: NonNegative = 1.0  # beta_2: weight of the penalty in the critic's target
+    actor_lr: Positive = 1e-3
+    critic_lr: Positive = 1e-3
+    gamma: Share = 0.99  # discount per step
+    tau: Share = 0.005  # target update rate per actor step
+    policy_noise: NonNegative = 0.2  # sigma, in units of max_action
+    noise_clip: NonNegative = 0.5  # c, in units of max_action
+    policy_delay: Count = 2  # critic steps per actor step
     reward_scale: float = 1.0  # multiplies the data's rewards
     normalize: bool = False  # standardise observations
-    actor_hidden: tuple[int, ...] = (256, 256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    batch_size: int = 1024
+    actor_hidden: Widths = (256, 256, 256)
+    critic_hidden: Widths = (256, 256, 256)
+    batch_size: Count = 1024
 
 
 def penalty(actions: Tensor, data_actions: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from offrl.batch import Batch, Transitions
+from offrl.config import Count, NonNegative, Positive, Share, Widths
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
@@ -39,19 +40,19 @@ from offrl.streams import Streams
 class TD3BCConfig:
     """Defaults of the paper and its code."""
 
-    alpha: float = 2.5  # weight of Q against cloning
-    actor_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    gamma: float = 0.99  # discount per step
-    tau: float = 0.005  # target update rate per actor step
-    policy_noise: float = 0.2  # sigma, in units of max_action
-    noise_clip: float = 0.5  # c, in units of max_action
-    policy_delay: int = 2  # critic steps per actor step
+    alpha: NonNegative = 2.5  # weight of Q against cloning
+    actor_lr: Positive = 3e-4
+    critic_lr: Positive = 3e-4
+    gamma: Share = 0.99  # discount per step
+    tau: Share = 0.005  # target update rate per actor step
+    policy_noise: NonNegative = 0.2  # sigma, in units of max_action
+    noise_clip: NonNegative = 0.5  # c, in units of max_action
+    policy_delay: Count = 2  # critic steps per actor step
     normalize: Literal["all", "actor", "none"] = "all"  # who sees standardised observations
     reward: Literal["raw", "minus one"] = "raw"  # the latter for antmaze
-    actor_hidden: tuple[int, ...] = (256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256)
-    batch_size: int = 256
+    actor_hidden: Widths = (256, 256)
+    critic_hidden: Widths = (256, 256)
+    batch_size: Count = 256
 
 
 def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:

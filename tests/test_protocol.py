@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -288,9 +289,12 @@ def test_folders_are_told_apart() -> None:
         ({"bata": 1}, r"where: unknown config key 'bata'; did you mean 'beta'\?"),
         ({"beta": "10"}, r"where: beta: .*valid number, found '10'"),
         ({"beta": True}, r"where: beta: .*valid number, found True"),
-        ({"beta": float("nan")}, r"where: beta: expected a number, found nan"),
+        ({"beta": float("nan")}, r"where: beta: Input should be a finite number, found nan"),
         ({"batch_size": 2.5}, r"where: batch_size: .*valid integer, found 2\.5"),
-        ({"batch_size": 0}, r"where: batch_size: expected .*positive integer, found 0"),
+        (
+            {"batch_size": 0},
+            r"where: batch_size: Input should be greater than or equal to 1, found 0",
+        ),
         ({"hidden": 8}, r"where: hidden: .*, found 8"),
         ({"hidden": [8, "x"]}, r"where: hidden\.1: .*valid integer, found 'x'"),
         ({"reward": "raw "}, r"where: reward: .*'raw'.* found 'raw '"),
@@ -646,3 +650,26 @@ def test_neorl2_settings_are_those_that_the_published_table_chose(
             assert config["importance_sampling"] == (best.pop("min_q_version") == "3")
         for key, value in best.items():
             assert config[names[key]] == float(value), key
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "config", "says"),
+    [
+        ("iql", {"gamma": 2.0}, "gamma: Input should be less than or equal to 1, found 2.0"),
+        ("bc", {"hidden": [256, 0]}, "hidden.1: Input should be greater than or equal to 1"),
+        ("cql", {"n_actions": 0}, "n_actions: Input should be greater than or equal to 1"),
+        ("iql", {"dropout": 1.0}, "dropout: Input should be less than 1, found 1.0"),
+        ("td3_bc", {"actor_lr": 0.0}, "actor_lr: Input should be greater than 0, found 0.0"),
+        ("edac", {"eta": -1.0}, "eta: Input should be greater than or equal to 0, found -1.0"),
+        (
+            "cql",
+            {"sampled_dtype": "bf16"},
+            "sampled_dtype: Input should be 'float32' or 'bfloat16'",
+        ),
+    ],
+)
+def test_a_value_out_of_range_is_named_before_anything_runs(
+    algorithm: str, config: dict[str, object], says: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(f"here: {says}")):
+        configure(algorithm, config, "here")
