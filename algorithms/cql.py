@@ -65,7 +65,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.batch import Batch, Transitions
-from offrl.config import Count, NonNegative, Positive, Share, Steps, Widths
+from offrl.config import Count, Finite, NonNegative, Positive, Share, Steps, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, SquashedGaussian, Standardise, adam, polyak, step
@@ -83,7 +83,7 @@ class CQLConfig:
     n_actions: Count = 10  # N, sampled a state from each of three distributions
     importance_sampling: bool = True  # CQL(H); else CQL(rho)
     lagrange: Literal["off", "authors", "corl"] = "off"  # form of the penalty with alpha'
-    target_gap: float = 5.0  # tau in the paper: alpha' grows while the gap exceeds it
+    target_gap: Finite = 5.0  # tau in the paper: alpha' grows while the gap exceeds it
     gap_min: float | None = None  # lower bound of each state's gap
     backup: Literal["min", "max then min", "min then max"] = "min"  # the maxima over N actions
     backup_entropy: bool = False
@@ -96,8 +96,8 @@ class CQLConfig:
     policy: Literal["authors", "corl"] = "authors"  # how the standard deviation is made
     initialisation: Literal["authors", "corl", "offlinerl"] = "authors"
     reward: Literal["raw", "corl return range"] = "raw"
-    reward_scale: float = 1.0  # antmaze: the authors (r - 0.5) 4, CORL 10 r - 5
-    reward_bias: float = 0.0  # added after scaling
+    reward_scale: Finite = 1.0  # antmaze: the authors (r - 0.5) 4, CORL 10 r - 5
+    reward_bias: Finite = 0.0  # added after scaling
     normalize: bool = False  # standardise observations
     sampled_dtype: Literal["float32", "bfloat16"] = "float32"  # of products at sampled actions
     actor_hidden: Widths = (256, 256, 256)

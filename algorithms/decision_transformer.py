@@ -31,7 +31,7 @@ Known differences:
 7. Of a D4RL file without `next_observations` the last row of an episode that timed out is left out,
    as everywhere in offrl; both references keep it. Its reward is missing from returns-to-go.
 8. The authors evaluate several targets. Here the highest stands for the run, and the others are
-   scored under names of their own, such as "target 6000".
+   scored as "target 2" and so on, in descending order.
 """
 
 import math
@@ -44,7 +44,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.batch import Transitions, Windows
-from offrl.config import Count, Dropout, NonNegative, Positive, Steps
+from offrl.config import Count, Dropout, Finite, NonNegative, Positive, Steps
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Policy, Spec
 from offrl.networks import LayerNorm, Linear, Standardise, step
@@ -60,7 +60,7 @@ LAST_STATE_TOKEN = slice(-2, -1)
 class DecisionTransformerConfig:
     """Defaults of the authors' code."""
 
-    target_returns: tuple[float, ...] = ()  # asked for in evaluation; the highest is the run's
+    target_returns: tuple[Finite, ...] = ()  # asked for in evaluation; the highest is the run's
     return_scale: Positive = 1000.0  # returns-to-go are divided by it
     context: Count = 20  # K, steps that the model sees
     max_episode_steps: Count = 1000  # rows of the timestep embedding
@@ -276,6 +276,11 @@ class DecisionTransformer(Learner):
                 f"max_episode_steps = {config.max_episode_steps}; raise it, or mark where "
                 "the data's episodes end"
             )
+        if len({*config.target_returns}) < len(config.target_returns):
+            raise InputError(
+                f"decision_transformer: target_returns = {[*config.target_returns]} names a return "
+                "twice; give each once"
+            )
         if config.embedding % config.heads:
             raise InputError(
                 f"decision_transformer: embedding = {config.embedding} cannot be shared among "
@@ -325,11 +330,11 @@ class DecisionTransformer(Learner):
         return self.policies()[""]
 
     def policies(self) -> Mapping[str, Policy]:
-        """One policy per target; the highest stands for the run."""
+        """One policy per target, the highest first; their names have the same rank on all data."""
         targets = sorted(self.config.target_returns, reverse=True)
         return {
-            f"target {target:g}" if i else "": Conditioned(self, target)
-            for i, target in enumerate(targets)
+            f"target {i}" if i > 1 else "": Conditioned(self, target)
+            for i, target in enumerate(targets, 1)
         }
 
 

@@ -179,6 +179,10 @@ class IQL(Learner):
     def prepare(cls, data: Transitions, config: IQLConfig) -> Transitions:
         """Rewards as the config says; nothing else changes."""
         rewards = data.rewards
+        if config.log_std_range[0] > config.log_std_range[1]:
+            raise InputError(
+                f"iql: log_std_range = {[*config.log_std_range]}; expected the lower bound first"
+            )
         if config.reward in ("return range", "corl return range"):
             authors = config.reward == "return range"
             spread = return_range(data) if authors else corl_return_range(data)

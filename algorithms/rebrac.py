@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from offrl.batch import Batch, Transitions
-from offrl.config import Count, NonNegative, Positive, Share, Widths
+from offrl.config import Count, Finite, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
 from offrl.networks import MLP, Standardise, adam, polyak, step
@@ -67,7 +67,7 @@ class ReBRACConfig:
     policy_noise: NonNegative = 0.2  # sigma, in units of max_action
     noise_clip: NonNegative = 0.5  # c, in units of max_action
     policy_delay: Count = 2  # critic steps per actor step
-    reward_scale: float = 1.0  # multiplies the data's rewards
+    reward_scale: Finite = 1.0  # multiplies the data's rewards
     normalize: bool = False  # standardise observations
     actor_hidden: Widths = (256, 256, 256)
     critic_hidden: Widths = (256, 256, 256)

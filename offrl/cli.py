@@ -108,7 +108,16 @@ def main() -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+    print(json.dumps(_finite(value), indent=2, default=str, allow_nan=False))  # noqa: T201
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table(title: str | None, *columns: str) -> Table:
@@ -335,6 +344,13 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {value}" for name, value in pairs)
 
 
+def _toml(value: Any) -> str:
+    """A value as `--set` and a protocol take it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _setting_text(value: Any) -> str:
     """A value as TOML has it, but for the commas of large whole numbers."""
     if isinstance(value, bool):
@@ -356,7 +372,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
             for i, item in enumerate(value):
                 yield from _flat(item, f"{prefix}{key}[{i}].")
         elif value not in (None, [], {}, ""):
-            yield f"{prefix}{key}", value.strip() if isinstance(value, str) else str(value)
+            yield f"{prefix}{key}", value.strip() if isinstance(value, str) else _toml(value)
+        elif value is None and prefix == "config.":
+            yield f"{prefix}{key}", "none"
 
 
 @contextlib.contextmanager

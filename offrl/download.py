@@ -65,7 +65,8 @@ def fetch_file(
         return path
     target = cache_folder() / "downloads" / f"{card.id}-v{card.version}" / file.name
     with lock(target):
-        if target.is_file():
+        unknown = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
+        if target.is_file() and not (directory_from is not None and unknown):
             check_file(target, file)
         elif directory_from is not None:
             found = _find(file, directory_from)

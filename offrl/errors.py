@@ -16,5 +16,6 @@ def unknown(kind: str, name: str, known: Iterable[str], advice: str = "") -> Inp
     if near:
         hint = f"did you mean {lowered[near[0]]!r}?"
     else:
-        hint = f"expected one of: {', '.join(names) or '(none)'}"
+        shown = [*names[:12], "..."] if len(names) > 13 else names
+        hint = f"expected one of: {', '.join(shown) or '(none)'}"
     return InputError(f"unknown {kind} {name!r}; {hint}{f' ({advice})' if advice else ''}")

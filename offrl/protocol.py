@@ -225,6 +225,11 @@ def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
             f"{where}: class {found.__name__} has no Config; expected a frozen dataclass with at "
             "least batch_size"
         )
+    if not config_type.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise InputError(
+            f"{where}: {config_type.__name__} is a dataclass that can be changed; write "
+            "@dataclass(frozen=True)"
+        )
     fields = [field.name for field in dataclasses.fields(config_type)]
     for key in overrides:
         if key not in fields:

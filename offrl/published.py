@@ -4,7 +4,8 @@ A cell is `reproduced` where the difference of means is shown to be smaller than
 stated before, by two one-sided Welch tests (Schuirmann 1987): the 90 % interval of the difference,
 for a level of 5 %, lies inside the margin. It `differs` where it is not, and the 95 % interval
 leaves out 0. Otherwise the runs are `underpowered`: they show neither. Runs that have not come as
-far as the published ones are `unfinished`, whatever their scores.
+far as the published ones are `unfinished`, whatever their scores, and runs of another protocol
+than the table's, or longer ones, have `other settings`.
 """
 
 import math
@@ -43,8 +44,9 @@ def _published() -> pd.DataFrame:
 def tables() -> dict[str, pd.DataFrame]:
     """The published tables that ship with offrl: algorithm, dataset, mean, sd, n, steps, source.
 
-    Scores are on 0-100. `sd` is the printed standard deviation over the n seeds; where a source
-    prints none, or does not say how many seeds it had, it is empty.
+    Scores are on 0-100. `protocol` is the one whose runs the table can be held against; `sd` is the
+    printed standard deviation over the n seeds, empty where a source prints none, as is n where it
+    does not say how many seeds it had.
     """
     return {str(name): rows for name, rows in _published().groupby("table", sort=False)}
 
@@ -94,17 +96,25 @@ def compare(scores: ScoreTable, name: str, margin: float) -> pd.DataFrame:
     if scores.scale != 100:
         raise InputError("published scores are on 0-100; bring yours to that scale first")
     rows = []
-    for cell in cast(Iterable[Any], known[name].itertuples()):
+    cells = cast(Iterable[Any], known[name].itertuples())
+    for label, cell in ((label, cell) for cell in cells for label in final.algorithms):
+        # One that ran under several protocols or configs carries them behind its label.
+        if label != cell.algorithm and not label.startswith(f"{cell.algorithm} ("):
+            continue
         frame = final.frame
-        ours = frame[(frame["algorithm"] == cell.algorithm) & (frame["dataset"] == cell.dataset)]
+        ours = frame[(frame["algorithm"] == label) & (frame["dataset"] == cell.dataset)]
         if not len(ours):
             continue
         found = judge(ours["score"], cell.mean, cell.sd, cell.n, margin)
         step = int(ours["step"].max()) if "step" in ours and ours["step"].notna().all() else None
-        late = step is not None and step < cell.steps
+        verdict = found.verdict
+        if step is not None and step != cell.steps:
+            verdict = "unfinished" if step < cell.steps else "other settings"
+        if "protocol" in ours and (ours["protocol"].str.split("@").str[0] != cell.protocol).any():
+            verdict = "other settings"
         rows.append(
             {
-                "algorithm": cell.algorithm,
+                "algorithm": label,
                 "dataset": cell.dataset,
                 "n": len(ours),
                 "step": step,
@@ -117,15 +127,15 @@ def compare(scores: ScoreTable, name: str, margin: float) -> pd.DataFrame:
                 "difference": found.difference,
                 "low": found.low,
                 "high": found.high,
-                "verdict": "unfinished" if late else found.verdict,
+                "verdict": verdict,
                 "source": cell.source,
             }
         )
     if not rows:
-        cells = known[name]
+        table = known[name]
         raise InputError(
             f"none of these scores belongs to the table {name!r}, which has "
-            f"{', '.join(cells['algorithm'].unique())} on "
-            f"{', '.join(cells['dataset'].unique()[:4])}...; names must be the same"
+            f"{', '.join(table['algorithm'].unique())} on "
+            f"{', '.join(table['dataset'].unique()[:4])}...; names must be the same"
         )
     return pd.DataFrame(rows)

@@ -201,9 +201,9 @@ def run_folders(root: Path) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted(root.rglob("run.json"))]
 
 
-def _named(label: str, row: Mapping[str, Any]) -> str:
+def _named(label: str, way: str) -> str:
     """The label of a score row: that of its run, and the way to act where there are several."""
-    return f"{label}, {row['policy']}" if row["policy"] else label
+    return f"{label}, {way}" if way else label
 
 
 def read_runs(root: str | Path) -> "ScoreTable":
@@ -232,27 +232,35 @@ def read_runs(root: str | Path) -> "ScoreTable":
                 f"{folder.path / 'run.json'}: lacks identity, status or sessions; expected a file "
                 "that offrl wrote"
             )
-    variants: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for _, record in records:
-        identity = record["identity"]
-        cell = (identity["label"], identity["dataset"])
-        variants.setdefault(cell, set()).add((identity["protocol"], identity["config_hash"]))
-    ambiguous = {label for (label, _), found in variants.items() if len(found) > 1}
+    protocols: dict[tuple[str, str], set[str]] = {}
+    configs: dict[tuple[str, str, str], set[str]] = {}
+    ways: dict[tuple[str, str, str], dict[str, None]] = {}  # to act, by run but for its seed
+    for folder, record in records:
+        i = record["identity"]
+        cell = (i["label"], i["dataset"])
+        protocols.setdefault(cell, set()).add(i["protocol"])
+        configs.setdefault((*cell, i["protocol"]), set()).add(i["config_hash"])
+        ways.setdefault((*cell, i["config_hash"]), {"": None}).update(
+            dict.fromkeys(row["policy"] for row in folder.rows())
+        )
+    many_protocols = {label for (label, _), found in protocols.items() if len(found) > 1}
+    many_configs = {label for (label, _, _), found in configs.items() if len(found) > 1}
 
     rows, failures, provenance = [], [], []
     unfinished: dict[tuple[str, str, int, int], list[int]] = {}
     for folder, record in records:
         identity = record["identity"]
         name, dataset = identity["label"], identity["dataset"].partition("@")[0]
-        if name in ambiguous:
-            name = f"{name} ({identity['protocol']} {identity['config_hash']})"
+        told = [identity["protocol"]] * (name in many_protocols | many_configs)
+        told += [identity["config_hash"]] * (name in many_configs)
+        acts = ways[name, identity["dataset"], identity["config_hash"]]
+        name += f" ({' '.join(told)})" * bool(told)
         found = folder.rows()
-        named = {_named(name, row): None for row in found} or {name: None}
-        if record["status"] == "failed":
-            failures += [Failure(n, dataset, identity["seed"], record["cause"]) for n in named]
-        elif not found:
+        if record["status"] == "failed" or not found:
             cause = "stopped before its first evaluation; the same command carries on"
-            failures.append(Failure(name, dataset, identity["seed"], cause))
+            if record["status"] == "failed":
+                cause = record["cause"]
+            failures += [Failure(_named(name, w), dataset, identity["seed"], cause) for w in acts]
         elif record["status"] != "done":
             key = (name, dataset, found[-1]["step"], identity["steps"])
             unfinished.setdefault(key, []).append(identity["seed"])
@@ -260,7 +268,7 @@ def read_runs(root: str | Path) -> "ScoreTable":
             {
                 "protocol": row["protocol"],
                 "dataset": dataset,
-                "algorithm": _named(name, row),
+                "algorithm": _named(name, row["policy"]),
                 "config": row["config"],
                 "seed": row["seed"],
                 "step": row["step"],

@@ -146,7 +146,8 @@ class ScoreTable:
             more = f" ({len(missing) - 1} more cells are missing)" if len(missing) > 1 else ""
             raise InputError(
                 f"{where}: {algorithm!r} has no score on {dataset!r}, which {other!r} has{more}; "
-                "add its runs, or leave the data set out for all"
+                "add its runs, leave the data set out for all, or give one protocol's folder of "
+                "runs (such as runs/quickstart)"
             )
 
     def final(self) -> "ScoreTable":

@@ -38,8 +38,9 @@ def scoring(card: Card) -> tuple[Environment, Reference]:
     if card.environment is None or card.reference is None:
         lacking = "environment" if card.environment is None else "reference"
         raise InputError(
-            f"data set {card.id}: its card has no [{lacking}], so a policy cannot be scored; its "
-            f"notes may say why (offrl show {card.id}); give a card (TOML) that has one"
+            f"data set {card.id}: its card has no [{lacking}], so a policy cannot be scored"
+            f"{f'; its notes may say why (offrl show {card.id})' if card.notes else ''}; give a "
+            "card (TOML) that has one"
         )
     return card.environment, card.reference
 
@@ -99,6 +100,7 @@ def check(job: Job, dataset: Dataset) -> None:
     task = prepare(job, dataset)
     try:
         learner = build(task.algorithm, task.spec, task.config, [job.seed])
+        learner.state_dict()  # raises where something cannot be saved
     except Exception as error:  # of a file or a config of the user's own
         raise InputError(
             f"algorithm {job.label} cannot be built: {type(error).__name__}: {error}; correct its "

@@ -13,6 +13,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for path in config.getoption("--algorithm"):
+        if not Path(path).is_file():
+            raise pytest.UsageError(f"--algorithm {path}: no such file")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of published data and scores, beside the checkout; absent on a user's machine."""

@@ -107,6 +107,8 @@ def call(
     """Calls the command line in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    # It stays what COLUMNS was when Rich was first asked, where that was set: under xdist it is.
+    monkeypatch.setattr(cli.out, "_width", None)
     for name in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
     logger = logging.getLogger("offrl")

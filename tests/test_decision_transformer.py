@@ -201,12 +201,12 @@ def test_steps_beyond_the_timestep_table_share_its_last_row() -> None:
 def test_every_target_has_a_policy_and_the_highest_stands_for_the_run() -> None:
     model = learner(target_returns=(6000.0, 12000.0, 0.5))
     policies = model.policies()
-    assert list(policies) == ["", "target 6000", "target 0.5"]
+    assert list(policies) == ["", "target 2", "target 3"]
     observations, rewards = torch.ones(1, 1, 3), torch.zeros(1, 1)
     actions = {name: play(policy, observations, rewards, {}) for name, policy in policies.items()}
     alone = learner(target_returns=(12000.0,)).policy()
     assert torch.equal(actions[""], play(alone, observations, rewards, {}))
-    assert not torch.equal(actions[""], actions["target 0.5"])
+    assert not torch.equal(actions[""], actions["target 3"])
 
 
 def episodes(lengths: tuple[int, ...], rewards: Any = 1.0) -> Transitions:
@@ -257,7 +257,7 @@ def test_the_target_decides_between_two_behaviours() -> None:
     for _ in range(250):
         model.update(sampler.sample())
     starts = torch.as_tensor(data.observations[::5]).unsqueeze(0)
-    for name, expected in (("", 0.5), ("target 0", -0.5)):
+    for name, expected in (("", 0.5), ("target 2", -0.5)):
         policy = model.policies()[name]
         policy.begin(torch.ones(1, 40, dtype=torch.bool))
         assert (policy.act(starts) - expected).abs().mean() < 0.1

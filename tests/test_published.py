@@ -130,18 +130,36 @@ def test_the_command_prints_a_verdict_for_each_cell(
 ) -> None:
     """A table that has only some of the cells is enough."""
     scores = tmp_path / "scores.csv"
-    rows = [f"bc,neorl2-dmsd,{seed},{score}" for seed, score in enumerate([66.4, 65.6, 63.3])]
-    rows.append("td3_bc,neorl2-safety-halfcheetah,0,60")
-    scores.write_text("\n".join(["algorithm,dataset,seed,score", *rows]))
+    lines = [f"bc,neorl2-dmsd,{seed},{score}" for seed, score in enumerate([66.4, 65.6, 63.3])]
+    lines.append("td3_bc,neorl2-safety-halfcheetah,0,60")
+    scores.write_text("\n".join(["algorithm,dataset,seed,score", *lines]))
     command = ["offrl", "reproduce", "neorl2", str(scores), "--margin", "5"]
-    monkeypatch.setattr("sys.argv", [*command, "--json"])
+    monkeypatch.setattr("sys.argv", [*command, "--json"])  # with no NaN, which JSON does not know
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
-    verdicts = {row["algorithm"]: row["verdict"] for row in json.loads(capsys.readouterr().out)}
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    verdicts = {row["algorithm"]: row["verdict"] for row in rows}
     assert verdicts == {"bc": "reproduced", "td3_bc": "underpowered"}
     monkeypatch.setattr("sys.argv", [*command[:-1], "0"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
     assert "margin is 0; expected a positive" in capsys.readouterr().err
+
+
+def test_runs_of_another_protocol_or_longer_ones_are_not_judged() -> None:
+    scores = table(
+        protocol=["mine@1"] * 3 + ["neorl2-dmsd@2"] * 6,
+        algorithm=["bc (mine@1)"] * 3 + ["bc (neorl2-dmsd@2)"] * 3 + ["td3_bc"] * 3,
+        dataset=["neorl2-dmsd"] * 9,
+        seed=[7, 42, 210] * 3,
+        step=[1_000_000] * 6 + [2_000_000] * 3,
+        score=[66.4, 65.6, 63.3] * 2 + [60.0, 60.1, 60.2],
+    )
+    found = compare(scores, "neorl2", margin=5).set_index("algorithm")["verdict"]
+    assert found.to_dict() == {
+        "bc (mine@1)": "other settings",
+        "bc (neorl2-dmsd@2)": "reproduced",
+        "td3_bc": "other settings",
+    }
