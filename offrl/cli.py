@@ -122,8 +122,8 @@ def _finite(value: Any) -> Any:
 
 def _table(title: str | None, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for i, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=i == 0)
     return table
 
 
@@ -714,31 +714,29 @@ def reproduce(
     if as_json:
         _print_json(rows)
         return
-    columns = ("algorithm", "data set", "ours", "n", "step", "published", "n", "difference")
-    shown = _table(f"{table}, margin {margin:g}", *columns, "95 % interval", "verdict")
+    columns = ("algorithm", "data set", "ours (n)", "published (n)", "difference", "verdict")
+    shown = _table(f"{table}, margin {margin:g}; differences with 95 % intervals", *columns)
     for row in rows:
-        step = "" if row["step"] is None else f"{row['step']:,}"
-        if row["verdict"] == "unfinished":
-            step += f" of {row['published_step']:,}"
+        verdict = row["verdict"]
+        if verdict == "unfinished":
+            verdict += f": {row['step']:,} of {row['published_step']:,} steps"
+        interval = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
         shown.add_row(
             row["algorithm"],
             row["dataset"],
-            _spread(row["mean"], row["sd"]),
-            str(row["n"]),
-            step,
-            _spread(row["published"], row["published_sd"]),
-            "" if math.isnan(row["published_n"]) else f"{row['published_n']:.0f}",
-            f"{row['difference']:+.2f}",
-            "" if math.isnan(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]",
-            row["verdict"],
+            _spread(row["mean"], row["sd"], row["n"]),
+            _spread(row["published"], row["published_sd"], row["published_n"]),
+            f"{row['difference']:+.2f}{interval}",
+            verdict,
         )
     out.print(shown)
     for note in scores.final().notes:
         err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _spread(mean: float, sd: float) -> str:
-    return f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
+def _spread(mean: float, sd: float, n: float) -> str:
+    spread = "" if math.isnan(sd) else f" ± {sd:.2f}"
+    return f"{mean:.2f}{spread}" + ("" if math.isnan(n) else f" ({n:.0f})")
 
 
 if __name__ == "__main__":

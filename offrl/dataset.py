@@ -580,9 +580,9 @@ def check(source: str | Path | Card, *, view: str | None = None) -> Check:
     )
 
 
-def share_outside(actions: NDArray[np.float32]) -> float:
-    """The share of action entries outside [-1, 1], the bounds of every shipped card."""
-    return float(np.mean(np.abs(actions) > 1))
+def share_outside(actions: NDArray[np.float32], bound: float = 1.0) -> float:
+    """The share of action entries outside [-bound, bound]; every shipped card's bound is 1."""
+    return float(np.mean(np.abs(actions) > bound))
 
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

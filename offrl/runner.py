@@ -120,15 +120,18 @@ def run(
     loaded = {}
     for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs):  # before the workers
         loaded[name, view] = load_dataset(name, view=view, progress=progress)
+    bounds = {}
     for job in {(job.label, job.dataset): job for job in jobs}.values():
-        check(job, loaded[job.dataset, job.view])
-    for name, data in {data.card.id: data for data in loaded.values()}.items():
-        if share := share_outside(data.actions):
+        bounds[job.dataset] = check(job, loaded[job.dataset, job.view]).max_action
+    for name, data in {name: data for (name, _), data in loaded.items()}.items():
+        if share := share_outside(data.actions, bounds[name]):
             log.info(
-                "%s: %.1f %% of action entries lie outside [-1, 1]; they stay as they are, except "
-                "where an algorithm's reference clips them",
-                name,
+                "%s: %.1f %% of action entries lie outside [-%g, %g]; they stay as they are, "
+                "except where an algorithm's reference clips them",
+                data.card.id,
                 100 * share,
+                bounds[name],
+                bounds[name],
             )
     root.mkdir(parents=True, exist_ok=True)
 

@@ -247,6 +247,7 @@ def read_runs(root: str | Path) -> "ScoreTable":
     many_configs = {label for (label, _, _), found in configs.items() if len(found) > 1}
 
     rows, failures, provenance = [], [], []
+    on: dict[str, dict[str, set[str]]] = {}  # data sets, by label and by name with the way to act
     unfinished: dict[tuple[str, str, int, int], list[int]] = {}
     for folder, record in records:
         identity = record["identity"]
@@ -255,6 +256,8 @@ def read_runs(root: str | Path) -> "ScoreTable":
         told += [identity["config_hash"]] * (name in many_configs)
         acts = ways[name, identity["dataset"], identity["config_hash"]]
         name += f" ({' '.join(told)})" * bool(told)
+        for way in acts:
+            on.setdefault(name, {}).setdefault(_named(name, way), set()).add(dataset)
         found = folder.rows()
         if record["status"] == "failed" or not found:
             cause = "stopped before its first evaluation; the same command carries on"
@@ -281,11 +284,16 @@ def read_runs(root: str | Path) -> "ScoreTable":
             for row in found
         ]
         provenance.append({**identity, "label": name, "sessions": record["sessions"]})
+    # One that has fewer ways to act on some data sets could not be compared as a whole.
+    partial = sorted(way for name, by in on.items() for way in by if by[way] < by[name])
+    rows = [row for row in rows if row["algorithm"] not in partial]
+    failures = [failure for failure in failures if failure.algorithm not in partial]
     notes = [
         f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(seeds)))}: "
         f"step {step:,} of {steps:,}"
         for (name, dataset, step, steps), seeds in sorted(unfinished.items())
     ]
+    notes += [f"{way} is left out: it is not on all data sets of its label" for way in partial]
     for entry in provenance:
         codes = {
             (s["commit"], s["versions"]["offrl"], s["versions"]["torch"]) for s in entry["sessions"]

@@ -95,8 +95,8 @@ def validation_split(job: Job, dataset: Dataset) -> Batch:
     return whole(transitions(dataset.validation))
 
 
-def check(job: Job, dataset: Dataset) -> None:
-    """Raises InputError where `job` cannot run on `dataset`, before anything is started."""
+def check(job: Job, dataset: Dataset) -> Spec:
+    """What the learner will know; raises InputError where `job` cannot run on `dataset`."""
     task = prepare(job, dataset)
     try:
         learner = build(task.algorithm, task.spec, task.config, [job.seed])
@@ -108,6 +108,7 @@ def check(job: Job, dataset: Dataset) -> None:
         ) from error
     if learner.validation_interval:
         validation_split(job, dataset)
+    return task.spec
 
 
 def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _score: False) -> None:

@@ -281,6 +281,18 @@ def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
         seed = event.job.seed
         assert event.score == found["two", seed, 600] != found["two, still", seed, 600]
 
+    for file in (tmp_path / "runs").rglob("seed-*/run.json"):  # as if on another data set too
+        text = file.read_text().replace('"pointmaze-quickstart@1"', '"elsewhere@1"')
+        other = tmp_path / "runs" / "elsewhere" / file.parent.name
+        other.mkdir(parents=True)
+        (other / "run.json").write_text(text)
+        lines = (file.parent / "evaluations.jsonl").read_text().splitlines()
+        main = [line for line in lines if '"policy": ""' in line]
+        (other / "evaluations.jsonl").write_text("\n".join(main) + "\n")
+    table = read_runs(tmp_path / "runs")
+    assert table.algorithms == ["two"]
+    assert "two, still is left out: it is not on all data sets of its label" in table.notes
+
     config = "algorithm = 'two_ways.py'\nconfig = { break_at = 400 }"
     offrl.run(write_protocol(tmp_path, "two", 600, config), tmp_path / "broken")
     table = read_runs(tmp_path / "broken")
