@@ -42,6 +42,7 @@ KNOWN = (
     *("mopo", "combo", "rambo", "mobile", "mcq", "sacn", "calql", "%bc"),
     *("bcq", "bear", "crr", "plas", "spot", "td3", "xql", "sac"),
 )
+ALIASES = {"decisiontransformer": "dt", "percentbc": "%bc", "10%bc": "%bc"}
 INK = "#1f2630"  # text and axes; `svg` turns it into the colour of the text around the figure
 NAMES = {
     "iqm": "IQM",
@@ -85,8 +86,17 @@ def style(name: str = "offrl") -> AbstractContextManager[None]:
 
 
 def line_style(algorithm: str) -> dict[str, Any]:
-    """Colour, dash and marker of an algorithm: keywords for `Axes.plot`, from its name alone."""
+    """Colour, dash and marker of an algorithm: keywords for `Axes.plot`, from its name alone.
+
+    Another way to act ("dt: target 2") has the colour of its algorithm, with other dashes.
+    """
+    label, _, way = algorithm.partition(": ")
+    if way:
+        look = line_style(label)
+        following = (DASHES.index(look["linestyle"]) + 1) % len(DASHES)
+        return {**look, "linestyle": DASHES[following]}
     key = "".join(c for c in algorithm.casefold() if c.isalnum() or c == "%")
+    key = ALIASES.get(key, key)
     if key in KNOWN:
         index = KNOWN.index(key)
         colour, dash, marker = index % len(COLOURS), index // len(COLOURS), index % len(MARKERS)

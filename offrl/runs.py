@@ -203,7 +203,7 @@ def run_folders(root: Path) -> list[RunFolder]:
 
 def _named(label: str, way: str) -> str:
     """The label of a score row: that of its run, and the way to act where there are several."""
-    return f"{label}, {way}" if way else label
+    return f"{label}: {way}" if way else label
 
 
 def read_runs(root: str | Path) -> "ScoreTable":

@@ -419,3 +419,7 @@ def test_a_colour_belongs_to_a_name():
     assert plots.line_style("td3_bc") == plots.line_style("TD3+BC")
     looks = {str(plots.line_style(name)) for name in plots.KNOWN}
     assert len(looks) == len(plots.KNOWN)
+    assert plots.line_style("decision_transformer") == plots.line_style("DT")
+    other = plots.line_style("dt: target 2")
+    assert other["color"] == plots.line_style("dt")["color"]
+    assert other["linestyle"] != plots.line_style("dt")["linestyle"]

@@ -274,12 +274,12 @@ def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
     protocol = write_protocol(tmp_path, "two", 600, "algorithm = 'two_ways.py'")
     ended = offrl.run(protocol, tmp_path / "runs")
     table = read_runs(tmp_path / "runs")
-    assert table.algorithms == ["two", "two, still"]
+    assert table.algorithms == ["two", "two: still"]
     found = table.frame.set_index(["algorithm", "seed", "step"])["score"]
     assert len(found) == 2 * 2 * 2
     for event in ended:
         seed = event.job.seed
-        assert event.score == found["two", seed, 600] != found["two, still", seed, 600]
+        assert event.score == found["two", seed, 600] != found["two: still", seed, 600]
 
     for file in (tmp_path / "runs").rglob("seed-*/run.json"):  # as if on another data set too
         text = file.read_text().replace('"pointmaze-quickstart@1"', '"elsewhere@1"')
@@ -291,13 +291,13 @@ def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
         (other / "evaluations.jsonl").write_text("\n".join(main) + "\n")
     table = read_runs(tmp_path / "runs")
     assert table.algorithms == ["two"]
-    assert "two, still is left out: it is not on all data sets of its label" in table.notes
+    assert "two: still is left out: it is not on all data sets of its label" in table.notes
 
     config = "algorithm = 'two_ways.py'\nconfig = { break_at = 400 }"
     offrl.run(write_protocol(tmp_path, "two", 600, config), tmp_path / "broken")
     table = read_runs(tmp_path / "broken")
     assert len(table.frame) == 0
-    assert {f.algorithm for f in table.failures} == {"two", "two, still"}
+    assert {f.algorithm for f in table.failures} == {"two", "two: still"}
 
 
 def test_a_held_run_is_refused(tmp_path: Path) -> None:
