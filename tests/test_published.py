@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -62,7 +64,11 @@ def test_false_claims_of_reproduction_are_rare() -> None:
     assert claims > 0
 
 
-def table(**columns: list[object]) -> ScoreTable:
+def records(frame: pd.DataFrame) -> Iterable[Any]:
+    return cast(Iterable[Any], frame.itertuples())
+
+
+def table(**columns: Sequence[object]) -> ScoreTable:
     return ScoreTable.from_frame(pd.DataFrame(columns))
 
 
@@ -105,7 +111,7 @@ def test_neorl2_cells_are_the_published_ones(shared: Path) -> None:
     tasks = {"neorl2-dmsd": "DMSD", "neorl2-safety-halfcheetah": "SafetyHalfCheetah"}
     rows = tables()["neorl2"]
     assert len(rows) == 8
-    for row in rows.itertuples():
+    for row in records(rows):
         cell = cells[tasks[row.dataset], names[row.algorithm]]
         assert row.mean == pytest.approx(float(cell["score_mean"]), abs=1e-4)
         assert row.sd == pytest.approx(float(cell["score_std_ddof1"]), abs=1e-4)
@@ -120,7 +126,7 @@ def test_corl_cells_are_the_published_ones(shared: Path) -> None:
         }
     names = {"percent_bc": "10% BC", "td3_bc": "TD3+BC", "sac_n": "SAC-N", "rebrac": "ReBRAC"}
     names["decision_transformer"] = "DT"
-    for row in tables()["corl"].itertuples():
+    for row in records(tables()["corl"]):
         algorithm = names.get(row.algorithm, row.algorithm.upper())
         assert (row.mean, row.sd) == cells[algorithm, row.dataset]
 
