@@ -221,7 +221,8 @@ def test_iql_clips_actions_to_the_bound_of_the_environment() -> None:
         learner = iql.IQL(spec, iql.IQLConfig(hidden=(8, 8)), [SEED])
         batch = batches()[0]
         actions = torch.full_like(batch.actions, action)
-        single = {k: v if v is None else v.float() for k, v in vars(batch).items()}
+        columns = vars(batch).items()
+        single: dict[str, Any] = {k: v if v is None else v.float() for k, v in columns}
         learner.update(Batch(**{**single, "actions": actions.float()}))
         weights: Tensor = learner.critic.weights[0].detach()
         return weights
