@@ -37,7 +37,6 @@ Known differences:
    at most 0.5, Q at most 0, no terminations) are not offered.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -48,6 +47,7 @@ from torch import Tensor, nn
 from offrl.batch import Batch, Transitions
 from offrl.config import Count, NonNegative, Positive, Share, Widths
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.losses import critic_loss, gaussian_log_prob
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
@@ -79,12 +79,6 @@ class AWACConfig:
     batch_size: Count = 256
 
 
-def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of diagonal Gaussians, summed over action dimensions, shape (R, B)."""
-    z = (actions - mean) * torch.exp(-log_std)
-    return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-
 def exponential_weights(advantages: Tensor, temperature: float) -> Tensor:
     """exp(A / temperature), at most 100, shape (R, B)."""
     return torch.exp(advantages / temperature).clamp(max=MAX_WEIGHT)
@@ -93,16 +87,6 @@ def exponential_weights(advantages: Tensor, temperature: float) -> Tensor:
 def softmax_weights(advantages: Tensor, temperature: float) -> Tensor:
     """The same normalised to a mean of 1 over the batch, without a cap, shape (R, B)."""
     return advantages.shape[-1] * torch.softmax(advantages / temperature, -1)
-
-
-def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
-    """Squared errors of all critics of each replica, summed over critics, shape (R,).
-
-    Args:
-        q: predictions, shape (R, N, B).
-        target_q: shape (R, B).
-    """
-    return (q - target_q.unsqueeze(1)).square().mean(-1).sum(-1)
 
 
 class AWAC(Learner):

@@ -68,6 +68,7 @@ from offrl.batch import Batch, Transitions
 from offrl.config import Count, Finite, NonNegative, Positive, Share, Steps, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.losses import alpha_loss
 from offrl.networks import MLP, SquashedGaussian, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
@@ -103,17 +104,6 @@ class CQLConfig:
     actor_hidden: Widths = (256, 256, 256)
     critic_hidden: Widths = (256, 256, 256)
     batch_size: Count = 256
-
-
-def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    """The temperature's loss, whose gradient lowers alpha above the target entropy, shape (R,).
-
-    Args:
-        log_alpha: shape (R, 1).
-        log_prob: of the policy's own actions, shape (R, B).
-        target_entropy: H_t, in nats.
-    """
-    return -(log_alpha * (log_prob.detach() + target_entropy)).mean(-1)
 
 
 def conservative_gap(
@@ -170,16 +160,6 @@ def lagrange_penalty(
     if form == "authors":
         return multiplier * (cql_alpha * gap - target_gap)
     return multiplier * cql_alpha * (gap - target_gap)
-
-
-def corl_return_range(data: Transitions) -> float:
-    """Largest minus smallest return of the trajectories that CORL cuts; 0 where there is none."""
-    starts, lengths = data.corl_episodes()
-    if len(starts) == 0:
-        return 0.0
-    rewards = data.rewards[: starts[-1] + lengths[-1]].astype(np.float64)
-    returns = np.add.reduceat(rewards, starts)
-    return float(returns.max() - returns.min())
 
 
 class ScaledGaussian(SquashedGaussian):
@@ -267,7 +247,7 @@ class CQL(Learner):
             )
         rewards = data.rewards
         if config.reward == "corl return range":
-            spread = corl_return_range(data)
+            spread = data.corl_return_range()
             if spread == 0:
                 raise InputError(
                     "cql: reward = 'corl return range' divides by the spread of returns, which is "

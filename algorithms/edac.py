@@ -55,6 +55,7 @@ from offrl.batch import Batch, Transitions
 from offrl.config import Count, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.losses import alpha_loss, critic_loss, soft_actor_loss
 from offrl.networks import MLP, Initialisation, SquashedGaussian, adam, polyak, step
 from offrl.streams import Streams
 
@@ -88,38 +89,6 @@ class EDACConfig:
     actor_hidden: Widths = (256, 256, 256)
     critic_hidden: Widths = (256, 256, 256)
     batch_size: Count = 256
-
-
-def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    """The loss of the temperature, which falls where the entropy exceeds its target, shape (R,).
-
-    Args:
-        log_alpha: shape (R, 1).
-        log_prob: of the policy's own actions, shape (R, B).
-        target_entropy: H_t, in nats.
-    """
-    return -(log_alpha * (log_prob.detach() + target_entropy)).mean(-1)
-
-
-def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
-    """The policy's loss: the soft minimum over critics, negated, shape (R,).
-
-    Args:
-        q: of the policy's actions, shape (R, N, B).
-        log_prob: of the same actions, shape (R, B).
-        alpha: temperature, shape (R, 1).
-    """
-    return (alpha * log_prob - q.min(1).values).mean(-1)
-
-
-def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
-    """Squared errors of all critics of each replica, summed over critics, shape (R,).
-
-    Args:
-        q: predictions, shape (R, N, B).
-        target_q: shape (R, B).
-    """
-    return (q - target_q.unsqueeze(1)).square().mean(-1).sum(-1)
 
 
 def diversity_loss(gradients: Tensor) -> Tensor:
@@ -235,7 +204,7 @@ class EDAC(Learner):
 
         q = self.critic(torch.cat([states, actions[:, -1]], -1), frozen=True).squeeze(-1)
         disagreement = q.detach().std(1, correction=0).mean(-1)
-        loss = actor_loss(q, log_prob[:, -1], new_alpha if config.order == "corl" else alpha)
+        loss = soft_actor_loss(q, log_prob[:, -1], new_alpha if config.order == "corl" else alpha)
         step(self.actor_optimizer, loss)
         metrics |= {
             "actor/loss": loss.detach(),

@@ -53,6 +53,7 @@ from offrl.batch import Batch, Transitions
 from offrl.config import Count, Dropout, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.losses import gaussian_log_prob
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
@@ -94,12 +95,6 @@ def expectile_loss(diff: Tensor, expectile: float) -> Tensor:
     return (weight * diff.square()).mean(-1)
 
 
-def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of diagonal Gaussians, summed over action dimensions, shape (R, B)."""
-    z = (actions - mean) * torch.exp(-log_std)
-    return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-
 def dropped_out(mlp: MLP, states: Tensor, masks: Sequence[Tensor]) -> Tensor:
     """The network's outputs where each hidden layer is multiplied by its mask (R, B, width)."""
     *hidden, (weight, bias) = zip(mlp.weights, mlp.biases, strict=True)
@@ -119,16 +114,6 @@ def return_range(data: Transitions) -> float:
     ends = np.append(jumps | (data.terminations[:-1] > 0), True)
     starts = np.flatnonzero(np.append(True, ends[:-1]))
     returns = np.add.reduceat(data.rewards.astype(np.float64), starts)
-    return float(returns.max() - returns.min())
-
-
-def corl_return_range(data: Transitions) -> float:
-    """The same of the trajectories that CORL cuts; 0 where there is none."""
-    starts, lengths = data.corl_episodes()
-    if len(starts) == 0:
-        return 0.0
-    rewards = data.rewards[: starts[-1] + lengths[-1]].astype(np.float64)
-    returns = np.add.reduceat(rewards, starts)
     return float(returns.max() - returns.min())
 
 
@@ -185,7 +170,7 @@ class IQL(Learner):
             )
         if config.reward in ("return range", "corl return range"):
             authors = config.reward == "return range"
-            spread = return_range(data) if authors else corl_return_range(data)
+            spread = return_range(data) if authors else data.corl_return_range()
             if spread == 0:
                 raise InputError(
                     f"iql: reward = {config.reward!r} divides by the spread of returns, which is 0 "

@@ -46,6 +46,7 @@ from offrl.batch import Batch, Transitions
 from offrl.config import Count, Finite, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.losses import critic_loss
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
@@ -93,16 +94,6 @@ def backup(
         coef: beta_2.
     """
     return rewards + gamma * continues * (next_q.amin(1) - coef * penalties)
-
-
-def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
-    """Squared errors of all critics of each replica, summed over critics, shape (R,).
-
-    Args:
-        q: predictions, shape (R, N, B).
-        target_q: shape (R, B).
-    """
-    return (q - target_q.unsqueeze(1)).square().mean(-1).sum(-1)
 
 
 def actor_loss(q: Tensor, penalties: Tensor, coef: float) -> Tensor:

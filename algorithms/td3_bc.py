@@ -32,6 +32,7 @@ from torch import Tensor
 from offrl.batch import Batch, Transitions
 from offrl.config import Count, NonNegative, Positive, Share, Widths
 from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.losses import critic_loss
 from offrl.networks import MLP, Standardise, adam, polyak, step
 from offrl.streams import Streams
 
@@ -53,16 +54,6 @@ class TD3BCConfig:
     actor_hidden: Widths = (256, 256)
     critic_hidden: Widths = (256, 256)
     batch_size: Count = 256
-
-
-def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
-    """Squared errors of all critics of each replica, summed over critics, shape (R,).
-
-    Args:
-        q: predictions, shape (R, N, B).
-        target_q: shape (R, B).
-    """
-    return (q - target_q.unsqueeze(1)).square().mean(-1).sum(-1)
 
 
 def actor_loss(q: Tensor, policy_actions: Tensor, actions: Tensor, alpha: float) -> Tensor:

@@ -51,6 +51,15 @@ class Transitions:
             starts, lengths = starts[:-1], lengths[:-1]
         return np.array(starts, dtype=np.int64), lengths
 
+    def corl_return_range(self) -> float:
+        """Largest minus smallest return of the trajectories that CORL cuts; 0 where none is."""
+        starts, lengths = self.corl_episodes()
+        if len(starts) == 0:
+            return 0.0
+        rewards = self.rewards[: starts[-1] + lengths[-1]].astype(np.float64)
+        returns = np.add.reduceat(rewards, starts)
+        return float(returns.max() - returns.min())
+
     def rows(self, kept: np.ndarray) -> "Transitions":
         """These rows only, by index or mask."""
         columns: dict[str, Any] = {k: v if v is None else v[kept] for k, v in vars(self).items()}

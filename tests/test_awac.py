@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from offrl import losses
 from offrl.algorithms import awac
 from offrl.batch import Transitions
 from offrl.learner import Spec
@@ -67,12 +68,12 @@ def test_log_prob_is_that_of_torchs_normal() -> None:
     log_std = torch.tensor([[[-2.0, 0.0, 1.0]]])
     normal = torch.distributions.Normal(mean, log_std.exp())
     expected = normal.log_prob(actions).sum(-1)
-    torch.testing.assert_close(awac.gaussian_log_prob(actions, mean, log_std), expected)
+    torch.testing.assert_close(losses.gaussian_log_prob(actions, mean, log_std), expected)
 
 
 def test_critic_loss_sums_over_critics() -> None:
     q = torch.tensor([[[1.0, 2.0], [3.0, 5.0]]])
-    assert awac.critic_loss(q, torch.tensor([[1.0, 1.0]])).item() == (0 + 1) / 2 + (4 + 16) / 2
+    assert losses.critic_loss(q, torch.tensor([[1.0, 1.0]])).item() == (0 + 1) / 2 + (4 + 16) / 2
 
 
 def test_the_mean_is_bounded_only_through_tanh() -> None:

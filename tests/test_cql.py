@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from offrl import losses
 from offrl.algorithms import cql
 from offrl.batch import Batch, Transitions
 from offrl.errors import InputError
@@ -95,7 +96,7 @@ def test_the_best_of_the_actions_before_or_after_the_lesser_critic() -> None:
 
 def test_the_temperature_falls_above_the_target_entropy() -> None:
     log_alpha = torch.tensor([[2.0]], requires_grad=True)
-    loss = cql.alpha_loss(log_alpha, torch.tensor([[-4.0, -6.0]]), -3.0)
+    loss = losses.alpha_loss(log_alpha, torch.tensor([[-4.0, -6.0]]), -3.0)
     assert loss.tolist() == [16.0]  # -2 (-5 - 3)
     loss.sum().backward()
     assert log_alpha.grad is not None
@@ -260,7 +261,7 @@ def test_rewards_are_ranged_then_scaled_then_shifted() -> None:
 def test_returns_are_cut_at_terminations_and_at_1000_rows() -> None:
     """1000 rows of 1, then 500 of 2 that terminate, then 1000 of 3 and 999 that do not count."""
     rewards = np.repeat([1.0, 2.0, 3.0, 9.0], [1000, 500, 1000, 999])
-    assert cql.corl_return_range(data(rewards.tolist(), [1499])) == 3000 - 1000
+    assert data(rewards.tolist(), [1499]).corl_return_range() == 3000 - 1000
 
 
 def test_what_cannot_be_served_is_refused() -> None:

@@ -163,10 +163,10 @@ def test_corls_return_range_drifts_by_a_row_per_timed_out_episode() -> None:
     assert iql.return_range(drifting) == 98
     rewards[2997:] = 0
     rewards[3000] = 100  # in the unfinished rest
-    assert iql.corl_return_range(drifting) == 98
-    assert iql.corl_return_range(rewarded(rewards, [], 999)) == 12
+    assert drifting.corl_return_range() == 98
+    assert rewarded(rewards, [], 999).corl_return_range() == 12
     ended = rewarded(rewards, [3995], 999)
-    assert iql.corl_return_range(ended) == 100  # a termination finishes the rest
+    assert ended.corl_return_range() == 100  # a termination finishes the rest
     scaled = iql.IQL.prepare(ended, iql.IQLConfig(reward="corl return range")).rewards
     torch.testing.assert_close(scaled, (10 * rewards).astype(np.float32))
 

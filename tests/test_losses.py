@@ -7,6 +7,7 @@ import pytest
 import torch
 from battery import data, small, trained
 
+from offrl import losses
 from offrl.algorithms import bc, iql, td3_bc
 from offrl.batch import Transitions
 from offrl.sampler import whole
@@ -24,7 +25,7 @@ def test_gaussian_log_prob() -> None:
     mean, log_std = torch.zeros(1, 1, 2), torch.tensor([[[0.0, math.log(2.0)]]])
     actions = torch.tensor([[[1.0, 2.0]]])
     expected = -0.5 - 0.5 - math.log(2) - math.log(2 * math.pi)
-    assert iql.gaussian_log_prob(actions, mean, log_std).item() == pytest.approx(expected)
+    assert losses.gaussian_log_prob(actions, mean, log_std).item() == pytest.approx(expected)
 
 
 def test_return_range_splits_where_the_next_observation_is_not_the_next_row() -> None:

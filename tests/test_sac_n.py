@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from offrl import losses
 from offrl.algorithms import sac_n
 from offrl.batch import Transitions
 from offrl.errors import InputError
@@ -50,7 +51,7 @@ def test_alpha_loss_by_hand() -> None:
     """Entropies of 1 and 2 nats, where -3 is wanted: the gradient in log alpha is 1.5 + 3."""
     log_alpha = torch.tensor([[0.5], [-1.0]], requires_grad=True)
     log_prob = torch.tensor([[-1.0, -2.0], [4.0, 2.0]], requires_grad=True)
-    loss = sac_n.alpha_loss(log_alpha, log_prob, target_entropy=-3)
+    loss = losses.alpha_loss(log_alpha, log_prob, target_entropy=-3)
     torch.testing.assert_close(loss, torch.tensor([0.5 * 4.5, -1.0 * 0.0]))
     (gradient,) = torch.autograd.grad(loss.sum(), [log_alpha])
     torch.testing.assert_close(gradient, torch.tensor([[4.5], [0.0]]))
@@ -59,13 +60,13 @@ def test_alpha_loss_by_hand() -> None:
 def test_actor_loss_takes_the_least_critic_of_each_row() -> None:
     q = torch.tensor([[[1.0, 7.0], [3.0, 5.0]]])
     log_prob = torch.tensor([[-1.0, 2.0]])
-    loss = sac_n.actor_loss(q, log_prob, torch.tensor([[0.5]]))
+    loss = losses.soft_actor_loss(q, log_prob, torch.tensor([[0.5]]))
     assert loss.item() == pytest.approx(((-0.5 - 1) + (1 - 5)) / 2)
 
 
 def test_critic_loss_is_the_mean_over_the_batch_and_the_sum_over_critics() -> None:
     q = torch.tensor([[[1.0, 2.0], [0.0, 4.0]]])
-    loss = sac_n.critic_loss(q, torch.tensor([[1.0, 0.0]]))
+    loss = losses.critic_loss(q, torch.tensor([[1.0, 0.0]]))
     assert loss.item() == pytest.approx((0 + 4) / 2 + (1 + 16) / 2)
 
 

@@ -1,0 +1,43 @@
+"""Losses that several algorithms share; what tells two apart stands in their files."""
+
+import math
+
+from torch import Tensor
+
+
+def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
+    """Squared errors of all critics of each replica, summed over critics, shape (R,).
+
+    Args:
+        q: predictions, shape (R, N, B).
+        target_q: shape (R, B).
+    """
+    return (q - target_q.unsqueeze(1)).square().mean(-1).sum(-1)
+
+
+def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """The loss of SAC's temperature, which falls where the entropy exceeds its target, shape (R,).
+
+    Args:
+        log_alpha: shape (R, 1).
+        log_prob: of the policy's own actions, shape (R, B).
+        target_entropy: H_t, in nats.
+    """
+    return -(log_alpha * (log_prob.detach() + target_entropy)).mean(-1)
+
+
+def soft_actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
+    """The loss of SAC's policy: the soft minimum over critics, negated, shape (R,).
+
+    Args:
+        q: of the policy's actions, shape (R, N, B).
+        log_prob: of the same actions, shape (R, B).
+        alpha: temperature, shape (R, 1).
+    """
+    return (alpha * log_prob - q.min(1).values).mean(-1)
+
+
+def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of diagonal Gaussians, summed over action dimensions, shape (R, B)."""
+    z = (actions - mean) * (-log_std).exp()
+    return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
