@@ -35,6 +35,7 @@ from offrl.errors import InputError, unknown
 if TYPE_CHECKING:
     from offrl.protocol import Protocol
     from offrl.runner import Event
+    from offrl.scores import ScoreTable
 
 app = typer.Typer(
     name="offrl",
@@ -191,7 +192,6 @@ def list_(
         _print_json(rows)
         return
     table = _table(None, *columns.values())
-    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in columns))
     out.print(table)
@@ -653,6 +653,11 @@ def scores(
     table = read_runs(runs)
     write_scores(table, output)
     print(f"{len(table.frame):,} rows in {output}")  # noqa: T201
+    _print_notes(table)
+
+
+def _print_notes(table: "ScoreTable") -> None:
+    """What a reader of scores must know besides: notes, and the runs that have none."""
     for note in table.notes:
         err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     for failure in table.failures:
@@ -730,8 +735,7 @@ def reproduce(
             verdict,
         )
     out.print(shown)
-    for note in scores.final().notes:
-        err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    _print_notes(scores.final())
 
 
 def _spread(mean: float, sd: float, n: float) -> str:

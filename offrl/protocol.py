@@ -83,6 +83,11 @@ def _matches(dataset: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(dataset, pattern) for pattern in patterns)
 
 
+def _chosen(dataset: str, patterns: Sequence[str]) -> bool:
+    """Whether `--dataset` means it: by id, by a path's file name, or by a pattern of either."""
+    return _matches(dataset, patterns) or _matches(Path(dataset).name, patterns)
+
+
 def patterns(names: Sequence[str], among: Sequence[str]) -> list[str]:
     """Ids and patterns that match the names and nothing else of `among`, in the names' order."""
     found, left = [], list(names)
@@ -195,14 +200,24 @@ def find_protocol(name: str) -> Protocol:
             raise InputError(f"{path}: id {protocol.id!r}, expected the file's name {path.stem!r}")
         return protocol
     folder = path.absolute().parent
-    algorithms = {
-        label: entry.model_copy(update={"algorithm": str(folder / entry.algorithm)})
-        if entry.algorithm and entry.algorithm.endswith(".py")
-        else entry
-        for label, entry in protocol.algorithms.items()
-    }
+    algorithms = {label: _placed_entry(folder, e) for label, e in protocol.algorithms.items()}
     datasets = [_placed(folder, dataset) for dataset in protocol.datasets]
     return protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
+
+
+def _placed_entry(folder: Path, entry: Entry) -> Entry:
+    """An algorithm of a protocol's file, whose paths start at the file's folder."""
+
+    def placed(datasets: list[str]) -> list[str]:
+        return [_placed(folder, dataset) for dataset in datasets]
+
+    on = [s.model_copy(update={"datasets": placed(s.datasets)}) for s in entry.on]
+    changes: dict[str, Any] = {"on": on}
+    if entry.datasets is not None:
+        changes["datasets"] = placed(entry.datasets)
+    if entry.algorithm and entry.algorithm.endswith(".py"):
+        changes["algorithm"] = str(folder / entry.algorithm)
+    return entry.model_copy(update=changes)
 
 
 def _placed(folder: Path, dataset: str) -> str:
@@ -285,7 +300,7 @@ def expand(
             raise InputError(f"--algorithm {name}: a second {label!r}; rename the file of one")
         chosen[label] = entry
     for pattern in datasets:
-        if not fnmatch.filter(protocol.datasets, pattern):
+        if not any(_chosen(dataset, [pattern]) for dataset in protocol.datasets):
             raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets)
     jobs = []
     for label, entry in chosen.items():
@@ -294,7 +309,7 @@ def expand(
         configure(name, entry.config, where)
         code, view = _code(name), find_algorithm(name).view
         for dataset in protocol.datasets:
-            if not entry.runs_on(dataset) or not _matches(dataset, datasets or ["*"]):
+            if not entry.runs_on(dataset) or not _chosen(dataset, datasets or ["*"]):
                 continue
             setting = entry.setting(dataset)
             config = dataclasses.asdict(configure(name, setting.config, f"{where} on {dataset}"))

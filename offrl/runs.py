@@ -232,6 +232,7 @@ def read_runs(root: str | Path) -> "ScoreTable":
                 f"{folder.path / 'run.json'}: lacks identity, status or sessions; expected a file "
                 "that offrl wrote"
             )
+    read = {folder.path: folder.rows() for folder in folders}
     protocols: dict[tuple[str, str], set[str]] = {}
     configs: dict[tuple[str, str, str], set[str]] = {}
     ways: dict[tuple[str, str, str], dict[str, None]] = {}  # to act, by run but for its seed
@@ -241,7 +242,7 @@ def read_runs(root: str | Path) -> "ScoreTable":
         protocols.setdefault(cell, set()).add(i["protocol"])
         configs.setdefault((*cell, i["protocol"]), set()).add(i["config_hash"])
         ways.setdefault((*cell, i["config_hash"]), {"": None}).update(
-            dict.fromkeys(row["policy"] for row in folder.rows())
+            dict.fromkeys(row["policy"] for row in read[folder.path])
         )
     many_protocols = {label for (label, _), found in protocols.items() if len(found) > 1}
     many_configs = {label for (label, _, _), found in configs.items() if len(found) > 1}
@@ -258,7 +259,7 @@ def read_runs(root: str | Path) -> "ScoreTable":
         name += f" ({' '.join(told)})" * bool(told)
         for way in acts:
             on.setdefault(name, {}).setdefault(_named(name, way), set()).add(dataset)
-        found = folder.rows()
+        found = read[folder.path]
         if record["status"] == "failed" or not found:
             cause = "stopped before its first evaluation; the same command carries on"
             if record["status"] == "failed":

@@ -61,7 +61,7 @@ class Streams:
         )
 
     def bernoulli(self, probability: float, *shape: int) -> Tensor:
-        """1 with this probability, to within 2^-17, and else 0: float32 of shape (R, *shape)."""
+        """1 with this probability, to within 2^-16, and else 0: float32 of shape (R, *shape)."""
         # Sixteen random bits decide each; drawing a float for each takes five times as long.
         count = math.prod(shape)
         words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.device)

@@ -228,6 +228,7 @@ def episodes(lengths: tuple[int, ...], rewards: Any = 1.0) -> Transitions:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"target_returns": (5.0, 5.0)}, r"target_returns = \[5.0, 5.0\] names a return twice"),
         ({"target_returns": ()}, r"target_returns is empty.* \[7, 3\.5\]"),
         ({"max_episode_steps": 6}, "has 7 steps, but max_episode_steps = 6; raise it"),
         ({"heads": 3}, "embedding = 16 cannot be shared among heads = 3"),

@@ -122,6 +122,20 @@ def test_a_policy_is_told_of_starts_and_rewards(monkeypatch: pytest.MonkeyPatch)
             assert length in lengths
 
 
+def test_a_policy_may_keep_the_observations_that_it_was_given() -> None:
+    """Simulators write the next ones into the same buffer."""
+    kept: list[torch.Tensor] = []
+    copies: list[torch.Tensor] = []
+
+    def act(observations: torch.Tensor) -> torch.Tensor:
+        kept.append(observations)
+        copies.append(observations.clone())
+        return observations[..., :1] * 0
+
+    Evaluator(PENDULUM, [0], episodes=1, seed=0)(StatelessPolicy(act))
+    assert all(map(torch.equal, kept, copies))
+
+
 def test_an_action_that_is_not_finite_stops_the_run() -> None:
     evaluator = Evaluator(PENDULUM, [0], episodes=2, seed=0)
     policy = StatelessPolicy(lambda observations: observations[..., :1] * torch.nan)

@@ -176,3 +176,8 @@ def test_a_spread_of_zero_is_refused() -> None:
     for transitions in (rewarded(np.ones(2000), [999, 1999], 1000), rewarded(np.ones(9), [], 9)):
         with pytest.raises(InputError, match="'corl return range' divides by the spread"):
             iql.IQL.prepare(transitions, iql.IQLConfig(reward="corl return range"))
+
+
+def test_a_range_upside_down_is_refused() -> None:
+    with pytest.raises(InputError, match=r"log_std_range = \[2.0, -5.0\]; expected the lower"):
+        iql.IQL.prepare(data(), small("iql", log_std_range=(2.0, -5.0)))

@@ -673,3 +673,42 @@ def test_a_value_out_of_range_is_named_before_anything_runs(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(f"here: {says}")):
         configure(algorithm, config, "here")
+
+
+def test_settings_by_data_set_hold_for_paths_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        """
+        id = "mine"
+        version = 1
+        title = "t"
+        source = "s"
+        datasets = ["sub/one.toml", "two.toml"]
+        seeds = [0]
+        steps = 10
+        [evaluation]
+        every = 10
+        episodes = 1
+        [algorithms.bc]
+        [[algorithms.bc.on]]
+        datasets = ["sub/one.toml"]
+        config = { batch_size = 3 }
+        [algorithms.iql]
+        datasets = ["two.toml"]
+        """
+    )
+    protocol = find_protocol(str(tmp_path / "mine.toml"))
+    found = {(j.label, Path(j.dataset).name): j.config["batch_size"] for j in expand(protocol)}
+    assert found == {("bc", "one.toml"): 3, ("bc", "two.toml"): 256, ("iql", "two.toml"): 256}
+    chosen = expand(protocol, datasets=["two.toml"])
+    assert {Path(job.dataset).name for job in chosen} == {"two.toml"}
+
+
+def test_a_config_that_can_be_changed_is_refused(tmp_path: Path) -> None:
+    text = (
+        (Path(__file__).parents[1] / "docs" / "my_algo.py")
+        .read_text()
+        .replace("@dataclass(frozen=True)", "@dataclass")
+    )
+    (tmp_path / "loose.py").write_text(text)
+    with pytest.raises(InputError, match=r"Config is a dataclass that can be changed; write @data"):
+        configure(str(tmp_path / "loose.py"), {}, "here")
