@@ -92,6 +92,7 @@ def compare(scores: ScoreTable, name: str, margin: float) -> pd.DataFrame:
         raise unknown("published table", name, known)
     if not margin > 0 or math.isinf(margin):
         raise InputError(f"margin is {margin:g}; expected a positive number of points, such as 3")
+    scores.check_one_setting()
     final = scores.final()
     if scores.scale != 100:
         raise InputError("published scores are on 0-100; bring yours to that scale first")

@@ -1,28 +1,32 @@
 """The labelled score table, from which every estimate, figure and report is made.
 
 One row per run (or per evaluation of a run): `algorithm, dataset, seed, score` and optionally
-`step`. Labels travel with the numbers, so that tasks are aligned by name and never by position.
+`step`, and `setting` where an algorithm was run with several hyperparameter settings. Labels travel
+with the numbers, so that tasks are aligned by name and never by position.
 """
 
 import csv
 import difflib
 import gzip
 import hashlib
+import itertools
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from offrl.errors import InputError
 from offrl.files import replacing
 
 REQUIRED = ("algorithm", "dataset", "seed", "score")
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,16 @@ class Failure:
     dataset: str
     seed: int
     cause: str
+    setting: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Scores with their labels, checked once; make one with `from_frame`.
+    """Scores with their labels, checked once; make one with `from_frame` or `from_arrays`.
 
-    `frame` has the columns algorithm, dataset (text), seed (integer), step (nullable integer, where
-    there are steps), score (float) and whatever else the source carried, sorted by the labels.
-    It belongs to the table: copy it before changing it.
+    `frame` has the columns algorithm, dataset, setting (text; only where settings are told apart),
+    seed (integer), step (nullable integer, where there are steps), score (float) and whatever else
+    the source carried, sorted by the labels. It belongs to the table: copy it before changing it.
     """
 
     frame: pd.DataFrame
@@ -66,16 +71,18 @@ class ScoreTable:
 
         Args:
             frame: columns algorithm, dataset, seed, score, and optionally step (an empty step is a
-                run's only score), failure (a cause: the run failed and its score is ignored) and
-                others, which are carried along.
+                run's only score), setting (the hyperparameter setting of the algorithm, any text),
+                failure (a cause: the run failed and its score is ignored) and others, which are
+                carried along.
             where: the file or object that messages name.
             scale: 100 or 1, the score that stands for the reference's upper end.
             failures: runs without a score. Rows of such a run leave the table: part of a run is
                 not a score.
             notes: lines for the reader.
             provenance: where the scores come from, one mapping per run or per file.
-            complete: whether every algorithm must have every data set that another has. Pass False
-                for a part that is merged later (`merge` checks the whole).
+            complete: whether every algorithm, with every setting it has, must have every data set
+                that another has. Pass False for a part that is merged later (`merge` checks the
+                whole).
         """
         if scale not in (1, 100):
             raise InputError(f"{where}: scale {scale:g}; expected 100 (scores 0-100) or 1 (0-1)")
@@ -83,23 +90,30 @@ class ScoreTable:
         frame = frame.copy()
         for column in ("algorithm", "dataset"):
             frame[column] = _names(frame, column, where)
+        if "setting" in frame:
+            frame["setting"] = ["" if pd.isna(s) else str(s).strip() for s in frame["setting"]]
         frame["seed"] = _whole_numbers(frame, "seed", where)
         failed = list(failures)
         if "failure" in frame:
             causes = frame.pop("failure").fillna("").astype(str).str.strip()
             bad = frame[causes != ""]
             failed += [
-                Failure(row.algorithm, row.dataset, int(row.seed), causes[row.Index])
-                for row in cast(Iterable[Any], bad.itertuples())
+                Failure(algorithm, dataset, int(seed), cause, setting)
+                for (algorithm, setting, dataset, seed), cause in zip(
+                    _runs(bad), causes[causes != ""], strict=True
+                )
             ]
             frame = frame[causes == ""].copy()
         failed = sorted(
-            dict.fromkeys(failed), key=lambda f: (f.algorithm, f.dataset, f.seed, f.cause)
+            dict.fromkeys(failed),
+            key=lambda f: (f.algorithm, f.dataset, f.setting, f.seed, f.cause),
         )
-        gone = {(f.algorithm, f.dataset, f.seed) for f in failed}
+        gone = {(f.algorithm, f.setting, f.dataset, f.seed) for f in failed}
         if gone:
-            runs = zip(frame["algorithm"], frame["dataset"], frame["seed"], strict=True)
-            frame = frame[np.array([run not in gone for run in runs], dtype=bool)].copy()
+            kept = np.array([run not in gone for run in _runs(frame)], dtype=bool)
+            frame = frame[kept].copy()
+        if "setting" in frame and (frame["setting"] == "").all():
+            del frame["setting"]
         if "step" in frame:
             frame["step"] = _whole_numbers(frame, "step", where, optional=True)
             if frame["step"].isna().all():
@@ -108,7 +122,7 @@ class ScoreTable:
         if not len(frame) and not failed:
             raise InputError(f"{where}: no rows; expected one row per run: {', '.join(REQUIRED)}")
         _check_unique(frame, where)
-        labels = ["algorithm", "dataset", "seed", *(["step"] if "step" in frame else [])]
+        labels = _label_columns(frame)
         rest = [c for c in frame.columns if c not in (*labels, "score")]
         frame = frame[[*labels, "score", *rest]].sort_values(labels).reset_index(drop=True)
         frame.index.name = None
@@ -120,6 +134,65 @@ class ScoreTable:
         if complete:
             table.check_complete(where)
         return table
+
+    @classmethod
+    def from_arrays(
+        cls,
+        scores: Mapping[str, ArrayLike],
+        datasets: Sequence[str] | Mapping[str, Sequence[str]],
+        *,
+        seeds: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+        steps: Sequence[int] | None = None,
+        scale: float = 100.0,
+    ) -> "ScoreTable":
+        """A checked table from rliable's arrays by algorithm, of shape (runs, tasks[, steps]).
+
+        Numbers of runs may differ between algorithms. Raises InputError that names the cell, or
+        the axis. Axes that are swapped are noticed by their lengths; where there are as many runs
+        as data sets nothing can tell.
+
+        Args:
+            scores: one array per algorithm, all finite.
+            datasets: the names of the columns; a mapping from algorithm to names where the orders
+                of columns differ.
+            seeds: of the runs, or a mapping from algorithm to seeds; 0, 1, ... by default.
+            steps: of the third axis; None for arrays without one.
+            scale: as in `from_frame`.
+        """
+        parts = []
+        for algorithm, values in scores.items():
+            tasks = _of(datasets, algorithm, "data set")
+            array = _array(algorithm, values, len(tasks), None if steps is None else len(steps))
+            runs = range(len(array)) if seeds is None else _of(seeds, algorithm, "seed")
+            if len(runs) != len(array):
+                raise InputError(
+                    f"scores of {algorithm!r}: {len(array)} runs, but {len(runs)} seeds; expected "
+                    "one seed per run"
+                )
+            labels: dict[str, Sequence[Any]] = {"seed": runs, "dataset": tasks}
+            if steps is not None:
+                labels["step"] = steps
+            for name, given in labels.items():
+                twice = sorted({str(label) for label in given if list(given).count(label) > 1})
+                if twice:
+                    raise InputError(
+                        f"scores of {algorithm!r}: {name} {_some(twice)} stands there twice; "
+                        "expected each once"
+                    )
+            index = pd.MultiIndex.from_product(cast(Any, labels.values()), names=list(labels))
+            part = pd.DataFrame({"score": array.ravel()}, index=index).reset_index()
+            parts.append(part.assign(algorithm=algorithm))
+        if not parts:
+            raise InputError("scores: no algorithm; expected algorithm -> array (runs, tasks)")
+        frame = pd.concat(parts, ignore_index=True)
+        bad = np.flatnonzero(~np.isfinite(frame["score"])).tolist()
+        if bad:
+            raise InputError(
+                f"scores: not finite: {_some(bad, lambda k: _run_of(frame.iloc[k]))}; arrays may "
+                "differ in runs and need no padding, and runs that failed are given with their "
+                "cause (ScoreTable.from_frame)"
+            )
+        return cls.from_frame(frame, scale=scale)
 
     @property
     def algorithms(self) -> list[str]:
@@ -133,47 +206,91 @@ class ScoreTable:
         return sorted({*self.frame["dataset"], *(f.dataset for f in self.failures)}, key=_natural)
 
     def check_complete(self, where: str = "scores") -> None:
-        """Raise InputError if an algorithm lacks a data set that another has.
+        """Raise InputError if an algorithm, or one of its settings, lacks another's data set.
 
         A cell whose runs failed is not missing: it is known, and the report shows it.
         """
-        have = set(zip(self.frame["algorithm"], self.frame["dataset"], strict=True))
-        have |= {(f.algorithm, f.dataset) for f in self.failures}
-        missing = [(a, d) for a in self.algorithms for d in self.datasets if (a, d) not in have]
+        runs = self._runs_by_cell()
+        rows = sorted({(a, s) for a, s, _ in runs}, key=lambda row: [*map(_natural, row)])
+        missing = [(a, s, d) for a, s in rows for d in self.datasets if (a, s, d) not in runs]
         if missing:
-            algorithm, dataset = missing[0]
-            other = next(a for a in self.algorithms if (a, dataset) in have)
-            more = f" ({len(missing) - 1} more cells are missing)" if len(missing) > 1 else ""
+            (algorithm, setting, dataset), *rest = missing
+            other = next(_named(a, s) for a, s in rows if (a, s, dataset) in runs)
+            more = f" ({len(rest)} more cells are missing: {_some(rest, _cell)})"
             raise InputError(
-                f"{where}: {algorithm!r} has no score on {dataset!r}, which {other!r} has{more}; "
-                "add its runs, leave the data set out for all, or give one protocol's folder of "
-                "runs (such as runs/quickstart)"
+                f"{where}: {_named(algorithm, setting)} has no score on {dataset!r}, which {other} "
+                f"has{more if rest else ''}; add its runs, leave the data set out for all, or give "
+                "one protocol's folder of runs (such as runs/quickstart)"
             )
+
+    def check_several_runs(self, where: str = "scores") -> None:
+        """Raise InputError if a cell has fewer than two finished runs, as no spread is known then.
+
+        A cell is an algorithm on a data set, with one setting where there are several.
+        """
+        few = [
+            f"{_cell(cell)} ({seeds if seeds else 'none finished'})"
+            for cell, seeds in sorted(self._runs_by_cell().items())
+            if seeds < 2
+        ]
+        if few:
+            raise InputError(
+                f"{where}: fewer than two runs of {_some(few)}; an interval or a comparison needs "
+                "two runs or more of every cell: add seeds, or leave these cells out for all"
+            )
+
+    def check_one_setting(self, where: str = "scores") -> None:
+        """Raise InputError if an algorithm has several settings: they are not runs of one thing."""
+        settings: dict[str, dict[str, None]] = {}
+        for algorithm, setting, _ in sorted(self._runs_by_cell()):
+            settings.setdefault(algorithm, {})[setting] = None
+        for algorithm, found in settings.items():
+            if len(found) > 1:
+                raise InputError(
+                    f"{where}: {algorithm!r} has {len(found)} settings, which are not pooled: "
+                    f"{_some(list(found), repr)}; estimate its expected online performance "
+                    "(offrl online), keep one setting, or tell them apart in the algorithm's name"
+                )
+
+    def _runs_by_cell(self) -> dict[tuple[str, str, str], int]:
+        """Numbers of finished runs by (algorithm, setting, data set); 0 where all of them failed.
+
+        The setting is empty where none is told.
+        """
+        runs = {(f.algorithm, f.setting, f.dataset): 0 for f in self.failures}
+        columns = [c for c in _label_columns(self.frame) if c != "step"]
+        for algorithm, setting, dataset, _ in _runs(self.frame.drop_duplicates(columns)):
+            cell = (algorithm, setting, dataset)
+            runs[cell] = runs.get(cell, 0) + 1
+        return runs
 
     def final(self) -> "ScoreTable":
         """A table with one score per run: each cell at the greatest step that its runs share.
 
-        A cell (algorithm, data set) where some run lacks the greatest step seen is interim, and a
-        note says so. Raises InputError where the runs of a cell share no step.
+        A cell (algorithm, data set and setting) where some run lacks the greatest step seen is
+        interim, and a note says so. Raises InputError where the runs of a cell share no step.
         """
         if "step" not in self.frame:
             return self
         parts, notes, last = [], [], dict[str, dict[int, list[str]]]()
-        for label, cell in self.frame.groupby(["algorithm", "dataset"], sort=True):
-            algorithm, dataset = cast(tuple[str, str], label)
+        labels = [c for c in ("algorithm", "dataset", "setting") if c in self.frame]
+        for label, cell in self.frame.groupby(labels, sort=True):
+            algorithm, dataset, *setting = cast(tuple[str, ...], label)
+            named = _named(algorithm, *setting)
+            algorithm += f" ({setting[0]})" if setting and setting[0] else ""
             if cell["step"].isna().all():
                 parts.append(cell)
                 continue
             if cell["step"].isna().any():
                 raise InputError(
-                    f"{algorithm!r} on {dataset!r}: some rows have a step and some have none; "
+                    f"{named} on {dataset!r}: some rows have a step and some have none; "
                     "give every row of this cell its step, or none"
                 )
             counts = cell["step"].value_counts()
             shared = counts.index[counts == cell["seed"].nunique()]
             if not len(shared):
                 raise InputError(
-                    f"{algorithm!r} on {dataset!r}: its runs share no step; "
+                    f"{named} on {dataset!r}: its runs share no step; "
                     "evaluate all seeds at the same steps"
                 )
             step, greatest = int(shared.max()), int(counts.index.max())
@@ -196,7 +313,11 @@ class ScoreTable:
         return replace(self, frame=frame, notes=tuple(dict.fromkeys([*self.notes, *notes])))
 
     def cells(self) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """Final scores as algorithm -> data set -> one score per run, in order of seeds."""
+        """Final scores as algorithm -> data set -> one score per run, in order of seeds.
+
+        Raises InputError where an algorithm has several settings.
+        """
+        self.check_one_setting()
         cells: dict[str, dict[str, NDArray[np.float64]]] = {a: {} for a in self.algorithms}
         groups = dict(iter(self.final().frame.groupby(["algorithm", "dataset"])["score"]))
         for algorithm in self.algorithms:
@@ -214,10 +335,18 @@ class ScoreTable:
             return self.frame.copy()
         failed = pd.DataFrame(
             [
-                {"algorithm": f.algorithm, "dataset": f.dataset, "seed": f.seed, "failure": f.cause}
+                {
+                    "algorithm": f.algorithm,
+                    "dataset": f.dataset,
+                    "setting": f.setting,
+                    "seed": f.seed,
+                    "failure": f.cause,
+                }
                 for f in self.failures
             ]
         )
+        if "setting" not in self.frame and (failed["setting"] == "").all():
+            del failed["setting"]
         return pd.concat([self.frame.assign(failure=""), failed], ignore_index=True)
 
 
@@ -243,7 +372,8 @@ def read_scores(path: Path, *, scale: float = 100.0, complete: bool = True) -> S
 def collect(sources: Sequence[Path], *, scale: float = 100.0, complete: bool = True) -> ScoreTable:
     """One table from several sources: score files, and folders of runs (which hold `run.json`).
 
-    `complete` is as in `ScoreTable.from_frame`.
+    `scale` is that of the score files; runs are scored on 0-100, and another scale beside them is
+    an InputError. `complete` is as in `ScoreTable.from_frame`.
     """
     if not sources:
         raise InputError("no source given; expected score tables or folders of runs")
@@ -254,6 +384,11 @@ def collect(sources: Sequence[Path], *, scale: float = 100.0, complete: bool = T
                 raise InputError(
                     f"{source}: no run.json in this folder; expected a folder of runs, or a score "
                     f"table ({', '.join(SUFFIXES)})"
+                )
+            if scale != 100:
+                raise InputError(
+                    f"{source}: runs are scored on 0-100, but scale {scale:g} is declared; bring "
+                    "all scores to 0-100 and declare 100"
                 )
             from offrl.runs import read_runs
 
@@ -272,8 +407,8 @@ def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> 
                 f"{where}: scores on 0-{table.scale:g}, but {parts[0][0]} is on "
                 f"0-{parts[0][1].scale:g}; bring them to one scale first"
             )
-        runs = set(table.frame[["algorithm", "dataset", "seed"]].itertuples(index=False, name=None))
-        for run in sorted(runs | {(f.algorithm, f.dataset, f.seed) for f in table.failures}):
+        failed = {(f.algorithm, f.setting, f.dataset, f.seed) for f in table.failures}
+        for run in sorted({*_runs(table.frame)} | failed):
             if run in owner:
                 raise InputError(
                     f"{where}: {_run(*run)} is also in {owner[run]}; give each run once, "
@@ -330,9 +465,48 @@ def _row(frame: pd.DataFrame, position: int) -> str:
     return f"{frame.index.name or 'row'} {frame.index[position]}"
 
 
-def _run(algorithm: str, dataset: str, seed: Any, step: Any = None) -> str:
+def _label_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that tell scores apart, as far as the frame has them."""
+    return [c for c in ("algorithm", "dataset", "setting", "seed", "step") if c in frame]
+
+
+def _runs(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, int]]:
+    """The run of each row: algorithm, setting (empty where none is told), data set and seed."""
+    settings = frame["setting"] if "setting" in frame else itertools.repeat("", len(frame))
+    return zip(frame["algorithm"], settings, frame["dataset"], frame["seed"], strict=True)
+
+
+def _named(algorithm: str, setting: str = "") -> str:
+    return f"{algorithm!r} with setting {setting!r}" if setting else repr(algorithm)
+
+
+def _cell(cell: tuple[str, str, str]) -> str:
+    algorithm, setting, dataset = cell
+    return f"{_named(algorithm, setting)} on {dataset!r}"
+
+
+def _run(algorithm: str, setting: str, dataset: str, seed: Any, step: Any = None) -> str:
     at = "" if step is None or step is pd.NA else f", step {step}"
-    return f"{algorithm!r} on {dataset!r}, seed {seed}{at}"
+    return f"{_cell((algorithm, setting, dataset))}, seed {seed}{at}"
+
+
+def _run_of(row: "pd.Series[Any]") -> str:
+    """How messages name a row's run, by its labels."""
+    setting, step = row.get("setting", ""), row.get("step")
+    return _run(row["algorithm"], setting, row["dataset"], row["seed"], step)
+
+
+def _some(items: Sequence[T], name: Callable[[T], str] = str) -> str:
+    """The names of the first few items, and how many more there are."""
+    first = ", ".join(map(name, items[:5]))
+    return first + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+
+
+def _and_more(frame: pd.DataFrame, positions: Sequence[int]) -> str:
+    """How messages name further rows that are wrong in the same way."""
+    if not positions:
+        return ""
+    return f" (and {len(positions)} more: {_some(positions, lambda k: _run_of(frame.iloc[k]))})"
 
 
 def _natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
@@ -340,6 +514,46 @@ def _natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     key = [(p[0] not in "0123456789", int(p) if p[0] in "0123456789" else 0, p) for p in parts]
     return key, name
+
+
+def _of(labels: Any, algorithm: str, what: str) -> Sequence[Any]:
+    """An algorithm's labels: its own, or those that all share."""
+    if not isinstance(labels, Mapping):
+        return list(labels)
+    if algorithm not in labels:
+        raise InputError(f"scores of {algorithm!r}: no {what}s are given for this algorithm")
+    return list(labels[algorithm])
+
+
+def _array(algorithm: str, values: ArrayLike, tasks: int, steps: int | None) -> NDArray[np.float64]:
+    """The scores as (runs, tasks), or (runs, tasks, steps); InputError for another shape."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal lengths
+        array = np.array(None)
+    axes, wanted = ["runs", "data sets"], [tasks]
+    if steps is not None:
+        axes, wanted = [*axes, "steps"], [*wanted, steps]
+    shape = f"(runs, {', '.join(map(str, wanted))})"
+    if array.dtype.kind not in "iuf" or array.ndim != len(axes):
+        found = f"shape {array.shape}" if array.dtype.kind in "iuf" else "no array of numbers"
+        hint = "; give its steps" if array.ndim == 3 and steps is None else ""
+        raise InputError(f"scores of {algorithm!r}: {found}; expected {shape}{hint}")
+    if list(array.shape[1:]) != wanted:
+        hint = ""
+        for order in itertools.permutations(range(array.ndim)):
+            if [array.shape[k] for k in order[1:]] == wanted:
+                seen = ", ".join(axes[order.index(k)] for k in range(array.ndim))
+                hint = f"; its axes seem to be ({seen}): pass array.transpose{order}"
+                break
+        named = f"{tasks} data sets" + ("" if steps is None else f" and {steps} steps")
+        raise InputError(
+            f"scores of {algorithm!r}: shape {array.shape}, but {named} named; expected "
+            f"{shape}{hint}"
+        )
+    if not array.size:
+        raise InputError(f"scores of {algorithm!r}: shape {array.shape} is empty; expected {shape}")
+    return array.astype(np.float64)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -417,37 +631,35 @@ def _scores(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
             raise InputError(
                 f"{where}, {_row(frame, position)}: score is {value!r}; expected a number"
             ) from None
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if len(bad):
+    bad = np.flatnonzero(~np.isfinite(scores)).tolist()
+    if bad:
         row = frame.iloc[bad[0]]
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         value = "empty" if row["score"] is pd.NA or row["score"] == "" else scores[bad[0]]
-        run = _run(row["algorithm"], row["dataset"], row["seed"], row.get("step"))
         raise InputError(
-            f"{where}, {_row(frame, int(bad[0]))}: score of {run} is {value}{more}; expected a "
-            "finite number (a run that failed gives its cause in a column 'failure' instead)"
+            f"{where}, {_row(frame, bad[0])}: score of {_run_of(row)} is {value}"
+            f"{_and_more(frame, bad[1:])}; expected a finite number (a run that failed gives its "
+            "cause in a column 'failure' instead)"
         )
     return scores
 
 
 def _check_unique(frame: pd.DataFrame, where: str) -> None:
-    labels: list[Hashable] = ["algorithm", "dataset", "seed"]
-    labels += ["step"] if "step" in frame else []
-    twice = np.flatnonzero(frame.duplicated(labels))
-    if len(twice):
-        later = int(twice[0])
+    labels = _label_columns(frame)
+    twice = np.flatnonzero(frame.duplicated(cast(list[Hashable], labels))).tolist()
+    if twice:
+        later = twice[0]
         key = frame.iloc[later]
         same = np.logical_and.reduce(
             [
                 (frame[c] == key[c]).fillna(False) if not pd.isna(key[c]) else frame[c].isna()
-                for c in cast(list[str], labels)
+                for c in labels
             ]
         )
         first = int(np.flatnonzero(same)[0])
-        run = _run(key["algorithm"], key["dataset"], key["seed"], key.get("step"))
         raise InputError(
-            f"{where}, {_row(frame, later)}: a second score for {run} (the first: "
-            f"{_row(frame, first)}); keep one, or tell settings apart in the algorithm's name"
+            f"{where}, {_row(frame, later)}: a second score for {_run_of(key)} (the first: "
+            f"{_row(frame, first)}){_and_more(frame, twice[1:])}; keep one, or tell settings apart "
+            "in a column 'setting' or in the algorithm's name"
         )
 
 

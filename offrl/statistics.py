@@ -1,43 +1,39 @@
-"""Estimates and intervals from a score table.
+"""Estimates from a score table, each with its intervals.
 
 Point estimates follow Agarwal et al. 2021 ("Deep RL at the edge of the statistical precipice") as
-rliable computes them. Resampling is the stratified bootstrap: the runs of each data set (task) are
-drawn with replacement within that data set. Two intervals are read from the same resamples:
+rliable computes them. offrl.bootstrap says how runs are resampled and how intervals are read.
 
-- `percentile`: the alpha/2 and 1 - alpha/2 quantiles, rliable's default. At 3 to 5 runs it covers
-  85 to 90 % instead of 95 %.
-- `expanded percentile` (the default): the quantiles at Phi(-c t) and Phi(c t) instead, after
-  Hesterberg 2015 ("What teachers should know about the bootstrap", section 5.3). t is Student's
-  1 - alpha/2 quantile; its degrees of freedom come from the per-task variances by Satterthwaite
-  (1946), df = (sum v)^2 / sum(v^2 / (n - 1)), and c^2 = sum v / sum(v (n - 1) / n) undoes the
-  bootstrap's too small variance: n / (n - 1) where every task has n runs.
+An estimate's variance, which the expanded and the studentized interval need, is a sum over tasks of
+v, from the sample variance s^2 (ddof 1) of a task's n runs, with N runs on T tasks in all:
 
-v is each task's share of the estimate's variance, from the sample variance s^2 (ddof 1) of
+- IQM: scores winsorised at the pooled cut points, its influence function: v = n s^2 / (N - 2 cut)^2
+  (Tukey and McLaughlin 1963);
+- mean: the scores, v = s^2 / (n T^2); median: the same, since it is a median of task means;
+- optimality gap: min(score, gamma), v = s^2 / (n T^2).
 
-- IQM: scores winsorised at the pooled cut points (its influence function), v = n s^2 / N^2;
-- mean: the scores, v = s^2 / n; median: the same, since it is a median of task means;
-- optimality gap: min(score, gamma), v = s^2 / n.
-
-Every algorithm draws from a stream of its own, spawned from the seed and its name, over scores
-sorted within tasks and tasks sorted by their scores. So no number depends on the other algorithms,
-on the order of runs, or on the order and the names of data sets.
+No number depends on the other algorithms, on the order of runs, or on the order and the names of
+data sets and algorithms: scores are sorted within tasks, and tasks by their scores.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
-from offrl.errors import InputError
+from offrl import bootstrap
+from offrl.bootstrap import LEVEL, NONE, Array, Counts, Draws, Interval, Trimmed
+from offrl.errors import InputError, unknown
 from offrl.scores import ScoreTable
 
 METRICS = ("iqm", "median", "mean", "optimality_gap")
-METHODS = ("percentile", "expanded percentile")
-LEVEL = 0.95
+METHODS = ("percentile", "expanded percentile", "studentized")
+DEFAULT = METHODS[:2]
+ENGINES = ("offrl", "rliable")
+# A median of task means has no standard error that holds where two means lie close.
+STUDENTIZED = ("iqm", "mean", "optimality_gap")
 COLUMNS = (
     "algorithm",
     "metric",
@@ -50,22 +46,10 @@ COLUMNS = (
     "reps",
     "mc_error",
 )
-# Scores per block of resamples: 2**18 stays in a core's cache, and bounds memory at some 10 MB.
-BLOCK = 2**18
 
-Array = NDArray[np.float64]
 Scores = ArrayLike | Sequence[ArrayLike]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The two ends of an interval and the Monte-Carlo standard error of each."""
-
-    low: float
-    high: float
-    low_error: float
-    high_error: float
+Found = dict[str, dict[str, Interval]]
 
 
 def iqm(scores: Scores) -> float:
@@ -100,90 +84,91 @@ def optimality_gap(scores: Scores, gamma: float) -> float:
 
 def intervals(
     scores: Scores,
-    rng: np.random.Generator,
     *,
     gamma: float,
-    reps: int = 50_000,
+    reps: int | None = None,
+    seed: int = 0,
     level: float = LEVEL,
-) -> dict[str, dict[str, Interval]]:
+    methods: Sequence[str] = DEFAULT,
+) -> Found:
     """Bootstrap intervals as metric -> method -> Interval, all from the same resamples.
 
     Args:
         scores: as in `iqm`; every task needs two runs, else InputError.
-        rng: source of the resamples.
         gamma: as in `optimality_gap`.
-        reps: number of resamples.
+        reps: number of resamples; by default enough for a Monte-Carlo error of at most
+            `bootstrap.SHARE` of the width of every expanded percentile interval.
+        seed: of the resamples.
         level: nominal coverage.
+        methods: some of METHODS; "studentized" has the metrics STUDENTIZED alone, and infinite
+            ends where too many resamples have no variance.
     """
+    bootstrap.check(reps, seed, level)
     cells = _as_cells(scores)
     few = [str(k) for k, cell in enumerate(cells) if len(cell) < 2]
     if few:
         raise InputError(
             f"task {', '.join(few)} has one run; an interval needs two runs or more of every task"
         )
-    cells = _canonical(cells)
-    estimates = _estimates(cells, gamma)
-    samples = np.concatenate(list(_bootstrap(cells, reps, rng, gamma)))
-    samples.sort(axis=0)
-    plain = (1 - level) / 2
-    levels = _expanded_level(_variances(cells, gamma), np.array([len(c) for c in cells]), level)
-    return {
-        metric: {
-            "percentile": _read(samples[:, k], plain, estimates[k]),
-            "expanded percentile": _read(samples[:, k], float(levels[k]), estimates[k]),
-        }
-        for k, metric in enumerate(METRICS)
-    }
+    return _intervals([cells], gamma, reps, seed, level, methods, None)[0][0]
 
 
 def summarise(
     table: ScoreTable,
     *,
-    reps: int = 50_000,
+    reps: int | None = None,
     seed: int = 0,
+    studentized: bool = False,
+    partial: bool = False,
+    engine: str = "offrl",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Aggregates of every algorithm over all data sets: one row per metric and interval method.
 
-    Columns are COLUMNS: `n_runs` is the smallest number of runs that a data set has, `mc_error`
-    the larger Monte-Carlo standard error of the two ends. An interval is empty (NaN) where a data
-    set has a single run, and the estimate too where an algorithm has none left on a data set;
-    `explain` says so in words.
+    Columns are COLUMNS: `n_runs` is the smallest number of runs that a data set has, `reps` the
+    number of resamples, `mc_error` the larger Monte-Carlo standard error of the two ends.
+
+    Args:
+        table: the scores.
+        reps: resamples; by default as many as `intervals` needs, for each algorithm by itself.
+        seed: of the resamples.
+        studentized: whether to give studentized intervals too.
+        partial: whether to go on where a data set has a single run, or none. Such an algorithm then
+            has an empty (NaN) interval, and an empty estimate if a data set has none: `explain`
+            says so in words. By default that is an InputError which names the cells.
+        engine: "rliable" has the library of that name compute the percentile intervals, its only
+            ones; 2,000 resamples by default, and no Monte-Carlo error.
+        progress: called with the number of algorithms done and their number.
     """
-    _check_reps(reps, seed)
-    rows = []
-    cells = table.cells()
-    for done, (algorithm, tasks) in enumerate(cells.items()):
-        if progress is not None:
-            progress(done, len(cells))
-        scores = list(tasks.values())
-        runs = [len(cell) for cell in scores]
-        whole = len(tasks) == len(table.datasets)
-        estimates = _estimates(scores, table.scale) if whole else np.full(len(METRICS), np.nan)
-        found = (
-            intervals(scores, stream(seed, "summary", algorithm), gamma=table.scale, reps=reps)
-            if whole and min(runs) > 1
-            else None
+    bootstrap.check(reps, seed)
+    if check_engine(engine) == "rliable":
+        from offrl import rliable_engine
+
+        return rliable_engine.summarise(
+            table, reps=reps, seed=seed, partial=partial, progress=progress
         )
-        for metric, estimate in zip(METRICS, estimates, strict=True):
-            for method in METHODS:
-                ci = found[metric][method] if found else Interval(*[np.nan] * 4)
-                rows.append(
-                    {
-                        "algorithm": algorithm,
-                        "metric": metric,
-                        "estimate": float(estimate),
-                        "ci_low": ci.low,
-                        "ci_high": ci.high,
-                        "ci_method": method,
-                        "n_runs": min(runs, default=0),
-                        "n_tasks": len(tasks),
-                        "reps": reps,
-                        "mc_error": max(ci.low_error, ci.high_error),
-                    }
-                )
-    if progress is not None:
-        progress(len(cells), len(cells))
+    if not partial:
+        table.check_several_runs()
+    methods = METHODS if studentized else DEFAULT
+    cells = {name: list(tasks.values()) for name, tasks in table.cells().items()}
+    whole = [name for name, tasks in cells.items() if len(tasks) == len(table.datasets)]
+    able = [name for name in whole if min(map(len, cells[name])) > 1]
+    answers = _intervals(
+        [cells[name] for name in able], table.scale, reps, seed, LEVEL, methods, progress
+    )
+    found = dict(zip(able, answers, strict=True))
+    rows = []
+    for name, tasks in cells.items():
+        ci, used = found.get(name, ({}, 0))
+        estimates = _estimates(tasks, table.scale) if name in whole else np.full(4, np.nan)
+        for metric, estimate in zip(METRICS, estimates.tolist(), strict=True):
+            for method in methods:
+                if method == "studentized" and metric not in STUDENTIZED:
+                    continue
+                end = ci[metric][method] if ci else NONE
+                few = min(map(len, tasks), default=0)
+                answer = (estimate, end.low, end.high, method, few, len(tasks), used, end.error)
+                rows.append((name, metric, *answer))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -250,9 +235,11 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
 
 
 def per_task(table: ScoreTable) -> pd.DataFrame:
-    """One row per algorithm and data set: mean, std (ddof 1), iqm over runs, n, n_failed, step.
+    """One row per algorithm and data set, over its runs.
 
-    std is NaN for a single run; `step` is missing where the scores have none.
+    Columns: mean; std (ddof 1); ci_low and ci_high, Student's 95 % interval of the mean; iqm,
+    median, optimality_gap; n, n_failed, step. std and the interval are NaN for a single run; `step`
+    is missing where the scores have none.
     """
     final = table.final().frame
     steps = (
@@ -264,13 +251,20 @@ def per_task(table: ScoreTable) -> pd.DataFrame:
         for dataset in table.datasets:
             cell = tasks.get(dataset, np.empty(0))
             n = len(cell)
+            std = float(cell.std(ddof=1)) if n > 1 else np.nan
+            half = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * std / np.sqrt(n) if n > 1 else np.nan
+            middle, _, average, gap = _estimates([cell], table.scale) if n else [np.nan] * 4
             rows.append(
                 {
                     "algorithm": algorithm,
                     "dataset": dataset,
-                    "mean": float(cell.mean()) if n else np.nan,
-                    "std": float(cell.std(ddof=1)) if n > 1 else np.nan,
-                    "iqm": iqm([cell]) if n else np.nan,
+                    "mean": float(average),
+                    "std": std,
+                    "ci_low": float(average - half),
+                    "ci_high": float(average + half),
+                    "iqm": float(middle),
+                    "median": float(np.median(cell)) if n else np.nan,
+                    "optimality_gap": float(gap),
                     "n": n,
                     "n_failed": failed.count((algorithm, dataset)),
                     "step": steps.get((algorithm, dataset), pd.NA),
@@ -286,68 +280,58 @@ def profile(
     reps: int = 10_000,
     seed: int = 0,
     level: float = LEVEL,
+    engine: str = "offrl",
 ) -> pd.DataFrame:
     """Score distributions: per algorithm and threshold tau, the share of runs with a score above.
 
     The share is the mean over data sets of the share of runs (Agarwal et al. 2021, section 4.3).
-    ci_low and ci_high are pointwise expanded percentile limits, NaN where `summarise` has none.
+    ci_low and ci_high are pointwise expanded percentile limits, band_low and band_high simultaneous
+    ones (`_band`), mc_error belongs to the pointwise ones; they are NaN where `summarise` has none.
 
     Args:
         table: the scores.
         tau: thresholds; by default 101 from the smallest score, or 0, to the largest, or `scale`.
         reps: number of resamples.
         seed: as in `summarise`.
-        level: nominal coverage at each threshold.
+        level: nominal coverage at each threshold, and of the band at all of them.
+        engine: as in `summarise`; rliable has pointwise limits alone, at 95 %.
     """
-    _check_reps(reps, seed)
+    bootstrap.check(reps, seed, level)
     cells = table.cells()
     if tau is None:
         every = table.final().frame["score"]
         tau = np.linspace(min(0.0, every.min()), max(table.scale, every.max()), 101)
     thresholds = np.asarray(tau, dtype=np.float64)
+    if check_engine(engine) == "rliable":
+        from offrl import rliable_engine
+
+        return rliable_engine.profile(table, thresholds, reps=reps, seed=seed)
     parts = []
     for algorithm, tasks in cells.items():
         if len(tasks) < len(table.datasets):
             continue
-        scores = _canonical(list(tasks.values()))
+        scores = canonical(list(tasks.values()))
         runs = np.array([len(cell) for cell in scores])
-        flat = np.concatenate(scores)
-        # `counts * weight @ above` is the profile of a resample that holds each score `counts`
+        above = np.concatenate(scores)[:, None] > thresholds
+        # `weight * counts @ above` is the profile of a resample that holds each score `counts`
         # times. Rounded, as sums of weights err in their last bits and all runs are 1, not less.
         weight = np.repeat(1 / (runs * len(runs)), runs)
-        above = flat[:, None] > thresholds
-        low = high = np.full(len(thresholds), np.nan)
+        share = (weight @ above).round(12)
+        limits = np.full((5, len(thresholds)), np.nan)
         if runs.min() > 1:
-            rng = stream(seed, "profile", algorithm)
-            samples = (
-                np.concatenate(
-                    [_counts(block) * weight @ above for block in _resamples(runs, reps, rng)]
-                )
-                .round(12)
-                .T.copy()
-            )
-            samples.sort(axis=1)
-            spread = np.array(
-                [cell.var(axis=0, ddof=1) for cell in np.split(above, runs.cumsum()[:-1])]
-            )
-            levels = _expanded_level((spread / runs[:, None]).T, runs, level)
-            ends = np.array(
-                [np.quantile(s, [p, 1 - p]) for s, p in zip(samples, levels, strict=True)]
-            )
-            low, high = ends.T
-        parts.append(
-            pd.DataFrame(
-                {
-                    "algorithm": algorithm,
-                    "tau": thresholds,
-                    "share": (weight @ above).round(12),
-                    "ci_low": low,
-                    "ci_high": high,
-                }
-            )
-        )
-    columns = ["algorithm", "tau", "share", "ci_low", "ci_high"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+            samples = np.empty((len(thresholds), reps))
+            weighted = (weight[:, None] * above).T
+            for place, counts in Draws(runs, seed, "profile").blocks(0, reps):
+                samples[:, place] = weighted @ counts
+            spread = [cell.var(axis=0, ddof=1) for cell in np.split(above, runs.cumsum()[:-1])]
+            variances = (np.array(spread) / (runs * len(runs) ** 2)[:, None]).T
+            limits = _limits(samples.round(12), share, variances, runs, level)
+        columns = dict(zip(("ci_low", "ci_high", "mc_error"), limits[:3], strict=True))
+        bands = dict(zip(("band_low", "band_high"), limits[3:].clip(0, 1), strict=True))
+        labels = {"algorithm": algorithm, "tau": thresholds, "share": share}
+        parts.append(pd.DataFrame({**labels, **columns, **bands}))
+    names = ("algorithm", "tau", "share", "ci_low", "ci_high", "mc_error", "band_low", "band_high")
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(names))
 
 
 def curve(
@@ -357,21 +341,31 @@ def curve(
     reps: int = 2_000,
     seed: int = 0,
     points: int = 100,
+    level: float = LEVEL,
+    engine: str = "offrl",
 ) -> pd.DataFrame:
     """Learning curves: per algorithm and step, the IQM over runs and data sets with its interval.
 
     A step counts where every run of the algorithm was evaluated at it, so that a curve never
-    changes the runs it is made of. ci_low and ci_high are pointwise expanded percentile limits.
+    changes the runs it is made of; whole runs are resampled, as in rliable. Limits as in `profile`.
 
     Args:
         table: scores with steps; without steps the answer has no rows.
         dataset: a single data set, or None for all of them.
-        reps: number of resamples at each step.
+        reps: number of resamples.
         seed: as in `summarise`.
         points: at most so many steps are kept, evenly spread, the last one included.
+        level: nominal coverage at each step, and of the band at all of them.
+        engine: as in `profile`.
     """
-    _check_reps(reps, seed)
-    rows = []
+    bootstrap.check(reps, seed, level)
+    if check_engine(engine) == "rliable":
+        from offrl import rliable_engine
+
+        return rliable_engine.curve(table, dataset, reps=reps, seed=seed, points=points)
+    columns = ["algorithm", "step", "iqm", "ci_low", "ci_high", "mc_error", "band_low", "band_high"]
+    parts = []
+    table.check_one_setting()
     frame = table.frame
     if "step" not in frame:
         frame = frame.iloc[:0].assign(step=0)
@@ -380,36 +374,295 @@ def curve(
         frame = frame[frame["dataset"] == dataset]
     wanted = 1 if dataset is not None else len(table.datasets)
     for name, part in frame.groupby("algorithm", sort=True):
-        algorithm = str(name)
         if part["dataset"].nunique() < wanted:
             continue
-        runs = part.set_index(["dataset", "seed", "step"])["score"].unstack("step")
-        runs = runs.loc[:, runs.notna().all()]
-        keep = np.unique(np.linspace(0, runs.shape[1] - 1, points).round().astype(int))
-        for step in runs.columns[keep] if runs.shape[1] else []:
-            cells = [c.to_numpy(np.float64) for _, c in runs[step].groupby("dataset")]
-            low = high = np.nan
-            if min(map(len, cells)) > 1:
-                rng = stream(seed, f"curve {dataset or ''}", algorithm)
-                found = intervals(cells, rng, gamma=table.scale, reps=reps)
-                ci = found["iqm"]["expanded percentile"]
-                low, high = ci.low, ci.high
-            rows.append((algorithm, int(step), iqm(cells), low, high))
-    return pd.DataFrame(rows, columns=["algorithm", "step", "iqm", "ci_low", "ci_high"])
+        shared = part.set_index(["dataset", "seed", "step"])["score"].unstack("step")
+        shared = shared.loc[:, shared.notna().all()]
+        keep = np.unique(np.linspace(0, shared.shape[1] - 1, points).round().astype(int))
+        kept = shared.iloc[:, keep if shared.shape[1] else []]
+        if not kept.shape[1]:
+            continue
+        cells = canonical([c.to_numpy(np.float64) for _, c in kept.groupby("dataset")])
+        runs = np.array([len(cell) for cell in cells])
+        steps = np.concatenate(cells).T
+        estimates = np.array(
+            [_estimates([c[:, k] for c in cells], 1)[0] for k in range(len(steps))]
+        )
+        limits = np.full((5, len(steps)), np.nan)
+        if runs.min() > 1:
+            trimmed = [Trimmed(scores, int(runs.sum())) for scores in steps]
+            samples = np.empty((len(steps), reps))
+            for place, counts in Draws(runs, seed, "curve").blocks(0, reps):
+                for row, at in zip(samples, trimmed, strict=True):
+                    row[place] = at(counts)
+            variances = [variances_of([c[:, k] for c in cells], 1)[0] for k in range(len(steps))]
+            limits = _limits(samples, estimates, np.array(variances), runs, level)
+        found = dict(zip(columns[2:], [estimates, *limits], strict=True))
+        parts.append(pd.DataFrame({"algorithm": name, "step": kept.columns.astype(int), **found}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def stream(seed: int, purpose: str, name: str) -> np.random.Generator:
-    """A generator that depends on the seed, the purpose and the name, and on nothing else."""
-    digest = hashlib.sha256(f"{purpose}\0{name}".encode()).digest()
-    key = np.frombuffer(digest, dtype="<u4")
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(map(int, key))))
+def ranks(table: ScoreTable, *, reps: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """How often each algorithm takes each rank, 1 the best, over resamples and data sets.
+
+    In every resample the algorithms are ranked on each data set by their mean over runs, ties
+    sharing their ranks (Agarwal et al. 2021, appendix A.3, over their bootstrap). Columns:
+    algorithm; mean_rank, the mean over data sets of the ranks of the scores themselves; ci_low and
+    ci_high, the resamples' 2.5 and 97.5 % quantiles of it; mc_error; rank_1, rank_2, ...,
+    probabilities that sum to 1. Every cell needs a run; every interval two.
+    """
+    bootstrap.check(reps, seed)
+    cells = {
+        name: tasks for name, tasks in table.cells().items() if len(tasks) == len(table.datasets)
+    }
+    names = sorted(cells, key=lambda a: [tuple(c) for c in canonical(list(cells[a].values()))])
+    columns = ["algorithm", "mean_rank", "ci_low", "ci_high", "mc_error"]
+    columns += [f"rank_{k + 1}" for k in range(len(names))]
+    if not names:
+        return pd.DataFrame(columns=columns)
+    # Data sets in an order of their scores, not of their names.
+    tasks = sorted(
+        table.datasets, key=lambda d: [(len(cells[a][d]), *sorted(cells[a][d])) for a in names]
+    )
+    scores = [[np.sort(cells[name][task]) for task in tasks] for name in names]
+    point = _ranked(np.array([[cell.mean() for cell in row] for row in scores])[:, :, None])[0]
+    means = np.empty((len(names), reps))
+    shares = np.zeros((len(names), len(names)))
+    size = bootstrap.block_size(max(sum(map(len, row)) for row in scores))
+    draws = [
+        Draws([len(cell) for cell in row], seed, f"ranks {k}", size).blocks(0, reps)
+        for k, row in enumerate(scores)
+    ]
+    for blocks in zip(*draws, strict=True):
+        resampled = [_task_means(cell, c) for cell, (_, c) in zip(scores, blocks, strict=True)]
+        rank, share = _ranked(np.stack(resampled))
+        means[:, blocks[0][0]] = rank.mean(axis=1)
+        shares += share
+    shares /= reps * len(tasks)
+    rows = []
+    single = min(len(cell) for row in scores for cell in row) < 2
+    for k, name in enumerate(names):
+        estimate = float(point[k].mean())
+        ci = NONE if single else bootstrap.read(np.sort(means[k]), (1 - LEVEL) / 2, estimate)
+        rows.append((name, estimate, ci.low, ci.high, ci.error, *shares[k]))
+    answer = pd.DataFrame(rows, columns=columns)
+    return answer.sort_values(["mean_rank", "algorithm"], ignore_index=True)
 
 
-def _check_reps(reps: int, seed: int) -> None:
-    if reps < 100:
-        raise InputError(f"reps {reps}: too few resamples for an interval; give 100 or more")
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected a whole number, 0 or more")
+def check_engine(name: str) -> str:
+    """The name of an engine; InputError for an unknown one."""
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return name
+
+
+def variances_of(cells: Sequence[Array], gamma: float) -> Array:
+    """Each task's share v of the variance of each of the METRICS, shape (4, tasks)."""
+    pooled = np.sort(np.concatenate(cells))
+    cut = int(0.25 * len(pooled))
+    runs = np.array([len(cell) for cell in cells])
+    per_mean = 1 / (runs * len(cells) ** 2)
+    plain = np.array([cell.var(ddof=1) for cell in cells])
+    low, high = pooled[cut], pooled[len(pooled) - cut - 1]
+    winsorised = np.array([np.clip(cell, low, high).var(ddof=1) for cell in cells])
+    capped = np.array([np.minimum(cell, gamma).var(ddof=1) for cell in cells])
+    # Winsorising may leave no variance where resamples still differ (two tasks of two runs, say).
+    winsorised = winsorised if winsorised.any() else plain
+    trimmed = runs / (len(pooled) - 2 * cut) ** 2
+    return np.stack([winsorised * trimmed, plain * per_mean, plain * per_mean, capped * per_mean])
+
+
+def _intervals(
+    algorithms: Sequence[Sequence[Array]],
+    gamma: float,
+    reps: int | None,
+    seed: int,
+    level: float,
+    methods: Sequence[str],
+    progress: Progress | None,
+) -> list[tuple[Found, int]]:
+    """Intervals of each algorithm, and the number of resamples behind them."""
+    scores = [canonical(cells) for cells in algorithms]
+    shapes = [tuple(len(cell) for cell in cells) for cells in scores]
+    studentized = "studentized" in methods
+    done: set[int] = set()
+    if progress is not None:
+        progress(0, len(scores))
+
+    def sample(active: list[int], first: int, last: int) -> list[Array]:
+        found: dict[int, Array] = {}
+        for shape in dict.fromkeys(shapes[i] for i in active):
+            group = [i for i in active if shapes[i] == shape]
+            resampled = _Resampled([scores[i] for i in group], gamma, studentized)
+            samples = np.empty((len(group), resampled.rows, last - first))
+            for place, counts in Draws(shape, seed, "summary").blocks(first, last):
+                resampled(counts, samples[:, :, place])
+            found.update(zip(group, samples, strict=True))
+        return [found[i] for i in active]
+
+    def read(i: int, samples: Array) -> tuple[Found, bool]:
+        estimates, variances = _estimates(scores[i], gamma), variances_of(scores[i], gamma)
+        levels = bootstrap.expanded_level(variances, np.array(shapes[i]), level)
+        samples = np.sort(samples, axis=1)
+        plain = (1 - level) / 2
+        found: Found = {}
+        for k, metric in enumerate(METRICS):
+            found[metric] = {
+                "percentile": bootstrap.read(samples[k], plain, estimates[k]),
+                "expanded percentile": bootstrap.read(samples[k], float(levels[k]), estimates[k]),
+            }
+        if studentized:
+            for k, metric in enumerate(STUDENTIZED):
+                j = METRICS.index(metric)
+                error = float(np.sqrt(variances[j].sum()))
+                t = bootstrap.read(samples[len(METRICS) + k], plain, 0.0)
+                # The upper quantile of t sets the lower end.
+                found[metric]["studentized"] = Interval(
+                    float(estimates[j] - error * t.high),
+                    float(estimates[j] - error * t.low),
+                    error * t.high_error,
+                    error * t.low_error,
+                )
+        precise = all(found[metric]["expanded percentile"].precise for metric in METRICS)
+        done.add(i)
+        if progress is not None:
+            progress(len(done), len(scores))
+        return found, precise
+
+    return bootstrap.converge(len(scores), sample, read, reps)
+
+
+class _Resampled:
+    """The METRICS of resamples of algorithms whose tasks have the same numbers of runs."""
+
+    def __init__(self, algorithms: Sequence[Sequence[Array]], gamma: float, studentized: bool):
+        self.algorithms, self.gamma = algorithms, gamma
+        self.runs = np.array([len(cell) for cell in algorithms[0]])
+        flat = np.stack([np.concatenate(cells) for cells in algorithms])
+        self.trimmed = [Trimmed(row, flat.shape[1]) for row in flat]
+        weight = np.repeat(1 / (self.runs * len(self.runs)), self.runs)
+        self.weighted, self.gaps = flat * weight, (gamma - np.minimum(flat, gamma)) * weight
+        self.estimates = [_estimates(cells, gamma) for cells in algorithms]
+        self.studentized = studentized
+        self.rows = len(METRICS) + (len(STUDENTIZED) if studentized else 0)
+
+    def __call__(self, counts: Counts, samples: Array) -> None:
+        """Fills `samples`, shape (algorithms, rows, b), from counts (N, b)."""
+        floats = counts.astype(np.float64)
+        for k, (cells, trimmed) in enumerate(zip(self.algorithms, self.trimmed, strict=True)):
+            rank = trimmed.ranks(counts)
+            samples[k, 0] = trimmed.mean(rank)
+            samples[k, 1] = _median(_task_means(cells, floats))
+            # One by one: the last bits of a product with a matrix depend on its number of rows.
+            samples[k, 2] = self.weighted[k] @ floats
+            samples[k, 3] = self.gaps[k] @ floats
+            if self.studentized:
+                inside = (rank > trimmed.cut).argmax(axis=0)
+                upper = (rank >= trimmed.total - trimmed.cut).argmax(axis=0)
+                ends = trimmed.scores[inside], trimmed.scores[upper]
+                flat = np.concatenate(cells)[:, None]
+                middle = np.clip(flat - trimmed.middle, *ends)
+                kept = trimmed.total - 2 * trimmed.cut
+                size = self.runs / kept**2, 1 / (self.runs * len(self.runs) ** 2)
+                for row, (values, weights) in enumerate(
+                    ((middle, size[0]), (flat, size[1]), (np.minimum(flat, self.gamma), size[1]))
+                ):
+                    spread = weights @ self._variance(values, floats)
+                    j = METRICS.index(STUDENTIZED[row])
+                    samples[k, len(METRICS) + row] = _studentize(
+                        samples[k, j] - self.estimates[k][j], spread
+                    )
+
+    def _variance(self, values: Array, counts: Array) -> Array:
+        """Sample variances (ddof 1) of the resampled runs of each task, shape (tasks, b)."""
+        runs, starts = self.runs[:, None], self.runs.cumsum() - self.runs
+        means = np.add.reduceat(values * counts, starts, axis=0) / runs
+        squares = counts * (values - np.repeat(means, self.runs, axis=0)) ** 2
+        found: Array = np.add.reduceat(squares, starts, axis=0) / (runs - 1)
+        return found
+
+
+def _studentize(differences: Array, variances: Array) -> Array:
+    """Differences over standard errors; without variance infinite, or 0 where nothing differs."""
+    error = np.sqrt(variances)
+    tiny = error <= 1e-12 * error.max(initial=0)
+    endless = np.where(np.abs(differences) > 1e-12 * np.abs(differences).max(initial=0), np.inf, 0)
+    found: Array = np.divide(differences, error, out=np.copysign(endless, differences), where=~tiny)
+    return found
+
+
+def _limits(
+    samples: Array, estimates: Array, variances: Array, runs: NDArray[np.int_], level: float
+) -> Array:
+    """Limits at each of K points from samples (K, reps): low, high, error, band low, band high.
+
+    The first two are pointwise, by the expanded percentile. The band holds all points at once:
+    estimates +- q times their standard errors, q the quantile of the largest standardised
+    deviation over points (sup-t, Montiel Olea and Plagborg-Moeller 2019). As in the expanded
+    percentile, errors are widened and q taken from the normal to Student's distribution.
+    """
+    levels = bootstrap.expanded_level(variances, runs, level)
+    ordered = np.sort(samples, axis=1)
+    found = [
+        bootstrap.read(row, float(p), point)
+        for row, p, point in zip(ordered, levels, estimates, strict=True)
+    ]
+    low = np.array([interval.low for interval in found])
+    high = np.array([interval.high for interval in found])
+    error = np.array([interval.error for interval in found])
+    spread = samples.std(axis=1)
+    moving = spread > 1e-12 * np.abs(estimates).max(initial=0)
+    half = np.zeros(len(estimates))
+    if moving.any():
+        away = np.abs(samples[moving] - estimates[moving, None]) / spread[moving, None]
+        q = np.quantile(away.max(axis=0), level)
+        df, widen = bootstrap.freedom(variances[moving], runs)
+        half[moving] = spread[moving] * widen * scipy.stats.t.isf(scipy.stats.norm.sf(q), df)
+    # Where the distribution is skew, the pointwise limits may lie outside.
+    return np.stack(
+        [low, high, error, np.minimum(estimates - half, low), np.maximum(estimates + half, high)]
+    )
+
+
+def _ranked(means: Array) -> tuple[Array, Array]:
+    """Ranks of algorithms on each task, 1 the best, from means (A, T, b); and how often each.
+
+    Ties share the mean of their ranks, and count as each of them in equal parts: ranks (A, T, b),
+    counts (A, A) of algorithm by rank.
+    """
+    size = len(means)
+    # Means that agree up to the order of summation are tied.
+    scale = np.abs(means).max()
+    rounded = np.round(means / scale, 12) if scale else means
+    above = np.stack([(rounded > row).sum(axis=0) for row in rounded])
+    tied = np.stack([(rounded == row).sum(axis=0) for row in rounded])
+    counts = np.zeros((size, size))
+    for k in range(size):
+        for number in range(1, size + 1):
+            at = above[k][tied[k] == number]
+            found = np.bincount(at, minlength=size)
+            for extra in range(number):
+                counts[k, extra:] += found[: size - extra] / number
+    return above + (tied + 1) / 2, counts
+
+
+def _task_means(cells: Sequence[Array], counts: NDArray[Any]) -> Array:
+    """Mean of each task in resamples with counts (N, b), shape (tasks, b)."""
+    ends = np.cumsum([len(cell) for cell in cells])
+    return np.stack(
+        [
+            cell @ counts[end - len(cell) : end] / len(cell)
+            for cell, end in zip(cells, ends, strict=True)
+        ]
+    )
+
+
+def _median(means: Array) -> Array:
+    """Median over tasks, shape (b,), from (tasks, b); sorting short rows beats partitioning."""
+    ordered = np.sort(means.T, axis=1)
+    low, high = (means.shape[0] - 1) // 2, means.shape[0] // 2
+    found: Array = (ordered[:, low] + ordered[:, high]) / 2
+    return found
 
 
 def _words(metrics: Sequence[str]) -> str:
@@ -434,107 +687,23 @@ def _as_cells(scores: Scores) -> list[Array]:
     return cells
 
 
-def _canonical(cells: Sequence[Array]) -> list[Array]:
-    """Runs sorted within tasks, tasks sorted by number of runs, then by scores."""
-    return sorted((np.sort(cell) for cell in cells), key=lambda cell: (len(cell), *cell))
+def canonical(cells: Sequence[Array]) -> list[Array]:
+    """Runs sorted within tasks, tasks sorted by number of runs, then by scores.
+
+    A run is a score, or a row of scores at several steps.
+    """
+    ordered = [
+        np.sort(cell) if cell.ndim == 1 else cell[np.lexsort(cell.T[::-1])] for cell in cells
+    ]
+    return sorted(ordered, key=lambda cell: (len(cell), *cell.ravel()))
 
 
 def _estimates(cells: Sequence[Array], gamma: float) -> Array:
     """The four METRICS of the scores themselves."""
-    cells = _canonical(cells)
+    cells = canonical(cells)
     pooled = np.sort(np.concatenate(cells))
     cut = int(0.25 * len(pooled))
     means = np.array([cell.mean() for cell in cells])
     capped = np.array([np.minimum(cell, gamma).mean() for cell in cells])
     middle = pooled[cut : len(pooled) - cut].mean()
     return np.array([middle, np.median(means), means.mean(), gamma - capped.mean()])
-
-
-def _variances(cells: Sequence[Array], gamma: float) -> Array:
-    """Each task's share v of the variance of each of the METRICS, shape (4, tasks), up to scale.
-
-    Tasks stand in the order given.
-    """
-    pooled = np.sort(np.concatenate(cells))
-    cut = int(0.25 * len(pooled))
-    runs = np.array([len(cell) for cell in cells])
-    plain = np.array([cell.var(ddof=1) for cell in cells]) / runs
-    low, high = pooled[cut], pooled[len(pooled) - cut - 1]
-    winsorised = np.array([np.clip(cell, low, high).var(ddof=1) for cell in cells]) * runs
-    capped = np.array([np.minimum(cell, gamma).var(ddof=1) for cell in cells]) / runs
-    # Winsorising may leave no variance where resamples still differ (two tasks of two runs, say).
-    winsorised = winsorised if winsorised.any() else plain
-    return np.stack([winsorised, plain, plain, capped])
-
-
-def _expanded_level(variances: Array, runs: NDArray[np.int_], level: float) -> Array:
-    """Lower quantile level of the expanded percentile interval, for variances (..., tasks)."""
-    # Relative to the largest, so that tiny scores do not underflow; all zero: any level will do.
-    top = variances.max(axis=-1, keepdims=True)
-    share = np.divide(variances, top, out=np.ones_like(variances), where=top > 0)
-    total = share.sum(axis=-1)
-    df = total**2 / (share**2 / (runs - 1)).sum(axis=-1)
-    widen = np.sqrt(total / (share * (runs - 1) / runs).sum(axis=-1))
-    t = scipy.stats.t.ppf((1 + level) / 2, df)
-    return np.asarray(scipy.stats.norm.cdf(-widen * t), dtype=np.float64)
-
-
-def _read(ordered: Array, p: float, estimate: float) -> Interval:
-    """The p and 1 - p quantiles of sorted samples, each with its Monte-Carlo standard error."""
-    # Resamples that agree up to the order of summation are one point.
-    if ordered[-1] - ordered[0] <= 1e-12 * np.abs(ordered[[0, -1]]).max():
-        return Interval(float(estimate), float(estimate), 0.0, 0.0)
-    # A quantile's error in level is binomial; half the distance between its ends, in scores.
-    error = np.sqrt(p * (1 - p) / len(ordered))
-    levels = np.array([p, p - error, p + error])
-    low = np.quantile(ordered, levels.clip(0, 1))
-    high = np.quantile(ordered, (1 - levels).clip(0, 1))
-    return Interval(
-        float(low[0]), float(high[0]), float(low[2] - low[1]) / 2, float(high[1] - high[2]) / 2
-    )
-
-
-def _resamples(
-    runs: NDArray[np.int_], reps: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.intp]]:
-    """Blocks of resamples, as indices (block, N) into the scores of tasks laid end to end.
-
-    `runs` is sorted, as `_canonical` leaves it, so that tasks with equal numbers are drawn at once.
-    """
-    starts = runs.cumsum() - runs
-    size = max(1, BLOCK // int(runs.sum()))
-    for first in range(0, reps, size):
-        count = min(size, reps - first)
-        parts = []
-        for n in np.unique(runs):
-            start = starts[runs == n]
-            draw = rng.integers(0, n, (count, len(start), n), dtype=np.min_scalar_type(n - 1))
-            parts.append((draw + start[:, None]).reshape(count, -1))
-        yield np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-
-
-def _counts(block: NDArray[np.intp]) -> NDArray[np.intp]:
-    """How often each score stands in each resample, same shape as the indices."""
-    rows, width = block.shape
-    flat = block + width * np.arange(rows)[:, None]
-    return np.bincount(flat.ravel(), minlength=rows * width).reshape(rows, width)
-
-
-def _bootstrap(
-    cells: Sequence[Array], reps: int, rng: np.random.Generator, gamma: float
-) -> Iterator[Array]:
-    """The four METRICS of resamples, in blocks of shape (block, 4)."""
-    cells = _canonical(cells)
-    runs = np.array([len(cell) for cell in cells])
-    starts = runs.cumsum() - runs
-    flat = np.concatenate(cells)
-    capped = np.minimum(flat, gamma)
-    pooled = np.sort(flat)
-    cut = int(0.25 * len(flat))
-    # Sorting small ranks is several times faster than sorting scores.
-    ranks = np.searchsorted(pooled, flat).astype(np.min_scalar_type(len(flat)))
-    for block in _resamples(runs, reps, rng):
-        middle = pooled[np.sort(ranks[block], axis=1)[:, cut : len(flat) - cut]].mean(axis=1)
-        means = np.add.reduceat(flat[block], starts, axis=1) / runs
-        gaps = gamma - (np.add.reduceat(capped[block], starts, axis=1) / runs).mean(axis=1)
-        yield np.stack([middle, np.median(means, axis=1), means.mean(axis=1), gaps], axis=1)

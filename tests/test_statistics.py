@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offrl import statistics
+from offrl import bootstrap, statistics
 from offrl.errors import InputError
 from offrl.scores import Failure, ScoreTable
 
@@ -116,7 +116,7 @@ def test_iqm_trims_as_scipy_does_and_differs_from_mean_and_median():
         assert statistics.iqm(scores) == pytest.approx(expected, rel=1e-13, abs=1e-15)
 
 
-def agree(mine: statistics.Interval, other: Any, reps: int, other_reps: int) -> None:
+def agree(mine: bootstrap.Interval, other: Any, reps: int, other_reps: int) -> None:
     """Two bootstraps agree within six standard errors of their difference."""
     ratio = np.sqrt(1 + reps / other_reps)
     assert abs(mine.low - other[0]) <= 6 * ratio * mine.low_error + 1e-9
@@ -142,7 +142,7 @@ def test_percentile_intervals_are_those_of_rliable(shape):
         ),
         reps=reps,
     )
-    mine = statistics.intervals(scores, np.random.default_rng(1), gamma=1, reps=20_000)
+    mine = statistics.intervals(scores, seed=1, gamma=1, reps=20_000)
     table = table_of({"A": scores}, scale=1)
     estimates = statistics.summarise(table, reps=100).drop_duplicates("metric")["estimate"]
     np.testing.assert_allclose(estimates, point["A"], rtol=1e-12)
@@ -163,7 +163,7 @@ def test_percentile_intervals_are_those_of_scipy_also_with_unequal_runs(runs):
     def mean(*samples: Any, axis: int) -> Any:
         return np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
 
-    mine = statistics.intervals(cells, np.random.default_rng(2), gamma=1, reps=20_000)
+    mine = statistics.intervals(cells, seed=2, gamma=1, reps=20_000)
     for metric, function in (("iqm", iqm), ("mean", mean)):
         answer = scipy.stats.bootstrap(
             tuple(cells), function, n_resamples=20_000, method="percentile", rng=3
@@ -186,17 +186,17 @@ def test_expanded_level_is_the_closed_form():
     for runs, tasks in ((3, 9), (5, 1), (10, 4)):
         t = scipy.stats.t.ppf(0.975, tasks * (runs - 1))
         expected = scipy.stats.norm.cdf(-np.sqrt(runs / (runs - 1)) * t)
-        got = statistics._expanded_level(np.full(tasks, 7.0), np.full(tasks, runs), 0.95)
+        got = bootstrap.expanded_level(np.full(tasks, 7.0), np.full(tasks, runs), 0.95)
         assert got == pytest.approx(expected, rel=1e-12)
     # All variance on one task: that task's degrees of freedom, whatever the others have.
-    got = statistics._expanded_level(np.array([0, 2.0]), np.array([9, 3]), 0.95)
+    got = bootstrap.expanded_level(np.array([0, 2.0]), np.array([9, 3]), 0.95)
     assert got == pytest.approx(scipy.stats.norm.cdf(-np.sqrt(1.5) * scipy.stats.t.ppf(0.975, 2)))
 
 
 def test_the_mean_of_normal_scores_gets_students_interval():
     # One task, many runs: the expanded percentile interval of a mean nears Student's.
     scores = np.random.default_rng(4).normal(size=(40, 1))
-    ci = statistics.intervals(scores, np.random.default_rng(0), gamma=1, reps=50_000)["mean"]
+    ci = statistics.intervals(scores, seed=0, gamma=1, reps=50_000)["mean"]
     student = scipy.stats.t.interval(0.95, 39, scores.mean(), scipy.stats.sem(scores[:, 0]))
     wide, plain = ci["expanded percentile"], ci["percentile"]
     assert wide.high - wide.low == pytest.approx(student[1] - student[0], rel=0.03)
@@ -207,9 +207,9 @@ def test_expanded_intervals_cover_at_three_runs_where_percentile_intervals_do_no
     # 1,500 simulated suites of 9 tasks x 3 runs, t with 3 degrees of freedom, true IQM 0. Measured
     # with 20,000 suites once: .957 and .881; a standard error of this test is .005 and .008.
     suites, rng = 1_500, np.random.default_rng(2015)
-    covered = dict.fromkeys(statistics.METHODS, 0)
+    covered = dict.fromkeys(statistics.DEFAULT, 0)
     for scores in rng.standard_t(3, size=(suites, 3, 9)):
-        ci = statistics.intervals(scores, rng, gamma=1, reps=1_000)["iqm"]
+        ci = statistics.intervals(scores, seed=int(rng.integers(2**31)), gamma=1, reps=1_000)["iqm"]
         for method, ends in ci.items():
             covered[method] += ends.low <= 0 <= ends.high
     share = {method: count / suites for method, count in covered.items()}
@@ -221,7 +221,9 @@ def test_one_run_gives_no_interval_and_says_so():
     scores = np.random.default_rng(0).normal(50, 9, size=(3, 2))
     frame = frame_of({"A": scores, "B": scores + 1})
     table = ScoreTable.from_frame(frame[~((frame["algorithm"] == "A") & (frame["seed"] > 0))])
-    summary = statistics.summarise(table, reps=200)
+    with pytest.raises(InputError, match="'A' on 'task0'"):
+        statistics.summarise(table, reps=200)
+    summary = statistics.summarise(table, reps=200, partial=True)
     mine = summary[summary["algorithm"] == "A"]
     assert mine[["ci_low", "ci_high", "mc_error"]].isna().all().all()
     assert mine["estimate"].notna().all()
@@ -231,7 +233,7 @@ def test_one_run_gives_no_interval_and_says_so():
     assert statistics.per_task(table)["std"].isna().tolist() == [True, True, False, False]
     assert statistics.profile(table, reps=200)["ci_low"].isna().sum() == 101
     with pytest.raises(InputError, match="two runs"):
-        statistics.intervals(scores[:1], np.random.default_rng(0), gamma=1)
+        statistics.intervals(scores[:1], seed=0, gamma=1)
 
 
 def test_ties_give_a_point_and_the_reason():
@@ -251,7 +253,7 @@ def test_ties_give_a_point_and_the_reason():
 
 def test_two_runs_whose_winsorised_variance_is_zero_still_get_an_interval():
     scores = np.array([[0.0, 10.0], [1.0, 11.0]])
-    ci = statistics.intervals(scores, np.random.default_rng(0), gamma=100, reps=2_000)["iqm"]
+    ci = statistics.intervals(scores, seed=0, gamma=100, reps=2_000)["iqm"]
     assert ci["expanded percentile"].low < 5.5 < ci["expanded percentile"].high
 
 
@@ -284,7 +286,7 @@ def test_an_algorithm_without_a_finished_run_on_a_task_has_no_aggregate():
     frame = frame_of({"A": np.ones((3, 2)), "B": np.full((3, 2), 2.0)})
     failures = [Failure("A", "task0", seed, "killed") for seed in range(3)]
     table = ScoreTable.from_frame(frame, failures=failures)
-    summary = statistics.summarise(table, reps=200)
+    summary = statistics.summarise(table, reps=200, partial=True)
     assert summary[summary["algorithm"] == "A"]["estimate"].isna().all()
     assert summary[summary["algorithm"] == "B"]["estimate"].notna().all()
     notes = statistics.explain(table, summary)
@@ -374,7 +376,7 @@ def test_another_algorithm_changes_no_bit_of_the_others(scores, other):
 @given(suites, st.sampled_from([0.25, 3.0, 40.0]), st.sampled_from([-64.0, 0.0, 5.0]))
 def test_affine_changes_carry_through(scores, factor, shift):
     def read(x: Any, gamma: float) -> Any:
-        ci = statistics.intervals(x, np.random.default_rng(1), gamma=gamma, reps=200)
+        ci = statistics.intervals(x, seed=1, gamma=gamma, reps=200)
         ends = [[ci[m][method].low, ci[m][method].high] for m in METRICS for method in ci[m]]
         points = [statistics.iqm(x), statistics.median(x), statistics.mean(x)]
         return np.array(ends), np.array(points), statistics.optimality_gap(x, gamma)
@@ -391,7 +393,7 @@ def test_affine_changes_carry_through(scores, factor, shift):
 @quick
 @given(suites)
 def test_the_expanded_interval_holds_the_percentile_interval(scores):
-    ci = statistics.intervals(scores, np.random.default_rng(1), gamma=100, reps=500)
+    ci = statistics.intervals(scores, seed=1, gamma=100, reps=500)
     for metric in METRICS:
         wide, plain = ci[metric]["expanded percentile"], ci[metric]["percentile"]
         assert wide.low <= plain.low <= plain.high <= wide.high

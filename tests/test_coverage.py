@@ -1,0 +1,170 @@
+"""How often intervals hold the truth and tests err, simulated on suites of 9 data sets.
+
+A run of these tests draws few suites for the sake of time; `pytest -m nightly` draws many.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offrl import bootstrap, comparison, statistics
+
+TASKS = 9
+POPULATIONS: dict[str, Callable[[np.random.Generator, int], Any]] = {
+    "normal": lambda rng, n: rng.normal(size=(n, TASKS)),
+    "t3": lambda rng, n: rng.standard_t(3, (n, TASKS)),
+    "2 t2": lambda rng, n: 2 * rng.standard_t(2, (n, TASKS)),
+    # One seed in five collapses.
+    "collapse": lambda rng, n: rng.normal(size=(n, TASKS)) - 6 * (rng.random((n, TASKS)) < 0.2),
+    "lognormal": lambda rng, n: rng.lognormal(size=(n, TASKS)),
+}
+LEVELS = np.linspace(10, 90, TASKS)  # data sets on which scores differ, in units of 8
+RUNS = (3, 5, 10)
+
+
+def coverage(population: str, runs: int, suites: int, levels: float = 0) -> dict[str, float]:
+    """Share of suites whose 95 % interval of the IQM holds the population's, by method."""
+    draw = POPULATIONS[population]
+    rng = np.random.default_rng([runs, len(population)])
+    truth = statistics.iqm(draw(np.random.default_rng(0), 300_000) + levels * LEVELS / 8)
+    held = dict.fromkeys(statistics.METHODS, 0)
+    for suite in range(suites):
+        ci = statistics.intervals(
+            draw(rng, runs) + levels * LEVELS / 8,
+            gamma=1,
+            reps=1_000,
+            seed=suite,
+            methods=statistics.METHODS,
+        )["iqm"]
+        for method, ends in ci.items():
+            held[method] += ends.low <= truth <= ends.high
+    return {method: count / suites for method, count in held.items()}
+
+
+def errors(population: str, runs: int, suites: int, levels: float = 0) -> dict[str, float]:
+    """Share of suites in which two equal algorithms are told apart, by each way to compare."""
+    draw, rng = POPULATIONS[population], np.random.default_rng([runs, 1, len(population)])
+    told = np.zeros(4)
+    for suite in range(suites):
+        x, y = (dict(enumerate((draw(rng, runs) + levels * LEVELS / 8).T)) for _ in range(2))
+        pair = comparison._Pair(x, y)
+        ((answer, _),) = comparison._intervals([pair], None, 0.05, 1_000, suite, None)
+        tasks = comparison.welch({"x": x, "y": y}, [("x", "y")])
+        told += [
+            not answer.difference.low <= 0 <= answer.difference.high,
+            not answer.probability.low <= 0.5 <= answer.probability.high,
+            comparison._permutation([pair], 500, suite)[0] <= 0.05,
+            (tasks["p_holm"] <= 0.05).any(),
+        ]
+    kinds = ("difference", "probability", "permutation", "Welch with Holm")
+    return dict(zip(kinds, told / suites, strict=True))
+
+
+@pytest.mark.parametrize(("population", "runs"), [("lognormal", 3), ("t3", 5), ("collapse", 10)])
+def test_the_default_interval_covers(population, runs):
+    # 600 suites: a standard error of .009 at .95. Measured in full: 0.945 or more (nightly).
+    share = coverage(population, runs, 600)
+    assert share["expanded percentile"] >= 0.93
+    assert share["studentized"] >= 0.92
+    assert share["percentile"] <= share["expanded percentile"] - (0.05 if runs == 3 else 0.005)
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_no_comparison_errs_too_often(runs):
+    # 300 suites: a standard error of .0126 at .05, so that a rate of .10 would show.
+    for kind, share in errors("t3", runs, 300).items():
+        assert share <= 0.09, kind
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_the_default_interval_covers_in_full(population, runs):
+    share = coverage(population, runs, 4_000)
+    print(population, runs, share)  # noqa: T201 (pytest -s shows the table of docs/statistics.md)
+    assert share["expanded percentile"] >= 0.93
+    # What the documentation says of rliable's interval.
+    assert share["percentile"] <= {3: 0.90, 5: 0.93, 10: 0.945}[runs]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_the_default_interval_nearly_covers_where_data_sets_differ(population, runs):
+    # Where data sets lie at different levels, a skewed population at 3 runs falls short of .93.
+    share = coverage(population, runs, 4_000, levels=1)
+    print(population, runs, share)  # noqa: T201
+    assert share["expanded percentile"] >= 0.90
+    assert share["percentile"] < share["expanded percentile"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+@pytest.mark.parametrize("population", ["t3", "collapse", "lognormal"])
+def test_no_comparison_errs_too_often_in_full(population, runs):
+    # 2,000 suites: a standard error of .005 at .05.
+    shares = errors(population, runs, 2_000)
+    print(population, runs, shares)  # noqa: T201
+    for kind, share in shares.items():
+        assert share <= 0.07, kind
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+def test_simultaneous_bands_of_profiles_hold_the_whole_curve(runs):
+    # Uniform scores on 9 data sets: the true profile is a straight line.
+    rng, held, suites = np.random.default_rng(runs), {"pointwise": 0, "band": 0}, 1_000
+    tau = np.linspace(0.1, 0.9, 33)
+    for suite in range(suites):
+        scores = rng.random((runs, TASKS))
+        found = profile_of(scores, tau, suite)
+        for name, (low, high) in found.items():
+            held[name] += bool(((low <= 1 - tau) & (1 - tau <= high)).all())
+    print(runs, held)  # noqa: T201
+    assert held["band"] / suites >= 0.93
+    assert held["pointwise"] / suites <= 0.85
+
+
+def profile_of(scores: Any, tau: Any, seed: int) -> dict[str, Any]:
+    """Pointwise limits and band of one algorithm's profile."""
+    import pandas as pd
+
+    from offrl.scores import ScoreTable
+
+    run, task = np.indices(scores.shape)
+    frame = pd.DataFrame(
+        {
+            "algorithm": "a",
+            "dataset": [f"task{k}" for k in task.ravel()],
+            "seed": run.ravel(),
+            "score": scores.ravel(),
+        }
+    )
+    found = statistics.profile(ScoreTable.from_frame(frame, scale=1), tau, reps=500, seed=seed)
+    return {
+        "pointwise": (found["ci_low"].to_numpy(), found["ci_high"].to_numpy()),
+        "band": (found["band_low"].to_numpy(), found["band_high"].to_numpy()),
+    }
+
+
+def test_the_monte_carlo_error_is_that_of_repeated_resampling():
+    scores = np.random.default_rng(0).standard_t(3, (5, 9))
+    found = [statistics.intervals(scores, gamma=1, reps=2_000, seed=s)["iqm"] for s in range(200)]
+    for method in statistics.DEFAULT:
+        for end in ("low", "high"):
+            ends = np.array([getattr(ci[method], end) for ci in found])
+            stated = np.mean([getattr(ci[method], f"{end}_error") for ci in found])
+            # The spread of 200 ends is known to 5 %; quantiles further out are rougher.
+            assert 0.7 <= stated / ends.std(ddof=1) <= 1.4
+
+
+def test_repetitions_are_chosen_by_the_monte_carlo_error():
+    scores = np.random.default_rng(0).standard_t(3, (5, 9))
+    ci = statistics.intervals(scores, gamma=1)
+    for metric in statistics.METRICS:
+        assert ci[metric]["expanded percentile"].precise
+    rough = statistics.intervals(scores, gamma=1, reps=500)
+    assert not rough["iqm"]["expanded percentile"].precise
+    assert bootstrap.FIRST >= 10_000
