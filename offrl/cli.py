@@ -670,38 +670,217 @@ def _print_notes(table: "ScoreTable") -> None:
         )
 
 
+Tables = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Folders of runs, or tables: algorithm,dataset,seed,score[,step].",
+    ),
+]
+Reps = Annotated[
+    int | None,
+    typer.Option(min=100, help="Bootstrap resamples; by default as many as precision needs."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of all resampling.")]
+Scale = Annotated[float, typer.Option(help="What the scores of tables are on: 0-100, or 0-1.")]
+Engine = Annotated[
+    str, typer.Option(help="offrl, or rliable for what that library computes: intervals, P(X > Y).")
+]
+
+
 @app.command()
 def report(
-    source: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of runs, or tables: algorithm,dataset,seed,score[,step]."),
-    ],
+    source: Tables,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the report.")],
-    reps: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 50_000,
-    seed: Annotated[int, typer.Option(help="Of all resampling.")] = 0,
+    reps: Reps = None,
+    seed: Seed = 0,
+    scale: Scale = 100,
+    studentized: Annotated[
+        bool, typer.Option("--studentized", help="Show studentized intervals too.")
+    ] = False,
+    engine: Engine = "offrl",
 ) -> None:
-    """Write a report page with IQM, confidence intervals and figures.
+    """Write a report page with IQM, confidence intervals, comparisons and figures.
 
     Example: offrl report runs -o report
     """
     from offrl.reporting import report as make_report
 
     words = ["offrl", "report", *map(str, source), "-o", str(output)]
-    words += ["--reps", str(reps)] * (reps != 50_000) + ["--seed", str(seed)] * (seed != 0)
+    words += ["--reps", str(reps)] * (reps is not None) + ["--seed", str(seed)] * (seed != 0)
+    words += ["--scale", f"{scale:g}"] * (scale != 100) + ["--studentized"] * studentized
+    words += ["--engine", engine] * (engine != "offrl")
     with _bar("report") as progress:
         path = make_report(
-            source, output, reps=reps, seed=seed, command=shlex.join(words), progress=progress
+            source,
+            output,
+            reps=reps,
+            seed=seed,
+            scale=scale,
+            studentized=studentized,
+            engine=engine,
+            command=shlex.join(words),
+            progress=progress,
         )
     print(path)  # noqa: T201
 
 
 @app.command()
+def compare(
+    source: Tables,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare every algorithm with this one alone.")
+    ] = None,
+    algorithm: Annotated[
+        list[str] | None, typer.Option(help="Compare these alone; may be repeated.")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="The largest difference of IQMs that counts as none, in points."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Error rate of the tests over all pairs.")] = 0.05,
+    reps: Reps = None,
+    permutations: Annotated[int, typer.Option(min=100, help="Of the permutation test.")] = 10_000,
+    seed: Seed = 0,
+    scale: Scale = 100,
+    engine: Engine = "offrl",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .csv file to write the pairs to.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare algorithms two at a time: P(X > Y), difference of IQMs, permutation test, verdict.
+
+    Example: offrl compare runs --baseline bc --margin 3
+    """
+    from offrl.comparison import compare as make_comparison
+    from offrl.files import replacing
+    from offrl.scores import collect
+
+    if output is not None and output.suffix != ".csv":
+        raise InputError(f"{output}: expected a name that ends in .csv")
+    scores = collect(source, scale=scale).final()
+    with _bar("compare") as progress:
+        found = make_comparison(
+            scores,
+            baseline=baseline,
+            algorithms=algorithm or None,
+            margin=margin,
+            alpha=alpha,
+            reps=reps,
+            permutations=permutations,
+            seed=seed,
+            engine=engine,
+            progress=progress,
+        )
+    if output is not None:
+        with replacing(output) as temporary:
+            found.pairs.to_csv(temporary, index=False)
+    pairs = found.pairs.astype(object).to_dict("records")  # a missing number of seeds is None
+    if as_json:
+        _print_json(
+            {
+                "pairs": pairs,
+                "tasks": found.tasks.to_dict("records"),
+                "notes": [*scores.notes, *found.notes],
+            }
+        )
+        return
+    digits = 1 if scale == 100 else 3
+    columns = ("X", "Y", "P(X > Y)", "IQM, X - Y", "p", "p, Holm", "verdict on X")
+    count = f"{len(found.pairs)} pair{'s' if len(found.pairs) > 1 else ''}"
+    title = f"{count} on {len(scores.datasets)} data sets, 95 % intervals"
+    shown = _table(title, *columns)
+    for column in shown.columns[2:4]:
+        column.no_wrap = True
+    for row in pairs:
+        ends = row["probability_low"], row["probability_high"]
+        low, high = row["difference_low"], row["difference_high"]
+        verdict = row["verdict"]
+        if verdict == "equivalent":
+            verdict += f" within {margin:g}"
+        elif verdict == "cannot tell":
+            verdict += f" with {min(row['n_x'], row['n_y'])} seeds"
+            verdict += f"; some {row['seeds']:,} would" if row["seeds"] else ""
+        shown.add_row(
+            row["x"],
+            row["y"],
+            f"{row['probability']:.2f}\n[{ends[0]:.2f}, {ends[1]:.2f}]",
+            f"{row['difference']:+.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]",
+            f"{row['p']:.4f}",
+            f"{row['p_holm']:.4f}",
+            verdict,
+        )
+    out.print(shown)
+    _print_notes(scores)
+    for note in found.notes:
+        err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def online(
+    source: Tables,
+    budget: Annotated[
+        list[int] | None, typer.Option(help="Settings tried online; may be repeated.")
+    ] = None,
+    reps: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 10_000,
+    seed: Seed = 0,
+    scale: Scale = 100,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .csv file to write.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="A .png, .svg or .pdf file to draw the curves in.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Expected online performance under a tuning budget, from scores with a column `setting`.
+
+    Example: offrl online grid.csv --budget 1 --budget 5 --figure online.png
+    """
+    from offrl.files import replacing
+    from offrl.online import online_performance
+    from offrl.scores import collect
+
+    for path, kinds in ((output, (".csv",)), (figure, (".png", ".svg", ".pdf"))):
+        if path is not None and path.suffix not in kinds:
+            raise InputError(f"{path}: expected a name that ends in {' or '.join(kinds)}")
+    scores = collect(source, scale=scale)
+    found = online_performance(scores, budget or None, reps=reps, seed=seed)
+    if output is not None:
+        with replacing(output) as temporary:
+            found.to_csv(temporary, index=False)
+    if figure is not None:
+        from offrl import plots
+
+        with plots.style(), replacing(figure) as temporary:
+            drawn = plots.online_plot(found, scale=scale).get_figure(root=True)
+            assert drawn is not None
+            drawn.savefig(temporary, format=figure.suffix[1:], dpi=200)
+    if as_json:
+        _print_json(found.to_dict("records"))
+        return
+    digits = 1 if scale == 100 else 3
+    shown = _table(
+        "Expected score of the best of so many settings, tried online; 95 % intervals over seeds",
+        *("algorithm", "settings", "tried", "expected score", "interval"),
+    )
+    for row in found.to_dict("records"):
+        shown.add_row(
+            row["algorithm"],
+            str(row["n_settings"]),
+            str(row["budget"]),
+            f"{row['value']:.{digits}f}",
+            f"[{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]",
+        )
+    out.print(shown)
+    _print_notes(scores)
+
+
+@app.command()
 def reproduce(
     table: Annotated[str, typer.Argument(help="A published table: neorl2, corl, ...")],
-    source: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of runs, or tables: algorithm,dataset,seed,score[,step]."),
-    ],
+    source: Tables,
     margin: Annotated[
         float, typer.Option(help="The largest difference of means that counts as none, in points.")
     ],

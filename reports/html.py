@@ -3,7 +3,9 @@
 DIR/index.html         everything on one page, no network needed
 DIR/summary.csv        one row per algorithm, metric and interval method
 DIR/summary.json       the same, with seed, reps, scale, failures, notes, versions, provenance
-DIR/tables/            scores per data set as .csv and .md; failures.csv if there are any
+DIR/comparisons.csv    one row per pair of algorithms
+DIR/tables/            scores per data set as .csv and .md, Welch's tests per data set in welch.csv;
+                       failures.csv if there are any
 DIR/figures/           each figure as .svg, .pdf and .png
 """
 
@@ -25,7 +27,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import offrl
-from offrl import plots, statistics
+from offrl import bootstrap, plots, statistics
+from offrl.comparison import Comparison, compare
 from offrl.errors import InputError
 from offrl.scores import ScoreTable
 
@@ -40,6 +43,13 @@ HEADINGS = {
     "mean": "Mean",
     "optimality_gap": "Optimality gap",
 }
+KINDS = ("expanded percentile", "percentile", "studentized")  # as columns
+BANDS = {
+    "offrl": "two 95 % bands, the inner one pointwise (expanded percentile), the outer one for the "
+    "whole line at once",
+    "rliable": "rliable's pointwise 95 % bands (percentile)",
+}
+ROWS = 15  # pairs shown one by one: those of six algorithms
 DISTINCT = 12  # values of one provenance key that the page shows; summary.json has them all
 LABELS = {"algorithm": "algorithms", "dataset": "data sets", "seed": "seeds"}
 INTERIM = (
@@ -56,8 +66,10 @@ def write(
     table: ScoreTable,
     directory: Path,
     *,
-    reps: int = 50_000,
+    reps: int | None = None,
     seed: int = 0,
+    studentized: bool = False,
+    engine: str = "offrl",
     command: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -69,8 +81,10 @@ def write(
     Args:
         table: the scores; its failures, notes and provenance are shown.
         directory: where the report goes.
-        reps: resamples for the intervals of the aggregates.
+        reps: resamples for intervals; by default as many as their precision needs.
         seed: seed of all resampling.
+        studentized: whether to show studentized intervals too.
+        engine: "offrl" or "rliable", which computes what that library can.
         command: the command line that made the report, to be shown on it.
         progress: called with the number of parts done and their total.
     """
@@ -93,7 +107,7 @@ def write(
             f"{directory}: cannot be written: {error.strerror}; give another folder for the report"
         ) from None
     try:
-        page = _Page(table, final, reps, seed, progress)
+        page = _Page(table, final, reps, seed, studentized, engine, progress)
         drawn = [page.draw(temporary / "figures", *part) for part in page.plan]
         figures = [figure for figure in drawn if figure is not None]
         _write_tables(temporary, page)
@@ -117,26 +131,59 @@ class _Page:
         self,
         table: ScoreTable,
         final: ScoreTable,
-        reps: int,
+        reps: int | None,
         seed: int,
+        studentized: bool,
+        engine: str,
         progress: Progress | None,
     ):
         self.table, self.final, self.reps, self.seed = table, final, reps, seed
-        self.progress = progress
+        self.engine, self.progress = engine, progress
+        self.main = "percentile" if engine == "rliable" else "expanded percentile"
         # (file name, section, title, drawing function), in the page's order.
         self.plan: list[tuple[str, str, str, Draw]] = [
             (metric, "aggregate", HEADINGS[metric], self._interval(metric))
             for metric in statistics.METRICS
         ]
         self.plan += [("profile", "profile", "Performance profile", self._profile)]
+        self.compared = self._comparable()
+        count = len(self.compared)
+        if count > 1:
+            self.plan += [("improvement", "comparison", "Probability of improvement", self._pairs)]
+            if count > 2:
+                title = "Mean ranks, and what the tests do not tell apart"
+                self.plan += [("critical-difference", "comparison", title, self._ranks)]
+            self.plan += [("ranks", "comparison", "How often each takes each rank", self._ranking)]
         self.plan += self._curves()
-        self.done, self.total = 0, len(table.algorithms) + len(self.plan)
+        self.done, self.total = 0, 2 * len(table.algorithms) + len(self.plan)
         self.summary = statistics.summarise(
-            final, reps=reps, seed=seed, progress=lambda done, _: self.tell(done)
+            final,
+            reps=reps,
+            seed=seed,
+            studentized=studentized,
+            partial=True,
+            engine=engine,
+            progress=lambda done, _: self.tell(done),
         )
         self.per_task = statistics.per_task(final)
-        self.profile = statistics.profile(final, seed=seed, reps=min(reps, 10_000))
+        few = 10_000 if reps is None else min(reps, 10_000)
+        self.profile = statistics.profile(final, seed=seed, reps=few, engine=engine)
         self.notes = [*final.notes, *statistics.explain(final, self.summary)]
+        self.comparison: Comparison | None = None
+        if count > 1:
+            self.comparison = compare(
+                final,
+                algorithms=self.compared,
+                reps=reps,
+                seed=seed,
+                engine=engine,
+                progress=lambda done, all_: self.tell(
+                    len(table.algorithms) + len(table.algorithms) * done // all_
+                ),
+            )
+            self.ranks = statistics.ranks(final, seed=seed, reps=few)
+            self.notes += self.comparison.notes
+        self.done = 2 * len(table.algorithms)
         self.labels = {}
         for name in table.algorithms:
             failed = sum(f.algorithm == name for f in table.failures)
@@ -157,6 +204,31 @@ class _Page:
             return None
         return plots.profile_plot(self.profile, scale=self.table.scale, labels=self.labels)
 
+    def _comparable(self) -> list[str]:
+        """The algorithms that can be compared: with two runs or more on every data set."""
+        return [
+            name
+            for name, tasks in self.final.cells().items()
+            if len(tasks) == len(self.table.datasets) and min(map(len, tasks.values())) > 1
+        ]
+
+    def _pairs(self) -> Axes:
+        """A row per pair while they are few, else a matrix."""
+        assert self.comparison is not None
+        pairs, labels = self.comparison.pairs, self.labels
+        if len(pairs) <= ROWS:
+            return plots.improvement_plot(pairs, labels=labels)
+        return plots.improvement_matrix_plot(pairs, alpha=self.comparison.alpha, labels=labels)
+
+    def _ranks(self) -> Axes:
+        assert self.comparison is not None
+        return plots.critical_difference_plot(
+            self.ranks, self.comparison.pairs, alpha=self.comparison.alpha, labels=self.labels
+        )
+
+    def _ranking(self) -> Axes:
+        return plots.rank_plot(self.ranks, labels=self.labels)
+
     def _curves(self) -> list[tuple[str, str, str, Draw]]:
         """A learning curve over all data sets if there are several, and one for each."""
         frame = self.table.frame
@@ -174,7 +246,7 @@ class _Page:
             title = dataset or f"all {len(self.table.datasets)} data sets"
 
             def draw(dataset: str | None = dataset, title: str = title) -> Axes | None:
-                curve = statistics.curve(self.table, dataset, seed=self.seed)
+                curve = statistics.curve(self.table, dataset, seed=self.seed, engine=self.engine)
                 if curve["step"].nunique() < 2:
                     return None
                 return plots.curve_plot(
@@ -217,14 +289,14 @@ class _Page:
         """What a figure shows, in words."""
         if section != "aggregate":
             names = ", ".join(self.table.algorithms)
-            kind = (
-                "Share of runs above each threshold"
-                if section == "profile"
-                else "IQM against gradient steps"
-            )
-            return f"{title}. {kind}, with 95 % bands, for {names}."
+            kinds = {
+                "profile": "Share of runs above each threshold, with 95 % bands,",
+                "curve": "IQM against gradient steps, with 95 % bands,",
+                "comparison": "The numbers stand in the table of comparisons,",
+            }
+            return f"{title}. {kinds[section]} for {names}."
         rows = self.summary[
-            (self.summary["metric"] == name) & (self.summary["ci_method"] == statistics.METHODS[1])
+            (self.summary["metric"] == name) & (self.summary["ci_method"] == self.main)
         ]
         values = "; ".join(
             f"{a} {self.number(e)}, 95 % interval {self.span(low, high)}"
@@ -248,6 +320,10 @@ class _Page:
 def _write_tables(folder: Path, page: _Page) -> None:
     page.summary.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
     page.per_task.to_csv(folder / "tables" / "scores.csv", index=False, lineterminator="\n")
+    if page.comparison is not None:
+        pairs, tasks = page.comparison.pairs, page.comparison.tasks
+        pairs.to_csv(folder / "comparisons.csv", index=False, lineterminator="\n")
+        tasks.to_csv(folder / "tables" / "welch.csv", index=False, lineterminator="\n")
     (folder / "tables" / "scores.md").write_text(_markdown(page), encoding="utf-8")
     if page.table.failures:
         with (folder / "tables" / "failures.csv").open("w", encoding="utf-8", newline="") as file:
@@ -294,22 +370,20 @@ def _markdown(page: _Page) -> str:
 
 def _record(page: _Page, command: str | None) -> dict[str, Any]:
     """The content of summary.json."""
-    rows = [
-        {key: None if pd.isna(value) else value for key, value in row.items()}
-        for row in page.summary.astype(object).to_dict("records")
-    ]
     return {
         "kind": KIND,
         "format": 1,
         "command": command,
         "seed": page.seed,
+        "engine": page.engine,
         "reps": page.reps,
-        "level": statistics.LEVEL,
+        "level": bootstrap.LEVEL,
         "scale": page.table.scale,
         "score_rule": RULE,
         "algorithms": page.table.algorithms,
         "datasets": page.table.datasets,
-        "summary": rows,
+        "summary": _rows(page.summary),
+        "comparisons": [] if page.comparison is None else _rows(page.comparison.pairs),
         "failures": [vars(failure) for failure in page.table.failures],
         "notes": page.notes,
         "versions": {
@@ -319,6 +393,47 @@ def _record(page: _Page, command: str | None) -> dict[str, Any]:
         },
         "provenance": [_plain(entry) for entry in page.table.provenance],
     }
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, with None for what is missing."""
+    return [
+        {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        for row in frame.astype(object).to_dict("records")
+    ]
+
+
+def _compared(page: _Page) -> list[dict[str, Any]]:
+    """The rows of the table of comparisons, as text."""
+    if page.comparison is None:
+        return []
+    rows = []
+    for row in page.comparison.pairs.to_dict("records"):
+        seeds = "" if pd.isna(row["seeds"]) else f"{row['seeds']:,}"
+        few = min(row["n_x"], row["n_y"])
+        if row["verdict"] == "cannot tell":
+            verdict = f"cannot tell with {few} seeds"
+            verdict += f"; some {seeds} would" if seeds else ""
+        else:
+            verdict = f"{row['x']} is {row['verdict']}"
+        ends = row["probability_low"], row["probability_high"]
+        rows.append(
+            {
+                "x": row["x"],
+                "y": row["y"],
+                "probability": f"{row['probability']:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]",
+                "difference": f"{page.number(row['difference'])} "
+                f"{page.span(row['difference_low'], row['difference_high'])}",
+                "p": _p(row["p"]),
+                "holm": _p(row["p_holm"]),
+                "verdict": verdict,
+            }
+        )
+    return rows
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _plain(value: Any) -> Any:
@@ -353,7 +468,7 @@ def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[s
                 "name": name,
                 "estimate": page.number(rows["estimate"].iloc[0]),
                 **{
-                    row["ci_method"].split()[0]: page.span(row["ci_low"], row["ci_high"])
+                    row["ci_method"]: page.span(row["ci_low"], row["ci_high"])
                     for row in rows.to_dict("records")
                 },
                 "error": _error(rows["mc_error"].max()),
@@ -377,15 +492,31 @@ def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[s
         notes=[note for note in notes if not note.startswith(INTERIM)],
         figures={
             section: [figure for figure in figures if figure["section"] == section]
-            for section in ("aggregate", "profile", "curve")
+            for section in ("aggregate", "profile", "comparison", "curve")
         },
         aggregates=aggregates,
+        kinds=[k for k in KINDS if k in set(page.summary["ci_method"])],
+        pairs=_compared(page),
+        few_pairs=ROWS,
+        left_out=[name for name in table.algorithms if name not in page.compared],
+        studentized="studentized" in set(page.summary["ci_method"]),
+        resamples=_reps(page),
+        bands=BANDS[page.engine],
         cells=_cells(page),
         worst_error=_error(page.summary["mc_error"].max()),
         record=record,
         provenance=list(_provenance(table)),
         entries=len(table.provenance),
     )
+
+
+def _reps(page: _Page) -> str:
+    """The numbers of resamples behind the aggregates, in words."""
+    used = page.summary.loc[page.summary["ci_low"].notna(), "reps"]
+    if not len(used):
+        return "no resamples"
+    low, high = int(used.min()), int(used.max())
+    return f"{low:,} resamples" if low == high else f"{low:,} to {high:,} resamples"
 
 
 def _error(value: float) -> str:
