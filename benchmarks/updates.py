@@ -13,7 +13,6 @@ float32.
 
 import argparse
 import json
-import statistics
 import time
 from typing import Any
 
@@ -113,7 +112,7 @@ def main() -> None:
     for item in arguments.algorithm:
         name, _, other = item.partition("=")
         rates = updates_per_second(name, arguments.updates, arguments.repeats, changes)
-        rate = statistics.median(rates)
+        rate = float(np.median(rates))
         ratio = f"{rate / float(other):6.2f}x of {other}" if other else ""
         count = operations(name, changes)
         share = count * rate / product_speed()

@@ -878,6 +878,62 @@ def online(
 
 
 @app.command()
+def adastop(
+    source: Tables,
+    size: Annotated[int, typer.Option(help="Runs of each algorithm per interim.")],
+    interims: Annotated[int, typer.Option(help="The greatest number of interims.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Which data set, where there are several.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare every algorithm with this one alone.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Bound of the family-wise error.")] = 0.05,
+    reps: Annotated[int, typer.Option(min=100, help="Deals drawn per interim.")] = 10_000,
+    seed: Seed = 0,
+    scale: Scale = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Decide in stages which algorithms differ on a data set, and which need more seeds (AdaStop).
+
+    Example: offrl adastop scores.csv --dataset hopper --size 5 --interims 4
+    """
+    from offrl.adastop import decide
+    from offrl.scores import collect
+
+    scores = collect(source, scale=scale).final()
+    if dataset is None:
+        if len(scores.datasets) > 1:
+            raise InputError(
+                "AdaStop looks at one data set; choose with --dataset: "
+                + ", ".join(scores.datasets)
+            )
+        (dataset,) = scores.datasets
+    plan = {"size": size, "interims": interims, "reps": reps, "seed": seed}
+    found = decide(scores, dataset, alpha=alpha, baseline=baseline, **plan)
+    rows = found.to_dict("records")
+    if as_json:
+        _print_json(rows)
+        return
+    shown = _table(
+        f"AdaStop on {dataset}: {size} runs an interim, at most {interims} interims",
+        *("X", "Y", "X is", "interim", "runs", "difference of means", "boundary"),
+    )
+    digits = 1 if scale == 100 else 3
+    for row in rows:
+        numbers = (f"{row[name]:.{digits}f}" for name in ("statistic", "boundary"))
+        shown.add_row(
+            row["x"], row["y"], row["decision"], str(row["interim"]), str(row["n_x"]), *numbers
+        )
+    out.print(shown)
+    open_pairs = found[found["decision"] == "undecided"]
+    if len(open_pairs):
+        names = sorted({*open_pairs["x"], *open_pairs["y"]})
+        out.print(f"Make {size} more runs of each of: {', '.join(names)}", markup=False)
+    _print_notes(scores)
+
+
+@app.command()
 def reproduce(
     table: Annotated[str, typer.Argument(help="A published table: neorl2, corl, ...")],
     source: Tables,

@@ -96,8 +96,8 @@ def compare(
             `bootstrap.SHARE` of the width of both intervals needs.
         permutations: random permutations; where there are no more in all, each is taken once.
         seed: of resamples and permutations.
-        engine: "rliable" has the library of that name compute P(X > Y) and its interval, the
-            percentile one; the rest is as ever.
+        engine: "rliable" has the library of that name compute P(X > Y) and its percentile interval,
+            by default from 2,000 resamples (`reps` in the answer is that of the difference).
         progress: called with the number of pairs done and their number.
     """
     bootstrap.check(reps, seed)
@@ -140,7 +140,9 @@ def compare(
     if engine == "rliable":
         from offrl import rliable_engine
 
-        theirs = rliable_engine.probabilities(table, labels, reps=reps, seed=seed)
+        theirs = rliable_engine.probabilities(
+            table, labels, reps=reps, seed=seed, progress=progress
+        )
         columns = ["probability", "probability_low", "probability_high"]
         frame[columns] = theirs[columns].to_numpy()
         frame["probability_error"] = np.nan

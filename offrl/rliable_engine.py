@@ -1,8 +1,9 @@
 """The estimates of offrl.statistics and offrl.comparison by the library rliable itself.
 
 Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice". Same score table in, same
-frames out: labels, counts and what is refused are ours, points and percentile intervals are
-rliable's. It has no other interval, no Monte-Carlo error and no band; those columns are NaN.
+frames out: labels, counts and what is refused are ours, points and intervals are rliable's. Of our
+intervals it has the percentile one alone, and neither Monte-Carlo errors nor bands: those columns
+are NaN.
 
 rliable takes matrices alone, so an algorithm needs as many runs on every data set. It draws from
 numpy's global generator whatever it is told, so that one is seeded from our seed before each

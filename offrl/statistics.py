@@ -316,7 +316,7 @@ def profile(
         # `weight * counts @ above` is the profile of a resample that holds each score `counts`
         # times. Rounded, as sums of weights err in their last bits and all runs are 1, not less.
         weight = np.repeat(1 / (runs * len(runs)), runs)
-        share = (weight @ above).round(12)
+        share = (weight @ above).round(14)
         limits = np.full((5, len(thresholds)), np.nan)
         if runs.min() > 1:
             samples = np.empty((len(thresholds), reps))
@@ -347,7 +347,8 @@ def curve(
     """Learning curves: per algorithm and step, the IQM over runs and data sets with its interval.
 
     A step counts where every run of the algorithm was evaluated at it, so that a curve never
-    changes the runs it is made of; whole runs are resampled, as in rliable. Limits as in `profile`.
+    changes the runs it is made of. Whole runs are resampled, so that the band is one of curves
+    (rliable resamples each step by itself). Limits as in `profile`.
 
     Args:
         table: scores with steps; without steps the answer has no rows.

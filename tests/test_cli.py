@@ -853,3 +853,107 @@ def test_a_run_that_another_process_holds(
         holder.communicate("")
     assert error.startswith(f"{held}: another process holds this run; wait for it, or")
     assert not [path for path in files(held) if path.is_file()]
+
+
+def write_scores(path: Path, *, settings: bool = False) -> None:
+    """Three algorithms on three data sets with five seeds: b is far better than a, c is near a."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, level in (("a", 40), ("b", 60), ("c", 40.1)):
+        for setting in ("low", "high") if settings else ("",):
+            for dataset in ("x", "y", "z"):
+                for seed in range(5):
+                    score = rng.normal(level, 1)
+                    rows.append(f"{name},{dataset},{seed},{score}" + f",{setting}" * settings)
+    head = HEAD.strip() + ",setting" * settings
+    path.write_text("\n".join([head, *rows]) + "\n")
+
+
+def test_compare_prints_pairs_with_verdicts(call, tmp_path):
+    write_scores(tmp_path / "scores.csv")
+    result = call("compare", "scores.csv", "--margin", 4, "-o", "pairs.csv")
+    assert result.code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert any(line.startswith("a b 0.00") and line.endswith("worse") for line in lines)
+    assert any(line.startswith("b c 1.00") and line.endswith("better") for line in lines)
+    assert any(line.startswith("a c") and "equivalent" in line for line in lines)
+    assert "single point" in result.stderr  # P(X > Y) is 0 in every resample
+    table = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert table[0].startswith("x,y,probability,probability_low,probability_high,difference")
+    assert len(table) == 4
+    answer = json.loads(call("compare", "scores.csv", "--baseline", "c", "--json").stdout)
+    assert [(pair["x"], pair["y"]) for pair in answer["pairs"]] == [("a", "c"), ("b", "c")]
+    assert answer["pairs"][0]["verdict"] == "cannot tell"
+    assert isinstance(answer["pairs"][0]["seeds"], int)
+    assert len(answer["tasks"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--baseline", "d"], ["unknown algorithm 'd'", "a, b, c"]),
+        (["--algorithm", "a"], ["two algorithms"]),
+        (["--margin", "-1"], ["margin -1"]),
+        (["--scale", "10"], ["scale 10", "100"]),
+        (["--engine", "numpy"], ["unknown engine 'numpy'", "offrl, rliable"]),
+        (["-o", "pairs.txt"], ["pairs.txt", ".csv"]),
+    ],
+)
+def test_compare_refuses_in_one_line(call, tmp_path, words, parts):
+    write_scores(tmp_path / "scores.csv")
+    error = call("compare", "scores.csv", *words).error
+    for part in parts:
+        assert part in error
+
+
+def test_compare_needs_two_runs_and_names_the_cells_without(call, tmp_path):
+    (tmp_path / "scores.csv").write_text(HEAD + "a,x,0,1\na,x,1,2\nb,x,0,3\n")
+    assert "'b' on 'x'" in call("compare", "scores.csv").error
+
+
+def test_online_tells_the_value_of_tuning(call, tmp_path):
+    write_scores(tmp_path / "grid.csv", settings=True)
+    result = call("online", "grid.csv", "-o", "online.csv", "--figure", "online.svg")
+    assert result.code == 0
+    assert "expected score" in result.stdout
+    assert len((tmp_path / "online.csv").read_text().splitlines()) == 1 + 3 * 2
+    assert "policies evaluated online" in (tmp_path / "online.svg").read_text()
+    rows = json.loads(call("online", "grid.csv", "--budget", 3, "--json").stdout)
+    assert [row["budget"] for row in rows] == [3, 3, 3]
+    # The settings of one algorithm are not runs of one thing.
+    assert "settings" in call("compare", "grid.csv").error
+    assert "settings" in call("report", "grid.csv", "-o", "report").error
+    write_scores(tmp_path / "scores.csv")
+    assert "expected a column 'setting'" in call("online", "scores.csv").error
+    assert ".png" in call("online", "grid.csv", "--figure", "online.gif").error
+    assert "budget 0" in call("online", "grid.csv", "--budget", 0).error
+
+
+def test_adastop_decides_and_asks_for_more(call, tmp_path):
+    write_scores(tmp_path / "scores.csv")
+    plan = ["--size", 5, "--interims", 3]
+    rows = json.loads(call("adastop", "scores.csv", "--dataset", "x", *plan, "--json").stdout)
+    found = {(row["x"], row["y"]): row["decision"] for row in rows}
+    assert found[("a", "b")] == "smaller"
+    assert found[("b", "c")] == "larger"
+    assert found[("a", "c")] == "undecided"
+    shown = call("adastop", "scores.csv", "--dataset", "x", *plan).stdout
+    assert "Make 5 more runs of each of: a, c" in shown
+    assert "choose with --dataset: x, y, z" in call("adastop", "scores.csv", *plan).error
+    assert "did you mean" in call("adastop", "scores.csv", "--dataset", "X", *plan).error
+
+
+def test_a_report_takes_a_scale_an_engine_and_studentized_intervals(call, tmp_path):
+    rows = [f"{a},x,{s},{0.3 + 0.1 * s + (a == 'b') * 0.2}" for a in "ab" for s in range(3)]
+    (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    result = call("report", "scores.csv", "-o", "out", "--scale", 1, "--studentized")
+    assert result.code == 0
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["scale"] == 1
+    assert record["command"] == "offrl report scores.csv -o out --scale 1 --studentized"
+    methods = {row["ci_method"] for row in record["summary"]}
+    assert methods == {"percentile", "expanded percentile", "studentized"}
+    result = call("report", "scores.csv", "-o", "out", "--scale", 1, "--engine", "rliable")
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["engine"] == "rliable"
+    assert {row["ci_method"] for row in record["summary"]} == {"percentile"}
