@@ -17,6 +17,7 @@ if not (Path(__file__).parent / "algorithms").is_dir():
 if TYPE_CHECKING:
     from offrl.batch import Batch as Batch
     from offrl.card import Card as Card
+    from offrl.comparison import compare as compare
     from offrl.dataset import Dataset as Dataset
     from offrl.dataset import load_dataset as load_dataset
     from offrl.errors import InputError as InputError
@@ -41,6 +42,7 @@ _HOME = {
     "ScoreTable": "offrl.scores",
     "SingleSeedLearner": "offrl.learner",
     "Spec": "offrl.learner",
+    "compare": "offrl.comparison",
     "load_dataset": "offrl.dataset",
     "read_runs": "offrl.runs",
     "read_scores": "offrl.scores",

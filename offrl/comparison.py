@@ -318,7 +318,7 @@ def _intervals(
         if progress is not None:
             progress(len(done), len(pairs))
         # P lies on a grid, so that an end may always fall on either of two points.
-        settled = probability.precise or probability.error <= pair.grid
+        settled = probability.precise or probability.error <= pair.grid * (1 + 1e-9)
         precise = settled and difference.precise
         if pair.turned:
             probability, difference = _turn(probability, 1), _turn(difference, 0)
