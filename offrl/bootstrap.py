@@ -192,8 +192,10 @@ def freedom(variances: Array, runs: NDArray[np.int_]) -> tuple[Array, Array]:
 
 def read(ordered: Array, p: float, estimate: float) -> Interval:
     """The p and 1 - p quantiles of sorted samples, each with its Monte-Carlo standard error."""
-    # Resamples that agree up to the order of summation are one point.
-    if ordered[-1] - ordered[0] <= 1e-12 * np.abs(ordered[[0, -1]]).max():
+    # Resamples that agree up to the order of summation are one point. (Studentized ones may be
+    # infinite.)
+    size = np.abs(ordered[[0, -1]]).max()
+    if np.isfinite(size) and ordered[-1] - ordered[0] <= 1e-12 * size:
         return Interval(float(estimate), float(estimate), 0.0, 0.0)
     # A quantile's error in level is binomial; half the distance between its ends, in scores.
     error = np.sqrt(p * (1 - p) / len(ordered))
@@ -208,13 +210,12 @@ def _quantiles(ordered: Array, levels: Array) -> list[float]:
     at = levels * (len(ordered) - 1)
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, len(ordered) - 1)
-    # Infinite samples stand at the ends: interpolating between them would give NaN.
-    step = np.subtract(ordered[above], ordered[below], out=np.zeros(len(at)), where=at > below)
+    # Infinite samples stand at the ends: there is nothing between them to interpolate.
     with np.errstate(invalid="ignore"):
-        found: list[float] = (
-            ordered[below] + np.where(at > below, step * (at - below), 0)
-        ).tolist()
-    return found
+        found = ordered[below] + (ordered[above] - ordered[below]) * (at - below)
+    certain = (at == below) | np.isinf(ordered[below]) | (ordered[above] == ordered[below])
+    answer: list[float] = np.where(certain, ordered[below], found).tolist()
+    return answer
 
 
 def converge(

@@ -219,6 +219,12 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
         for group, found in ((point, tied), (capped, at_end)):
             if found:
                 group.setdefault(tuple(found), []).append(name)
+    endless = summary[np.isinf(summary["ci_low"]) | np.isinf(summary["ci_high"])]
+    if len(endless):
+        notes.append(
+            "A studentized interval has no end where too many resamples of so few runs have no "
+            f"variance: {', '.join(endless['algorithm'].unique())}"
+        )
     for metrics, names in point.items():
         notes.append(
             f"The interval of {_words(metrics)} is a single point for {', '.join(names)}: runs "

@@ -311,7 +311,8 @@ class _Page:
         if pd.isna(value):
             return "–"
         text = f"{value:.{1 if self.table.scale == 100 else 3}f}"
-        return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+        text = text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+        return text.replace("inf", "∞")
 
     def span(self, low: float, high: float) -> str:
         return "none" if pd.isna(low) else f"[{self.number(low)}, {self.number(high)}]"
@@ -396,10 +397,10 @@ def _record(page: _Page, command: str | None) -> dict[str, Any]:
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, with None for what is missing."""
+    """The rows of a frame, with None for what is missing or infinite, as JSON knows neither."""
     return [
         {str(key): None if pd.isna(value) else value for key, value in row.items()}
-        for row in frame.astype(object).to_dict("records")
+        for row in frame.astype(object).replace([np.inf, -np.inf], None).to_dict("records")
     ]
 
 

@@ -217,6 +217,96 @@ def test_expanded_intervals_cover_at_three_runs_where_percentile_intervals_do_no
     assert share["percentile"] <= 0.91
 
 
+def test_studentized_intervals_are_the_bootstrap_t():
+    # Written out for the mean and the IQM, one resample at a time.
+    rng = np.random.default_rng(8)
+    scores = rng.standard_t(4, size=(6, 4)) + np.arange(4)
+    runs, tasks = scores.shape
+
+    def mean(x: Any) -> tuple[float, float]:
+        return x.mean(), np.sqrt((x.var(axis=0, ddof=1) / runs).sum()) / tasks
+
+    def iqm(x: Any) -> tuple[float, float]:
+        pooled = np.sort(x.ravel())
+        inside = np.clip(x, pooled[6], pooled[-7])  # a quarter of 24 at each end
+        error = np.sqrt((inside.var(axis=0, ddof=1) * runs).sum()) / 12
+        return scipy.stats.trim_mean(x.ravel(), 0.25), error
+
+    mine = statistics.intervals(scores, gamma=1, reps=20_000, seed=1, methods=statistics.METHODS)
+    for metric, function in (("mean", mean), ("iqm", iqm)):
+        estimate, error = function(scores)
+        t = []
+        for _ in range(10_000):
+            drawn = scores[rng.integers(0, runs, scores.shape), np.arange(tasks)]
+            middle, spread = function(drawn)
+            t.append((middle - estimate) / spread)
+        high, low = np.quantile(t, [0.025, 0.975])
+        agree(
+            mine[metric]["studentized"],
+            (estimate - error * low, estimate - error * high),
+            20_000,
+            10_000,
+        )
+    assert "studentized" not in mine["median"]
+
+
+def test_a_studentized_interval_without_an_end_is_infinite_and_named():
+    table = table_of({"A": np.array([[1.0], [5.0], [6.0]])})
+    summary = statistics.summarise(table, reps=500, studentized=True)
+    rows = summary[summary["ci_method"] == "studentized"]
+    assert rows["ci_low"].tolist() == [-np.inf] * 3
+    assert rows["ci_high"].tolist() == [np.inf] * 3
+    notes = statistics.explain(table, summary)
+    assert any("has no end" in note and note.endswith(": A") for note in notes)
+    tied = table_of({"A": np.ones((3, 2))})
+    rows = statistics.summarise(tied, reps=500, studentized=True)
+    assert (rows["ci_low"] == rows["estimate"]).all()
+
+
+def test_ranks_count_ties_in_equal_parts():
+    scores = {"A": np.full((3, 2), 9.0), "B": np.full((3, 2), 5.0), "C": np.full((3, 2), 5.0)}
+    found = statistics.ranks(table_of(scores), reps=100).set_index("algorithm")
+    assert found.loc["A", ["rank_1", "rank_2", "rank_3"]].tolist() == [1, 0, 0]
+    for name in "BC":
+        assert found.loc[name, ["rank_1", "rank_2", "rank_3"]].tolist() == [0, 0.5, 0.5]
+    assert found["mean_rank"].to_dict() == {"A": 1, "B": 2.5, "C": 2.5}
+    assert (found["ci_low"] == found["mean_rank"]).all()
+
+
+def test_ranks_are_those_of_a_plain_bootstrap():
+    rng = np.random.default_rng(3)
+    scores = {
+        name: rng.normal(shift, 1, (4, 3)) for name, shift in (("A", 0), ("B", 0.3), ("C", 1))
+    }
+    found = statistics.ranks(table_of(scores), reps=20_000).set_index("algorithm")
+    counts, means = np.zeros((3, 3)), []
+    for _ in range(10_000):
+        drawn = [x[rng.integers(0, 4, x.shape), np.arange(3)].mean(axis=0) for x in scores.values()]
+        rank = scipy.stats.rankdata(-np.array(drawn), axis=0)
+        means.append(rank.mean(axis=1))
+        for k in range(3):
+            counts[k] += (rank[k] == np.array([[1], [2], [3]])).sum(axis=1)
+    expected = counts / 30_000
+    got = found.loc[list("ABC"), ["rank_1", "rank_2", "rank_3"]].to_numpy()
+    # A share of 10,000 resamples whose three data sets are independent.
+    assert np.abs(got - expected).max() <= 5 * 0.5 / np.sqrt(10_000)
+    np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(got.sum(axis=0), 1, rtol=1e-12)
+    ends = np.quantile(means, [0.025, 0.975], axis=0).T
+    assert (np.abs(found.loc[list("ABC"), ["ci_low", "ci_high"]] - ends) <= 1 / 3 + 1e-9).all(None)
+
+
+def test_the_band_of_a_profile_holds_its_pointwise_limits():
+    scores = np.random.default_rng(1).uniform(0, 100, (5, 9))
+    found = statistics.profile(table_of({"A": scores}), reps=2_000)
+    assert (found["band_low"] <= found["ci_low"]).all()
+    assert (found["band_high"] >= found["ci_high"]).all()
+    assert (found["band_high"] - found["band_low"]).mean() > 1.2 * (
+        found["ci_high"] - found["ci_low"]
+    ).mean()
+    assert found[["band_low", "band_high"]].stack().between(0, 1).all()
+
+
 def test_one_run_gives_no_interval_and_says_so():
     scores = np.random.default_rng(0).normal(50, 9, size=(3, 2))
     frame = frame_of({"A": scores, "B": scores + 1})
