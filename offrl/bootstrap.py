@@ -146,10 +146,12 @@ class Trimmed:
 
     def __init__(self, scores: Array, total: int):
         self.order = np.argsort(scores, kind="stable")
-        self.middle = float(np.median(scores))  # out of the sums, which then lose no digits
-        self.scores = scores[self.order] - self.middle
+        self.scores = scores[self.order]
         self.total, self.cut = total, int(0.25 * total)
         self.steps = np.append(-np.diff(self.scores), 0.0)
+        middle = len(scores) // 2
+        self.center = self.scores[middle]
+        self.base = np.where(np.arange(len(scores)) < middle, self.cut, total - self.cut)[:, None]
 
     def ranks(self, counts: Counts) -> Counts:
         """How many draws of each resample are no larger than each sorted score, shape (N, b)."""
@@ -160,12 +162,12 @@ class Trimmed:
     def mean(self, ranks: Counts) -> Array:
         """Interquartile means, shape (b,).
 
-        With r_i draws up to score v_i, sum v_i (clip(r_i) - clip(r_(i-1))) is summed by parts.
+        With r_i draws up to score v_i, sum v_i (clip(r_i) - clip(r_(i-1))) is summed by parts about
+        the middle score, so that scores that are cut off leave no trace in the last digits.
         """
-        cut, rest = self.cut, self.total - self.cut
-        inside = np.clip(ranks, cut, rest).astype(np.float64)
-        ends = rest * self.scores[-1] - cut * self.scores[0]
-        means: Array = (self.steps @ inside + ends) / (rest - cut) + self.middle
+        inside = np.clip(ranks, self.cut, self.total - self.cut).astype(np.float64)
+        inside -= self.base
+        means: Array = self.steps @ inside / (self.total - 2 * self.cut) + self.center
         return means
 
     def __call__(self, counts: Counts) -> Array:
@@ -197,8 +199,9 @@ def read(ordered: Array, p: float, estimate: float) -> Interval:
     size = np.abs(ordered[[0, -1]]).max()
     if np.isfinite(size) and ordered[-1] - ordered[0] <= 1e-12 * size:
         return Interval(float(estimate), float(estimate), 0.0, 0.0)
-    # A quantile's error in level is binomial; half the distance between its ends, in scores.
-    error = np.sqrt(p * (1 - p) / len(ordered))
+    # A quantile's error in level is binomial, but no less than a sample where it is the first or
+    # the last; half the distance between its ends, in scores.
+    error = max(np.sqrt(p * (1 - p) / len(ordered)), 1 / len(ordered))
     levels = np.array([p, p - error, p + error]).clip(0, 1)
     low, low_less, low_more = _quantiles(ordered, levels)
     high, high_more, high_less = _quantiles(ordered, 1 - levels)

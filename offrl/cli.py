@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
@@ -754,6 +755,7 @@ def compare(
     Example: offrl compare runs --baseline bc --margin 3
     """
     from offrl.comparison import compare as make_comparison
+    from offrl.comparison import words
     from offrl.files import replacing
     from offrl.scores import collect
 
@@ -789,27 +791,22 @@ def compare(
     digits = 1 if scale == 100 else 3
     columns = ("X", "Y", "P(X > Y)", "IQM, X - Y", "p", "p, Holm", "verdict on X")
     count = f"{len(found.pairs)} pair{'s' if len(found.pairs) > 1 else ''}"
-    title = f"{count} on {len(scores.datasets)} data sets, 95 % intervals"
+    sets = len(scores.datasets)
+    title = f"{count} on {sets} data set{'s' if sets > 1 else ''}, 95 % intervals"
     shown = _table(title, *columns)
     for column in shown.columns[2:4]:
         column.no_wrap = True
     for row in pairs:
         ends = row["probability_low"], row["probability_high"]
         low, high = row["difference_low"], row["difference_high"]
-        verdict = row["verdict"]
-        if verdict == "equivalent":
-            verdict += f" within {margin:g}"
-        elif verdict == "cannot tell":
-            verdict += f" with {min(row['n_x'], row['n_y'])} seeds"
-            verdict += f"; some {row['seeds']:,} would" if row["seeds"] else ""
         shown.add_row(
-            row["x"],
-            row["y"],
+            escape(row["x"]),
+            escape(row["y"]),
             f"{row['probability']:.2f}\n[{ends[0]:.2f}, {ends[1]:.2f}]",
             f"{row['difference']:+.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]",
-            f"{row['p']:.4f}",
+            f"{max(row['p_permutation'], row['p_t']):.4f}",
             f"{row['p_holm']:.4f}",
-            verdict,
+            words(row, margin),
         )
     out.print(shown)
     _print_notes(scores)
@@ -867,14 +864,14 @@ def online(
     )
     for row in found.to_dict("records"):
         shown.add_row(
-            row["algorithm"],
+            escape(row["algorithm"]),
             str(row["n_settings"]),
             str(row["budget"]),
             f"{row['value']:.{digits}f}",
             f"[{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]",
         )
     out.print(shown)
-    _print_notes(scores)
+    _print_notes(scores.final())
 
 
 @app.command()
@@ -923,7 +920,12 @@ def adastop(
     for row in rows:
         numbers = (f"{row[name]:.{digits}f}" for name in ("statistic", "boundary"))
         shown.add_row(
-            row["x"], row["y"], row["decision"], str(row["interim"]), str(row["n_x"]), *numbers
+            escape(row["x"]),
+            escape(row["y"]),
+            row["decision"],
+            str(row["interim"]),
+            str(row["n_x"]),
+            *numbers,
         )
     out.print(shown)
     open_pairs = found[found["decision"] == "undecided"]
@@ -962,8 +964,8 @@ def reproduce(
             verdict += f": {row['step']:,} of {row['published_step']:,} steps"
         interval = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
         shown.add_row(
-            row["algorithm"],
-            row["dataset"],
+            escape(row["algorithm"]),
+            escape(row["dataset"]),
             _spread(row["mean"], row["sd"], row["n"]),
             _spread(row["published"], row["published_sd"], row["published_n"]),
             f"{row['difference']:+.2f}{interval}",

@@ -6,7 +6,12 @@ Of every pair (x, y), with A > B read as "x scores more than y":
   scores more than a run of y, ties counting one half (Agarwal et al. 2021, equation 2);
 - the difference of their IQMs;
 - p of a stratified permutation test: runs change hands between x and y within each data set, and p
-  is how often the IQMs then differ as much (Fisher 1935; Phipson and Smyth 2010 for the count);
+  is how often the IQMs then differ as much (Fisher 1935; Phipson and Smyth 2010 for the count). It
+  is exact if x and y have equal distributions, but errs too often where only their IQMs are equal
+  and their spreads or numbers of runs are not;
+- p of a t test of the IQMs, which holds for unequal spreads: the difference over its standard error
+  from winsorised variances (Yuen 1974), with Satterthwaite's degrees of freedom. The larger of both
+  p is the one that counts;
 - Welch's test of the means on each data set (Welch 1947).
 
 Intervals are expanded percentile ones (offrl.bootstrap) over the runs of both, as 2 T strata. The
@@ -17,14 +22,16 @@ its own scores alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from math import comb, prod
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from offrl import bootstrap
 from offrl.bootstrap import LEVEL, Array, Counts, Draws, Interval, Trimmed
@@ -33,11 +40,13 @@ from offrl.scores import ScoreTable
 from offrl.statistics import canonical, check_engine, iqm, variances_of
 
 PERMUTATIONS = 10_000
+LISTED = 100_000  # permutations that are taken one by one, all at once, where there are no more
 POWER = 0.8  # with which the numbers of seeds that a verdict names would tell
 SEEDS = np.unique(np.geomspace(2, 100_000, 400).round().astype(int))
 PAIRS = (
     *("x", "y", "probability", "probability_low", "probability_high"),
-    *("difference", "difference_low", "difference_high", "p", "p_holm", "verdict", "seeds"),
+    *("difference", "difference_low", "difference_high", "p_permutation", "p_t", "p_holm"),
+    *("verdict", "seeds"),
     *("n_x", "n_y", "n_tasks", "reps", "probability_error", "difference_error"),
 )
 TASKS = (*("x", "y", "dataset", "difference", "ci_low", "ci_high", "p", "p_holm", "n_x", "n_y"),)
@@ -75,11 +84,11 @@ def compare(
 
     The verdict on x against y is
 
-    - "equivalent" where a margin is given and the interval of the difference of IQMs at level
+    - "equivalent" where a margin is given and the t interval of the difference of IQMs at level
       1 - 2 alpha / (number of pairs) lies within it (two one-sided tests, Schuirmann 1987);
     - "better" or "worse" where the corrected p is at most alpha, by the sign of the difference;
-    - "cannot tell" otherwise. `seeds` is then how many seeds on each data set would tell with
-      probability 0.8, were the difference and the variances what they seem: a planning figure.
+    - "cannot tell" otherwise. `seeds` is then how many seeds on each data set, more than now, would
+      tell with probability 0.8, were the difference and the variances what they seem: a plan.
 
     `pairs` has the columns PAIRS: intervals are 95 %, `n_x` and `n_y` the smallest numbers of runs
     on a data set, the errors the larger Monte-Carlo standard error of an interval's two ends.
@@ -115,23 +124,24 @@ def compare(
     else:
         labels = [(x, y) for k, x in enumerate(names) for y in names[k + 1 :]]
     pairs = [_Pair(cells[x], cells[y]) for x, y in labels]
-    found = _intervals(pairs, margin, alpha / len(pairs), reps, seed, progress)
-    p = _permutation(pairs, permutations, seed)
-    corrected = holm(p)
+    found = _intervals(pairs, reps, seed, progress)
+    exact, t = _permutation(pairs, permutations, seed), np.array([pair.p for pair in pairs])
+    corrected = holm(np.maximum(exact, t))
     rows = []
-    for k, ((x, y), pair, (answer, used)) in enumerate(zip(labels, pairs, found, strict=True)):
+    for k, ((x, y), pair, (ends, used)) in enumerate(zip(labels, pairs, found, strict=True)):
         verdict, seeds = "cannot tell", None
-        if answer.equivalent:
+        if margin is not None and pair.within(margin, alpha / len(pairs)):
             verdict = "equivalent"
         elif corrected[k] <= alpha:
             verdict = "better" if pair.difference > 0 else "worse"
         else:
-            seeds = pair.seeds(alpha / len(pairs), margin)
-        probability, difference = answer.probability, answer.difference
+            seeds = pair.seeds(alpha / len(pairs), margin, permutations)
+        probability, difference = ends
         rows.append(
             (
                 *(x, y, pair.probability, probability.low, probability.high),
-                *(pair.difference, difference.low, difference.high, p[k], corrected[k]),
+                *(pair.difference, difference.low, difference.high),
+                *(exact[k], t[k], corrected[k]),
                 *(verdict, seeds, int(min(pair.n_x)), int(min(pair.n_y)), len(pair.n_x), used),
                 *(probability.error, difference.error),
             )
@@ -149,6 +159,17 @@ def compare(
     tasks = welch(cells, labels)
     notes = _notes(pairs, frame, alpha, permutations)
     return Comparison(frame, tasks, alpha, margin, permutations, tuple(notes))
+
+
+def words(pair: Mapping[Any, Any], margin: float | None = None) -> str:
+    """The verdict of a row of `Comparison.pairs` in words, on x."""
+    verdict = str(pair["verdict"])
+    if verdict == "equivalent":
+        return f"equivalent within {margin:g}"
+    if verdict != "cannot tell":
+        return verdict
+    verdict += f" with {min(pair['n_x'], pair['n_y'])} seeds"
+    return verdict if pd.isna(pair["seeds"]) else f"{verdict}; some {pair['seeds']:,} would"
 
 
 def probability_of_improvement(x: Sequence[Array], y: Sequence[Array]) -> float:
@@ -210,13 +231,6 @@ def welch(
     )
 
 
-@dataclass(frozen=True)
-class _Answer:
-    probability: Interval
-    difference: Interval
-    equivalent: bool
-
-
 class _Pair:
     """Two algorithms on the same data sets, in an order that no name decides.
 
@@ -227,7 +241,11 @@ class _Pair:
     def __init__(self, x: Tasks, y: Tasks):
         tasks = [(np.sort(x[task]), np.sort(y[task])) for task in x]
         mine, other = (canonical([task[k] for task in tasks]) for k in (0, 1))
-        self.turned = _key(mine) > _key(other)
+        keys = [
+            (_key(side), sorted(tuple(map(tuple, task[::step])) for task in tasks))
+            for side, step in ((mine, 1), (other, -1))
+        ]
+        self.turned = keys[0] > keys[1]
         if self.turned:
             tasks = [task[::-1] for task in tasks]
             mine, other = other, mine
@@ -239,7 +257,7 @@ class _Pair:
         self.n_x, self.n_y = runs.T[::-1] if self.turned else runs.T
         self.sign = -1 if self.turned else 1
         self.above = [_above(a, b) for a, b in tasks]
-        point = float(np.mean([above.mean() for above in self.above]))
+        point = probability_of_improvement(self.x, self.y)
         self.probability = 1 - point if self.turned else point
         self.grid = 1 / (2 * int(runs.prod(axis=1).min()) * len(tasks))
         self.difference = self.sign * (iqm(mine) - iqm(other))
@@ -249,16 +267,38 @@ class _Pair:
         placed = [[above.mean(axis=1 - k).var(ddof=1) for above in self.above] for k in (0, 1)]
         self.placements = (np.array(placed) / runs.T / len(tasks) ** 2).ravel()
 
-    def seeds(self, alpha: float, margin: float | None) -> int | None:
-        """The fewest seeds per data set with which a test at level alpha would tell; or None."""
-        one = (self.variances * self.strata).sum()  # the variance with a single seed
-        if one == 0:
+    @property
+    def p(self) -> float:
+        """Two-sided p of the t test of the IQMs; without any spread 1 for none, 0 for some."""
+        error, df = self._error()
+        if error == 0:
+            return float(self.difference == 0)
+        return float(2 * scipy.stats.t.sf(abs(self.difference) / error, df))
+
+    def within(self, margin: float, alpha: float) -> bool:
+        """Whether two one-sided t tests at level alpha put the difference within the margin."""
+        error, df = self._error()
+        reach = abs(self.difference) + scipy.stats.t.isf(alpha, df) * error
+        return bool(error > 0 and reach < margin)
+
+    def _error(self) -> tuple[float, float]:
+        """Standard error of the difference, and its degrees of freedom."""
+        df, _ = bootstrap.freedom(self.variances, self.strata)
+        return float(np.sqrt(self.variances.sum())), float(df)
+
+    def seeds(self, alpha: float, margin: float | None, permutations: int) -> int | None:
+        """The fewest seeds, more than now, with which tests at level alpha would tell; or None."""
+        share = self.variances * self.strata  # with a single seed
+        if share.sum() == 0:
             return None
-        error = np.sqrt(one / SEEDS)
-        share = self.variances * self.strata
-        df = (SEEDS - 1) * share.sum() ** 2 / (share**2).sum()
-        t = scipy.stats.t
-        found = t.sf(t.isf(alpha / 2, df) - abs(self.difference) / error, df)
+        t, seeds = scipy.stats.t, SEEDS[np.searchsorted(SEEDS, self.runs.max(), side="right") :]
+        error = np.sqrt(share.sum() / seeds)
+        df = (seeds - 1) * share.sum() ** 2 / (share**2).sum()
+        different = t.sf(t.isf(alpha / 2, df) - abs(self.difference) / error, df)
+        # The permutation test cannot tell with less than this p.
+        ways = len(self.runs) * (gammaln(2 * seeds + 1) - 2 * gammaln(seeds + 1))
+        least = np.maximum(np.exp(np.log(2) - ways), 1 / (permutations + 1))
+        found = np.where(least <= alpha, different, 0)
         if margin is not None:
             limit = t.isf(alpha, df)
             low, high = (
@@ -267,17 +307,12 @@ class _Pair:
             )
             found = np.maximum(found, high - low)
         enough = np.flatnonzero(found >= POWER)
-        return int(SEEDS[enough[0]]) if len(enough) else None
+        return int(seeds[enough[0]]) if len(enough) else None
 
 
 def _intervals(
-    pairs: Sequence[_Pair],
-    margin: float | None,
-    alpha: float,
-    reps: int | None,
-    seed: int,
-    progress: Progress | None,
-) -> list[tuple[_Answer, int]]:
+    pairs: Sequence[_Pair], reps: int | None, seed: int, progress: Progress | None
+) -> list[tuple[tuple[Interval, Interval], int]]:
     """Intervals of P(X > Y) and of the difference of each pair, and the number of resamples."""
     done: set[int] = set()
     if progress is not None:
@@ -299,7 +334,7 @@ def _intervals(
                 found[i][1] += (1, -1)[k] * iqms[_key(pairs[i].sides[k])]
         return [found[i] for i in active]
 
-    def read(i: int, samples: Array) -> tuple[_Answer, bool]:
+    def read(i: int, samples: Array) -> tuple[tuple[Interval, Interval], bool]:
         pair = pairs[i]
         probabilities, differences = np.sort(samples, axis=1)
         levels = [
@@ -309,11 +344,6 @@ def _intervals(
         point = 1 - pair.probability if pair.turned else pair.probability
         probability = bootstrap.read(probabilities, levels[0], point)
         difference = bootstrap.read(differences, levels[1], pair.sign * pair.difference)
-        equivalent = False
-        if margin is not None:
-            inner = bootstrap.expanded_level(pair.variances, pair.strata, 1 - 2 * alpha)
-            ends = bootstrap.read(differences, float(inner), pair.sign * pair.difference)
-            equivalent = -margin < ends.low <= ends.high < margin
         done.add(i)
         if progress is not None:
             progress(len(done), len(pairs))
@@ -322,7 +352,7 @@ def _intervals(
         precise = settled and difference.precise
         if pair.turned:
             probability, difference = _turn(probability, 1), _turn(difference, 0)
-        return _Answer(probability, difference, equivalent), precise
+        return (probability, difference), precise
 
     return bootstrap.converge(len(pairs), sample, read, reps)
 
@@ -389,6 +419,7 @@ def _permutation(pairs: Sequence[_Pair], permutations: int, seed: int) -> Array:
         group = [i for i, pair in enumerate(pairs) if _shape(pair.runs) == shape]
         runs = pairs[group[0]].runs
         every = _number(runs)
+        listed = every <= min(permutations, LISTED)
         hits = np.zeros(len(group), dtype=int)
         pooled = [
             np.concatenate(
@@ -403,10 +434,10 @@ def _permutation(pairs: Sequence[_Pair], permutations: int, seed: int) -> Array:
             abs(pairs[i].difference) - 1e-12 * np.abs(row).max()
             for i, row in zip(group, pooled, strict=True)
         ]
-        total = every if every <= permutations else permutations
+        total = every if listed else permutations
         places = np.arange(1, x_total + y_total + 1)[:, None]
         places = places.astype(np.min_scalar_type(x_total + y_total))
-        blocks = _every(runs) if every <= permutations else _labels(runs, permutations, seed)
+        blocks = _every(runs) if listed else _labels(runs, permutations, seed)
         for labels in blocks:
             for k, (x, y) in enumerate(trimmed):
                 ranks = x.ranks(labels)
@@ -414,7 +445,7 @@ def _permutation(pairs: Sequence[_Pair], permutations: int, seed: int) -> Array:
                 difference = x.mean(ranks) - y.mean(places - ranks)
                 hits[k] += int((np.abs(difference) >= limits[k]).sum())
         # All permutations include the labels as they are; of a sample they are one more.
-        p[group] = hits / total if every <= permutations else (hits + 1) / (total + 1)
+        p[group] = hits / total if listed else (hits + 1) / (total + 1)
     return p
 
 
@@ -469,12 +500,7 @@ def _cells(
             f"{empty[0][0]!r} has no finished run on {empty[0][1]!r}{more}; compare the algorithms "
             "that have, or leave the data set out for all"
         )
-    chosen = replace(
-        table,
-        frame=table.frame[table.frame["algorithm"].isin(list(cells))],
-        failures=tuple(failure for failure in table.failures if failure.algorithm in cells),
-    )
-    chosen.check_several_runs()
+    table.only(cells).check_several_runs()
     return cells
 
 
@@ -500,10 +526,12 @@ def _notes(
         )
     point = frame[(frame["probability_low"] == frame["probability_high"])]
     if len(point):
-        shown = ", ".join(f"{x} and {y}" for x, y in zip(point["x"], point["y"], strict=True))
+        shown = [f"{x} and {y}" for x, y in zip(point["x"], point["y"], strict=True)]
+        if len(shown) > 5:
+            shown[5:] = [f"{len(shown) - 5} more pairs"]
         notes.append(
             "The interval of P(X > Y) is a single point where every resample agrees, which is no "
-            f"evidence of certainty: {shown}"
+            f"evidence of certainty: {', '.join(shown)}"
         )
     return notes
 

@@ -238,6 +238,13 @@ def curve_plot(
     """
     ax = ax or _new_axes(4.8, 2.9 + _legend_height(_legend_texts(curve, labels), 4.8))
     _lines(ax, curve, labels, x="step", y="iqm")
+    # The simultaneous band of few runs may be many times as wide as all else: it is cut then.
+    inner = curve[["iqm", "ci_low", "ci_high"]].to_numpy(np.float64)
+    if np.isfinite(inner).any():
+        low, high = float(np.nanmin(inner)), float(np.nanmax(inner))
+        bottom, top = ax.get_ylim()
+        room = 0.25 * (high - low) or 1.0
+        ax.set_ylim(max(bottom, low - room), min(top, high + room))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.set_xlabel("gradient steps")
     ax.set_ylabel(f"IQM of the score, 0–{scale:g}")
@@ -335,7 +342,7 @@ def improvement_matrix_plot(
     """Probabilities of improvement P(X > Y), X in rows and Y in columns; returns the Axes.
 
     Algorithms stand in the order of their mean probability, best first. A dot marks the pairs whose
-    IQMs the permutation test tells apart: p at most alpha after Holm's correction.
+    IQMs the tests tell apart: p at most alpha after Holm's correction.
 
     Args:
         pairs: the pairs of `comparison.compare`; a pair that they lack is left empty.
@@ -383,7 +390,7 @@ def improvement_matrix_plot(
     bar = figure.colorbar(image, ax=ax, fraction=0.06, pad=0.03, aspect=30)
     bar.set_label("probability of improvement\nP(X > Y), 0–1")
     bar.outline.set_visible(False)
-    told = f"IQMs told apart by the permutation test:\np ≤ {alpha:g} after Holm's correction"
+    told = f"IQMs told apart:\np ≤ {alpha:g} after Holm's correction"
     _legend_below(ax, [Line2D([], [], color=INK, **DOT)], [told], gap=8)
     return ax
 
@@ -398,7 +405,7 @@ def critical_difference_plot(
 ) -> Axes:
     """The critical-difference diagram of Demšar (2006, figure 1): mean ranks; returns the Axes.
 
-    A bar joins neighbours in mean rank no two of whose IQMs the permutation test tells apart: p
+    A bar joins neighbours in mean rank no two of whose IQMs the tests tell apart: p
     above alpha after Holm's correction. Two that are not told apart, but have between them one that
     is told apart from either, get no bar.
 
@@ -459,7 +466,7 @@ def critical_difference_plot(
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.spines["top"].set_visible(True)
-    told = f"no two IQMs told apart by the permutation test:\np > {alpha:g} after Holm's correction"
+    told = f"no two IQMs told apart:\np > {alpha:g} after Holm's correction"
     _legend_below(ax, [Line2D([], [], **JOINED)], [told], gap=6)
     return ax
 

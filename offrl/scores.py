@@ -223,6 +223,15 @@ class ScoreTable:
                 "one protocol's folder of runs (such as runs/quickstart)"
             )
 
+    def only(self, algorithms: Iterable[str]) -> "ScoreTable":
+        """A table of these algorithms alone."""
+        names = set(algorithms)
+        return replace(
+            self,
+            frame=self.frame[self.frame["algorithm"].isin(list(names))].reset_index(drop=True),
+            failures=tuple(failure for failure in self.failures if failure.algorithm in names),
+        )
+
     def check_several_runs(self, where: str = "scores") -> None:
         """Raise InputError if a cell has fewer than two finished runs, as no spread is known then.
 

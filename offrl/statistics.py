@@ -135,7 +135,7 @@ def summarise(
         studentized: whether to give studentized intervals too.
         partial: whether to go on where a data set has a single run, or none. Such an algorithm then
             has an empty (NaN) interval, and an empty estimate if a data set has none: `explain`
-            says so in words. By default that is an InputError which names the cells.
+            says so in words. By default a single run is an InputError which names the cells.
         engine: "rliable" has the library of that name compute the percentile intervals, its only
             ones; 2,000 resamples by default, and no Monte-Carlo error.
         progress: called with the number of algorithms done and their number.
@@ -291,8 +291,8 @@ def profile(
     """Score distributions: per algorithm and threshold tau, the share of runs with a score above.
 
     The share is the mean over data sets of the share of runs (Agarwal et al. 2021, section 4.3).
-    ci_low and ci_high are pointwise expanded percentile limits, band_low and band_high simultaneous
-    ones (`_band`), mc_error belongs to the pointwise ones; they are NaN where `summarise` has none.
+    ci_low and ci_high are pointwise expanded percentile limits with their mc_error, band_low and
+    band_high simultaneous ones (`_limits`); they are NaN where `summarise` has none.
 
     Args:
         table: the scores.
@@ -568,7 +568,7 @@ class _Resampled:
                 upper = (rank >= trimmed.total - trimmed.cut).argmax(axis=0)
                 ends = trimmed.scores[inside], trimmed.scores[upper]
                 flat = np.concatenate(cells)[:, None]
-                middle = np.clip(flat - trimmed.middle, *ends)
+                middle = np.clip(flat, *ends)
                 kept = trimmed.total - 2 * trimmed.cut
                 size = self.runs / kept**2, 1 / (self.runs * len(self.runs) ** 2)
                 for row, (values, weights) in enumerate(
@@ -638,9 +638,9 @@ def _ranked(means: Array) -> tuple[Array, Array]:
     counts (A, A) of algorithm by rank.
     """
     size = len(means)
-    # Means that agree up to the order of summation are tied.
-    scale = np.abs(means).max()
-    rounded = np.round(means / scale, 12) if scale else means
+    # Means that agree in 40 bits, up to the order of summation, are tied.
+    mantissa, exponent = np.frexp(means)
+    rounded = np.ldexp(np.round(mantissa * 2**40), exponent)
     above = np.stack([(rounded > row).sum(axis=0) for row in rounded])
     tied = np.stack([(rounded == row).sum(axis=0) for row in rounded])
     counts = np.zeros((size, size))

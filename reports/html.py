@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 import offrl
 from offrl import bootstrap, plots, statistics
-from offrl.comparison import Comparison, compare
+from offrl.comparison import Comparison, compare, words
 from offrl.errors import InputError
 from offrl.scores import ScoreTable
 
@@ -181,7 +181,7 @@ class _Page:
                     len(table.algorithms) + len(table.algorithms) * done // all_
                 ),
             )
-            self.ranks = statistics.ranks(final, seed=seed, reps=few)
+            self.ranks = statistics.ranks(final.only(self.compared), seed=seed, reps=few)
             self.notes += self.comparison.notes
         self.done = 2 * len(table.algorithms)
         self.labels = {}
@@ -410,13 +410,9 @@ def _compared(page: _Page) -> list[dict[str, Any]]:
         return []
     rows = []
     for row in page.comparison.pairs.to_dict("records"):
-        seeds = "" if pd.isna(row["seeds"]) else f"{row['seeds']:,}"
-        few = min(row["n_x"], row["n_y"])
-        if row["verdict"] == "cannot tell":
-            verdict = f"cannot tell with {few} seeds"
-            verdict += f"; some {seeds} would" if seeds else ""
-        else:
-            verdict = f"{row['x']} is {row['verdict']}"
+        verdict = words(row)
+        if row["verdict"] != "cannot tell":
+            verdict = f"{row['x']} is {verdict}"
         ends = row["probability_low"], row["probability_high"]
         rows.append(
             {
@@ -425,7 +421,7 @@ def _compared(page: _Page) -> list[dict[str, Any]]:
                 "probability": f"{row['probability']:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]",
                 "difference": f"{page.number(row['difference'])} "
                 f"{page.span(row['difference_low'], row['difference_high'])}",
-                "p": _p(row["p"]),
+                "p": _p(max(row["p_permutation"], row["p_t"])),
                 "holm": _p(row["p_holm"]),
                 "verdict": verdict,
             }

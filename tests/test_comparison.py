@@ -157,8 +157,8 @@ def test_a_small_permutation_test_counts_every_permutation():
             ways += 1
     assert ways == 100
     got = row(compare(ragged({"x": x, "y": y}), reps=100), "x", "y")
-    assert got["p"] == hits / 100
-    assert 0.05 < got["p"] < 1
+    assert got["p_permutation"] == hits / 100
+    assert 0.05 < got["p_permutation"] < 1
 
 
 def test_sampled_permutations_agree_with_scipy():
@@ -171,7 +171,9 @@ def test_sampled_permutations_agree_with_scipy():
     expected = scipy.stats.permutation_test(
         (x, y), statistic, vectorized=True, n_resamples=20_000, rng=1
     ).pvalue
-    got = row(compare(ragged({"x": [x], "y": [y]}), reps=100, permutations=20_000), "x", "y")["p"]
+    got = row(compare(ragged({"x": [x], "y": [y]}), reps=100, permutations=20_000), "x", "y")[
+        "p_permutation"
+    ]
     assert 0.001 < expected < 0.2
     assert abs(got - expected) <= 6 * np.sqrt(2 * expected * (1 - expected) / 20_000)
 
@@ -181,7 +183,7 @@ def test_permutations_stay_within_tasks():
     rng = np.random.default_rng(0)
     x = rng.normal(0, 0.3, (5, 6)) + 1000 * np.arange(6)
     got = row(compare(table_of({"x": x + 1, "y": x}), reps=100), "x", "y")
-    assert got["p"] < 0.01
+    assert got["p_permutation"] < 0.01
 
 
 def test_welch_is_that_of_scipy_and_undefined_without_spread():
@@ -230,42 +232,79 @@ def test_verdicts():
     assert "equivalent" not in set(compare(table_of(scores), reps=200).pairs["verdict"])
 
 
-def test_equivalence_is_two_one_sided_tests_at_the_stated_level():
-    # Many runs of one task: the interval of the IQM nears the normal one of level 1 - 2 alpha.
+def test_the_t_test_of_one_task_is_yuens_for_trimmed_means():
+    # scipy trims both samples; Yuen's variance counts h = n - 2 cut scores where ours takes the
+    # asymptotic one, so for whole means (n = 3: nothing is cut) both are Welch's test.
+    rng = np.random.default_rng(4)
+    for n_x, n_y in ((3, 3), (2, 3)):
+        x, y = rng.normal(0, 1, n_x), rng.normal(1, 3, n_y)
+        expected = scipy.stats.ttest_ind(x, y, equal_var=False).pvalue
+        pair = comparison._Pair({"t": x}, {"t": y})
+        assert pair.p == pytest.approx(expected, rel=1e-10)
+    # Eight runs: two are cut at each end, four are winsorised copies.
+    x, y = rng.normal(0, 1, 8), rng.normal(1, 3, 8)
+    spread = [np.clip(c, *np.sort(c)[[2, 5]]).var(ddof=1) * 8 / 16 for c in (x, y)]
+    df = sum(spread) ** 2 / sum(s**2 / 7 for s in spread)
+    t = abs(trimmed(x) - trimmed(y)) / np.sqrt(sum(spread))
+    pair = comparison._Pair({"t": x}, {"t": y})
+    assert pair.p == pytest.approx(2 * scipy.stats.t.sf(t, df), rel=1e-10)
+    # Equivalence is the same test against the margin, one-sided at alpha.
+    edge = abs(trimmed(x) - trimmed(y)) + scipy.stats.t.isf(0.05, df) * np.sqrt(sum(spread))
+    assert pair.within(edge * 1.0001, 0.05)
+    assert not pair.within(edge * 0.9999, 0.05)
+
+
+def test_the_larger_p_counts_and_is_corrected():
     rng = np.random.default_rng(0)
-    x, y = rng.normal(0, 1, (400, 1)), rng.normal(0, 1, (400, 1))
-    x, y = x - trimmed(x[:, 0]), y - trimmed(y[:, 0])
-    pair = comparison._Pair({"t": x[:, 0]}, {"t": y[:, 0]})
-    edge = scipy.stats.norm.ppf(0.95) * np.sqrt(pair.variances.sum())
-    table = table_of({"x": x, "y": y})
-    for factor, verdict in ((1.15, "equivalent"), (0.85, "cannot tell")):
-        got = compare(table, margin=factor * edge, reps=20_000, permutations=200)
-        assert row(got, "x", "y")["verdict"] == verdict
+    table = table_of({name: rng.normal(50 + k, 1 + 3 * k, (4, 5)) for k, name in enumerate("abc")})
+    pairs = compare(table, reps=100, permutations=500).pairs
+    larger = pairs[["p_permutation", "p_t"]].max(axis=1).to_numpy()
+    assert (pairs["p_permutation"] < pairs["p_t"]).any()
+    np.testing.assert_array_equal(pairs["p_holm"], comparison.holm(larger))
+
+
+def test_without_spread_nothing_is_equivalent():
+    scores = {"a": np.full((5, 9), 50.0), "b": np.full((5, 9), 50.5)}
+    result = compare(table_of(scores), margin=5, reps=200)
+    assert row(result, "a", "b")["verdict"] == "worse"
+    assert row(result, "a", "b")["p_t"] == 0
+    scores = {"a": np.full((3, 4), 50.0), "b": np.full((3, 4), 50.0)}
+    result = compare(table_of(scores), margin=5, reps=200)
+    assert row(result, "a", "b")["verdict"] == "cannot tell"
+    assert row(result, "a", "b")["p_holm"] == 1
 
 
 def test_the_number_of_seeds_would_tell():
     # Normal scores at their quantiles, so that the table shows what the population is.
     z = scipy.stats.norm.ppf((np.arange(10) + 0.5) / 10)
-    x = np.tile(z[:, None] / z.std(ddof=1), (1, 4))
-    result = compare(table_of({"x": x + 0.45, "y": x}), reps=100, permutations=100, alpha=0.01)
-    seeds = comparison._Pair(*({"a": c[:, 0], "b": c[:, 1]} for c in (x + 0.7, x))).seeds(
-        0.05, None
-    )
+    x = np.tile(z[:, None] / z.std(ddof=1), (1, 2))
+    pair = comparison._Pair(*({"a": c[:, 0], "b": c[:, 1]} for c in (x + 0.7, x)))
+    seeds = pair.seeds(0.05, None, 10_000)
     assert seeds is not None
     assert 10 < seeds < 40
     rng = np.random.default_rng(0)
     told = 0
     for k in range(200):
         cells = [{t: rng.normal(shift, 1, seeds) for t in "ab"} for shift in (0.7, 0)]
-        told += comparison._permutation([comparison._Pair(*cells)], 400, k)[0] <= 0.05
+        drawn = comparison._Pair(*cells)
+        told += max(comparison._permutation([drawn], 400, k)[0], drawn.p) <= 0.05
     assert 0.68 <= told / 200 <= 0.92  # 0.8, 4 standard errors of .03
-    assert result.pairs["seeds"].isna().all() or result.pairs["seeds"].iloc[0] > 10
+
+
+def test_advised_seeds_are_more_than_now_and_enough_for_the_permutation_test():
+    # Far apart, but C(6, 3) = 20 ways give no p below 0.1; C(8, 4) = 70 do.
+    x = np.array([[0.0], [1.0], [2.0]])
+    assert row(compare(table_of({"x": x + 50, "y": x}), reps=100), "x", "y")["seeds"] == 4
+    # 15 pairs need p of 0.05 / 15: 2 / C(12, 6) is the first that is less.
+    names = {name: np.arange(4.0)[:, None] + 40 * k for k, name in enumerate("abcdef")}
+    pairs = compare(table_of(names), reps=100).pairs
+    assert (pairs["seeds"] == 6).all()
 
 
 def test_few_runs_that_cannot_tell_are_said_so():
     x = np.array([[0.0], [1.0], [2.0]])
     result = compare(table_of({"x": x + 50, "y": x}), reps=100)
-    assert row(result, "x", "y")["p"] == 0.1  # 2 of C(6, 3) ways
+    assert row(result, "x", "y")["p_permutation"] == 0.1  # 2 of C(6, 3) ways
     assert row(result, "x", "y")["verdict"] == "cannot tell"
     assert any("smallest p" in note and "0.1," in note for note in result.notes)
     assert any("single point" in note and "x and y" in note for note in result.notes)
@@ -310,6 +349,16 @@ quick = settings(max_examples=25, deadline=None)
 NUMBERS = [c for c in comparison.PAIRS if c not in ("x", "y", "p_holm", "verdict", "seeds")]
 
 
+def test_of_two_algorithms_with_each_others_scores_no_name_decides():
+    a, b, c = np.random.default_rng(1).normal(50, 9, (3, 4))
+    scores = {"A": np.stack([a, b, c], 1), "B": np.stack([b, c, a], 1)}
+    first = row(compare(table_of(scores), reps=500), "A", "B")
+    other = {"A": scores["B"], "B": scores["A"]}
+    second = row(compare(table_of(other), reps=500), "A", "B")
+    assert second["probability_low"] == pytest.approx(1 - first["probability_high"], abs=1e-12)
+    assert second["difference_low"] == -first["difference_high"]
+
+
 @quick
 @given(suites, st.randoms(use_true_random=False))
 def test_names_and_orders_change_nothing(scores, random):
@@ -331,7 +380,8 @@ def test_names_and_orders_change_nothing(scores, random):
         assert got["difference"] == -expected["difference"]
         assert got["difference_low"] == -expected["difference_high"]
         assert got["difference_high"] == -expected["difference_low"]
-        assert got["p"] == expected["p"]
+        assert got["p_permutation"] == expected["p_permutation"]
+        assert got["p_t"] == expected["p_t"]
         assert got["p_holm"] == expected["p_holm"]
         assert (got["seeds"] is pd.NA and expected["seeds"] is pd.NA) or (
             got["seeds"] == expected["seeds"]
@@ -357,7 +407,8 @@ def test_affine_changes_carry_through(scores, factor, shift):
     second = row(
         compare(table_of({"A": factor * a + shift, "B": factor * b + shift}), **options), "A", "B"
     )
-    for name in ("p", "probability", "probability_low", "probability_high"):
+    assert second["p_t"] == pytest.approx(first["p_t"], rel=1e-9)
+    for name in ("p_permutation", "probability", "probability_low", "probability_high"):
         assert second[name] == first[name]
     for name in ("difference", "difference_low", "difference_high"):
         assert second[name] == pytest.approx(factor * first[name], rel=1e-9, abs=1e-9)

@@ -43,22 +43,32 @@ def coverage(population: str, runs: int, suites: int, levels: float = 0) -> dict
     return {method: count / suites for method, count in held.items()}
 
 
-def errors(population: str, runs: int, suites: int, levels: float = 0) -> dict[str, float]:
-    """Share of suites in which two equal algorithms are told apart, by each way to compare."""
-    draw, rng = POPULATIONS[population], np.random.default_rng([runs, 1, len(population)])
-    told = np.zeros(4)
+def errors(
+    x_law: str, y_law: str, runs: tuple[int, int], suites: int, factor: float = 1
+) -> dict[str, float]:
+    """Share of suites in which algorithms of equal IQM are told apart, by each way to compare."""
+    rng = np.random.default_rng([*runs, len(x_law + y_law), int(10 * factor)])
+    centre = [
+        statistics.iqm(POPULATIONS[law](np.random.default_rng(0), 300_000))
+        for law in (x_law, y_law)
+    ]
+    told = np.zeros(5)
     for suite in range(suites):
-        x, y = (dict(enumerate((draw(rng, runs) + levels * LEVELS / 8).T)) for _ in range(2))
-        pair = comparison._Pair(x, y)
-        ((answer, _),) = comparison._intervals([pair], None, 0.05, 1_000, suite, None)
-        tasks = comparison.welch({"x": x, "y": y}, [("x", "y")])
+        x = POPULATIONS[x_law](rng, runs[0]) - centre[0]
+        y = factor * (POPULATIONS[y_law](rng, runs[1]) - centre[1])
+        cells = [dict(enumerate(scores.T)) for scores in (x, y)]
+        pair = comparison._Pair(*cells)
+        (((probability, difference), _),) = comparison._intervals([pair], 1_000, suite, None)
+        tasks = comparison.welch(dict(zip("xy", cells, strict=True)), [("x", "y")])
+        exact = comparison._permutation([pair], 500, suite)[0] <= 0.05
         told += [
-            not answer.difference.low <= 0 <= answer.difference.high,
-            not answer.probability.low <= 0.5 <= answer.probability.high,
-            comparison._permutation([pair], 500, suite)[0] <= 0.05,
+            not difference.low <= 0 <= difference.high,
+            not probability.low <= 0.5 <= probability.high,
+            exact,
+            exact and pair.p <= 0.05,
             (tasks["p_holm"] <= 0.05).any(),
         ]
-    kinds = ("difference", "probability", "permutation", "Welch with Holm")
+    kinds = ("difference", "probability", "permutation alone", "verdict", "Welch with Holm")
     return dict(zip(kinds, told / suites, strict=True))
 
 
@@ -74,8 +84,17 @@ def test_the_default_interval_covers(population, runs):
 @pytest.mark.parametrize("runs", RUNS)
 def test_no_comparison_errs_too_often(runs):
     # 300 suites: a standard error of .0126 at .05, so that a rate of .10 would show.
-    for kind, share in errors("t3", runs, 300).items():
+    for kind, share in errors("t3", "t3", (runs, runs), 300).items():
         assert share <= 0.09, kind
+
+
+def test_unequal_spreads_and_numbers_of_runs_fool_no_verdict():
+    # 5 runs a task against 5 with five times their spread, then 10 against 3.
+    for runs in ((5, 5), (10, 3)):
+        shares = errors("normal", "normal", runs, 200, factor=5)
+        assert shares["permutation alone"] >= 0.15
+        assert shares["verdict"] <= 0.10  # a standard error of .015 at .05
+        assert shares["difference"] <= 0.10
 
 
 @pytest.mark.nightly
@@ -105,10 +124,27 @@ def test_the_default_interval_nearly_covers_where_data_sets_differ(population, r
 @pytest.mark.parametrize("population", ["t3", "collapse", "lognormal"])
 def test_no_comparison_errs_too_often_in_full(population, runs):
     # 2,000 suites: a standard error of .005 at .05.
-    shares = errors(population, runs, 2_000)
+    shares = errors(population, population, (runs, runs), 2_000)
     print(population, runs, shares)  # noqa: T201
     for kind, share in shares.items():
         assert share <= 0.07, kind
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("laws", "runs", "factor"),
+    [
+        (("normal", "normal"), (3, 3), 3),
+        (("normal", "normal"), (5, 5), 3),
+        (("normal", "normal"), (5, 5), 5),
+        (("normal", "collapse"), (5, 5), 1),
+        (("normal", "normal"), (10, 3), 5),
+    ],
+)
+def test_the_verdict_errs_little_where_spreads_and_runs_differ(laws, runs, factor):
+    shares = errors(*laws, runs, 1_000, factor)
+    print(laws, runs, factor, shares)  # noqa: T201
+    assert shares["verdict"] <= 0.07
 
 
 @pytest.mark.nightly
@@ -167,4 +203,37 @@ def test_repetitions_are_chosen_by_the_monte_carlo_error():
         assert ci[metric]["expanded percentile"].precise
     rough = statistics.intervals(scores, gamma=1, reps=500)
     assert not rough["iqm"]["expanded percentile"].precise
-    assert bootstrap.FIRST >= 10_000
+
+
+def test_more_resamples_are_the_same_ones_and_then_more():
+    draws = bootstrap.Draws((3, 4, 3), 5, "test")
+    whole = np.concatenate([counts for _, counts in draws.blocks(0, 10_000)], axis=1)
+    parts = [
+        counts
+        for first, last in ((0, 7), (7, 6_000), (6_000, 10_000))
+        for _, counts in draws.blocks(first, last)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    assert (whole[:3].sum(axis=0) == 3).all()
+    assert (whole[3:7].sum(axis=0) == 4).all()
+    # Each run of three is drawn once on average.
+    np.testing.assert_allclose(whole[:3].mean(axis=1), 1, atol=6 * np.sqrt(2 / 3 / 10_000))
+
+
+def test_repetitions_double_until_a_result_is_precise():
+    asked = []
+
+    def sample(items: list[int], first: int, last: int) -> list[Any]:
+        asked.append((tuple(items), first, last))
+        return [np.zeros(last - first) for _ in items]
+
+    def read(item: int, samples: Any) -> tuple[int, bool]:
+        return len(samples), len(samples) >= 20_000 * item
+
+    found = bootstrap.converge(3, sample, read, None)
+    assert found == [(10_000, 10_000), (20_000, 20_000), (40_000, 40_000)]
+    expected = [((0, 1, 2), 0, 10_000), ((1, 2), 10_000, 20_000), ((2,), 20_000, 40_000)]
+    assert asked == expected
+    asked.clear()
+    assert bootstrap.converge(1, sample, lambda *_: (0, False), None) == [(0, bootstrap.MOST)]
+    assert bootstrap.converge(1, sample, lambda *_: (0, False), 300) == [(0, 300)]

@@ -220,6 +220,12 @@ def test_algorithms_that_cannot_be_compared_are_left_out_and_named(tmp_path):
     single = whole[(whole["algorithm"] != "BC") | (whole["seed"] == 0)]
     page = Page(write(ScoreTable.from_frame(single), tmp_path / "single"))
     assert "Left out, for want of two finished runs on every data set: BC" in page.text
+    # Three that can be compared have their diagram and ranks without the fourth.
+    four = table(("A", "B", "C", "D"), steps=(0,)).frame
+    four = four[(four["algorithm"] != "D") | (four["seed"] == 0)]
+    path = write(ScoreTable.from_frame(four), tmp_path / "four")
+    assert (path.parent / "figures" / "critical-difference.svg").exists()
+    assert len(pd.read_csv(path.parent / "comparisons.csv")) == 3
     alone = whole[whole["algorithm"] == "BC"]
     path = write(ScoreTable.from_frame(alone), tmp_path / "alone")
     assert "Comparisons" not in Page(path).text

@@ -273,6 +273,21 @@ def test_ranks_count_ties_in_equal_parts():
     assert (found["ci_low"] == found["mean_rank"]).all()
 
 
+def test_a_huge_score_leaves_the_others_digits_alone():
+    scores = np.random.default_rng(0).normal(50, 9, (10, 9))
+    wild = scores.copy()
+    wild[0, 0], scores[0, 0] = 1e15, 1e3  # cut off in either case
+    first, second = (statistics.intervals(s, gamma=100, reps=1_000)["iqm"] for s in (scores, wild))
+    low, high = first["percentile"].low, first["percentile"].high
+    assert second["percentile"].low == pytest.approx(low, rel=1e-12)
+    assert second["percentile"].high == pytest.approx(high, rel=1e-12)
+    # And ranks on a data set are those of its own scores.
+    table = {"A": np.full((2, 2), 50.0), "B": np.full((2, 2), 55.0), "C": np.full((2, 2), 60.0)}
+    table["D"] = np.array([[1.0, -1e14], [1.0, -1e14]])
+    found = statistics.ranks(table_of(table), reps=100).set_index("algorithm")
+    assert found["mean_rank"].to_dict() == {"C": 1, "B": 2, "A": 3, "D": 4}
+
+
 def test_ranks_are_those_of_a_plain_bootstrap():
     rng = np.random.default_rng(3)
     scores = {

@@ -32,6 +32,7 @@ def table(path: Path, seeds: int) -> ScoreTable:
 
 
 def main() -> None:
+    """Draws the two pictures and prints the numbers that the page quotes."""
     path, folder = Path(sys.argv[1]), Path(__file__).parent
     with plots.style("seeds"):
         figure = Figure(figsize=(11, 3.1), layout="constrained")
