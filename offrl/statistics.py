@@ -606,7 +606,8 @@ def _limits(
     The first two are pointwise, by the expanded percentile. The band holds all points at once:
     estimates +- q times their standard errors, q the quantile of the largest standardised
     deviation over points (sup-t, Montiel Olea and Plagborg-Moeller 2019). As in the expanded
-    percentile, errors are widened and q taken from the normal to Student's distribution.
+    percentile, errors are widened and q taken from the normal to Student's distribution. Where all
+    runs agree, in the tails of a profile, neither has any width: that is no evidence.
     """
     levels = bootstrap.expanded_level(variances, runs, level)
     ordered = np.sort(samples, axis=1)
