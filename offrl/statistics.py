@@ -199,15 +199,17 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
     cells = table.cells()
     point: dict[tuple[str, ...], list[str]] = {}
     capped: dict[tuple[str, ...], list[str]] = {}
-    expanded = summary[(summary["ci_method"] == "expanded percentile") & summary["ci_low"].notna()]
-    for name in expanded["algorithm"].unique():
+    # The default method's, or the only one that rliable gives.
+    method = DEFAULT[1] if (summary["ci_method"] == DEFAULT[1]).any() else DEFAULT[0]
+    main = summary[(summary["ci_method"] == method) & summary["ci_low"].notna()]
+    for name in main["algorithm"].unique():
         scores = list(cells[name].values())
         ends = [
             _estimates([np.array([end(cell)]) for cell in scores], table.scale)
             for end in (np.min, np.max)
         ]
         tied, at_end = [], []
-        rows = expanded[expanded["algorithm"] == name].set_index("metric")
+        rows = main[main["algorithm"] == name].set_index("metric")
         for k, metric in enumerate(METRICS):
             low, high = rows.loc[metric, ["ci_low", "ci_high"]].astype(float)
             lowest, highest = sorted(float(end[k]) for end in ends)
@@ -233,9 +235,9 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
     if capped:
         which = "; ".join(f"{', '.join(names)} ({_words(m)})" for m, names in capped.items())
         notes.append(
-            "Some expanded percentile intervals reach the lowest or highest value that resampling "
-            "so few runs can give, are narrower than they should be, and may cover less than "
-            f"95 % (some 75 % with 3 runs on 1 data set): {which}"
+            f"Some {method} intervals reach the lowest or highest value that resampling so few runs "
+            "can give, are narrower than they should be, and may cover less than 95 % (some 75 % "
+            f"with 3 runs on 1 data set): {which}"
         )
     return notes
 
