@@ -236,8 +236,8 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
         which = "; ".join(f"{', '.join(names)} ({_words(m)})" for m, names in capped.items())
         notes.append(
             f"Some {method} intervals reach the lowest or highest value that resampling so few "
-            "runs can give, are narrower than they should be, and may cover less than 95 % (some 75 % "
-            f"with 3 runs on 1 data set): {which}"
+            "runs can give, are narrower than they should be, and may cover less than 95 % (some "
+            f"75 % with 3 runs on 1 data set): {which}"
         )
     return notes
 
