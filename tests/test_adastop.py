@@ -113,8 +113,8 @@ def test_drawn_deals_agree_with_enumerated_ones():
     assert len({exact, *drawn}) > 2
     assert drawn == pytest.approx([exact] * 5, rel=0.03)
     # The first interim has 126 deals: no seed matters.
-    first = [adastop({"a": a[:5], "b": b[:5]}, seed=seed, **plan) for seed in range(2)]
-    pd.testing.assert_frame_equal(*first)
+    one, two = (adastop({"a": a[:5], "b": b[:5]}, seed=seed, **plan) for seed in range(2))
+    pd.testing.assert_frame_equal(one, two)
 
 
 def test_three_algorithms_are_the_closed_test_with_all_deals():
@@ -169,7 +169,7 @@ def test_a_pair_is_held_back_by_the_sets_it_is_in():
     against = adastop(among, size=5, interims=1, baseline="a")
     assert set(against["decision"]) == {"equal"}
     # c and d are told apart; {a, b, c} and {a, b, d} both hold a and b back, the greater counts.
-    near = {"a": [0, 1, 2, 3, 4], "b": [0.5, 1.5, 2.5, 3.5, 4.5]}
+    near: dict[str, Any] = {"a": [0, 1, 2, 3, 4], "b": [0.5, 1.5, 2.5, 3.5, 4.5]}
     found = adastop(near | {"c": [1, 3, 5, 7, 9], "d": [-3, -2, -1, 0, 3]}, size=5, interims=1)
     assert found["decision"].tolist() == [*["equal"] * 5, "larger"]
     above, below = row(found, "a", "c").boundary, row(found, "a", "d").boundary
@@ -212,7 +212,7 @@ def test_clear_cases_stop_early_and_need_no_more_runs():
         assert (above == frame["decision"].isin(TOLD)).all()
 
 
-def keyed(decisions: pd.DataFrame, names: dict[str, str]) -> dict[frozenset[str], Any]:
+def keyed(decisions: Any, names: dict[str, str]) -> dict[frozenset[str], Any]:
     """Rows by their pair, in the words of `names`; the decision as the name of the larger one."""
     rows = {}
     for r in decisions.itertuples():
@@ -362,7 +362,7 @@ def share_wrong(
     wrong = 0
     for seed, runs in enumerate(scores):
         names = {str(k): x for k, x in enumerate(runs)}
-        found = adastop(names, size=size, interims=interims, reps=reps, seed=seed)
+        found: Any = adastop(names, size=size, interims=interims, reps=reps, seed=seed)
         wrong += any(
             groups[int(r.x)] == groups[int(r.y)] and r.decision in TOLD for r in found.itertuples()
         )

@@ -101,7 +101,7 @@ def test_probabilities_are_those_of_rliable():
     )
     got = row(compare(table_of({"x": x, "y": y}), reps=100), "x", "y")
     assert got["probability"] == pytest.approx(float(point["x,y"]), rel=1e-12)
-    pair = comparison._Pair(*(dict(enumerate(s.T)) for s in (x, y)))
+    pair = comparison._Pair(*(dict(zip("abcde", s.T, strict=True)) for s in (x, y)))
     samples = comparison._probabilities([pair], 0, 20_000, 0)[0]
     mine = bootstrap.read(np.sort(1 - samples if pair.turned else samples), 0.025, 0)
     # A normal distribution's quantile has this standard error; values lie on a grid of 1 / 480.
@@ -125,7 +125,7 @@ def test_difference_intervals_are_those_of_scipy(runs):
     answer = scipy.stats.bootstrap(
         (*x, *y), difference, n_resamples=9_999, method="percentile", rng=3
     ).confidence_interval
-    pair = comparison._Pair(dict(enumerate(x)), dict(enumerate(y)))
+    pair = comparison._Pair(*(dict(zip("abc", cells, strict=True)) for cells in (x, y)))
     sides = [
         comparison._iqms({(): side}, purpose, 0, 20_000, 0)[()]
         for side, purpose in zip(pair.sides, ("first", "second"), strict=True)

@@ -56,7 +56,7 @@ def errors(
     for suite in range(suites):
         x = POPULATIONS[x_law](rng, runs[0]) - centre[0]
         y = factor * (POPULATIONS[y_law](rng, runs[1]) - centre[1])
-        cells = [dict(enumerate(scores.T)) for scores in (x, y)]
+        cells = [{str(k): cell for k, cell in enumerate(scores.T)} for scores in (x, y)]
         pair = comparison._Pair(*cells)
         (((probability, difference), _),) = comparison._intervals([pair], 1_000, suite, None)
         tasks = comparison.welch(dict(zip("xy", cells, strict=True)), [("x", "y")])
@@ -141,7 +141,7 @@ def test_no_comparison_errs_too_often_in_full(population, runs):
         (("normal", "normal"), (10, 3), 5),
     ],
 )
-def test_the_verdict_errs_little_where_spreads_and_runs_differ(laws, runs, factor):
+def test_the_verdict_errs_little_where_spreads_and_runs_differ(laws: tuple[str, str], runs, factor):
     shares = errors(*laws, runs, 1_000, factor)
     print(laws, runs, factor, shares)  # noqa: T201
     assert shares["verdict"] <= 0.07

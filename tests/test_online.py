@@ -126,7 +126,7 @@ def test_intervals_are_those_of_scipy():
     frame = pd.DataFrame(rows).replace({"setting": {"3": "0", "4": "1", "5": "2"}})
     table = ScoreTable.from_frame(frame)
     reps = 20_000
-    found = online_performance(table, [1, 2, 6], reps=reps, seed=4)
+    found: Any = online_performance(table, [1, 2, 6], reps=reps, seed=4)
     for row in found.itertuples():
         pmf = np.diff((np.arange(4) / 3) ** row.budget)
         slope = np.concatenate([pmf[np.argsort(np.argsort(m))] for m in means.reshape(2, 3)]) / 2
@@ -183,7 +183,7 @@ def test_intervals_cover_where_the_quantiles_of_resamples_do_not():
     for k in range(grids):
         truth = rng.normal(size=(9, 4))
         grid = [list(row) for row in truth[..., None] + rng.normal(size=(9, 4, 3))]
-        target = np.mean([expected_maximum(row, [4]) for row in truth])
+        target: Any = np.mean([expected_maximum(row, [4]) for row in truth])
         means = [[cell.mean() for cell in row] for row in grid]
         value = np.mean([expected_maximum(row, [4]) for row in means])
         (ci,) = online._intervals(grid, [4], np.array([value]), 500, k, 0.95)

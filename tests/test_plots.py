@@ -110,7 +110,7 @@ def ticks(axis: Any) -> list[Text]:
     return [label for at, label in both if low <= at <= high]
 
 
-def boxes(figure: Figure) -> tuple[list[str], Any]:
+def boxes(figure: Any) -> tuple[list[str], Any]:
     """Every text that a figure shows, and left, bottom, right, top of each, shape (texts, 4)."""
     found: list[Text] = []
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -204,13 +204,15 @@ def bands(ax: Axes) -> list[tuple[str, float, float]]:
     found = []
     for area in ax.collections:
         assert isinstance(area, PolyCollection)
-        ys = np.concatenate([path.vertices[:, 1] for path in area.get_paths()])
-        colour = matplotlib.colors.to_hex(area.get_facecolor()[0])
+        paths: Any = area.get_paths()
+        faces: Any = area.get_facecolor()
+        ys = np.concatenate([path.vertices[:, 1] for path in paths])
+        colour = matplotlib.colors.to_hex(faces[0])
         found.append((colour.upper(), ys.min(), ys.max()))
     return found
 
 
-def texts(ax: Axes) -> list[str]:
+def texts(ax: Any) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
@@ -235,7 +237,7 @@ def test_an_infinite_end_is_an_arrow_at_the_edge():
     left, right = ax.get_xlim()
     assert 40 < left < right < 60
     assert (left, 54.0) in segments(ax)
-    arrows = [line for line in ax.get_lines() if line.get_marker() in ("<", ">")]
+    arrows: list[Any] = [line for line in ax.get_lines() if line.get_marker() in ("<", ">")]
     assert [(line.get_marker(), *line.get_xdata()) for line in arrows] == [("<", left)]
 
 
@@ -243,7 +245,8 @@ def test_an_infinite_end_is_an_arrow_at_the_edge():
 def test_both_bands_are_drawn_and_named(kind):
     x, y = {"profile": ("tau", "share"), "curve": ("step", "iqm")}[kind]
     frame = lines(SHORT[:2], x, y, range(0, 100, 10))
-    ax = {"profile": plots.profile_plot, "curve": plots.curve_plot}[kind](frame)
+    plot: Any = {"profile": plots.profile_plot, "curve": plots.curve_plot}[kind]
+    ax = plot(frame)
     expected = []
     for name in SHORT[:2]:
         part = frame[frame["algorithm"] == name]
@@ -303,7 +306,7 @@ def test_online_performance_has_whole_budgets_on_a_linear_or_logarithmic_axis():
     assert [text.get_text() for text in ticks(many.xaxis)] == ["1", "2", "5", "10", "20"]
 
 
-def rows(ax: Axes) -> dict[tuple[str, str], tuple[Any, ...]]:
+def rows(ax: Any) -> dict[tuple[str, str], tuple[Any, ...]]:
     """(X, Y) -> the line in that row of an improvement plot."""
     other = next(a for a in ax.get_figure().axes if a is not ax)
     left, right = ([t.get_text() for t in a.get_yticklabels()] for a in (ax, other))
@@ -357,7 +360,7 @@ def test_against_a_baseline_pairs_are_turned_so_that_it_is_y():
 def test_a_matrix_shows_every_pair_twice_and_marks_those_told_apart():
     names = ["c", "b", "a"]  # in the order of P(X > others) here
     both = pairs(names, told=[("c", "a")]).sample(frac=1, random_state=0)
-    ax = plots.improvement_matrix_plot(both)
+    ax: Any = plots.improvement_matrix_plot(both)
     assert [t.get_text() for t in ax.get_yticklabels()] == names
     assert [t.get_text() for t in ax.get_xticklabels()] == names
     # Rows are X: P(c > b) = 0.5 + 0.45 / 3, P(c > a) = 0.5 + 0.9 / 3.
@@ -372,7 +375,8 @@ def test_a_matrix_shows_every_pair_twice_and_marks_those_told_apart():
     }
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first row is on top"
     (mesh,) = (c for c in ax.collections if isinstance(c, QuadMesh))
-    colours = mesh.get_array().reshape(3, 3)
+    values: Any = mesh.get_array()
+    colours = values.reshape(3, 3)
     assert colours[0].tolist() == [None, pytest.approx(0.65), pytest.approx(0.8)]
     assert mesh.get_clim() == (0, 1)
     dots = {(line.get_xdata()[0], round(line.get_ydata()[0], 2)) for line in ax.get_lines()}
@@ -381,7 +385,7 @@ def test_a_matrix_shows_every_pair_twice_and_marks_those_told_apart():
     assert not plots.improvement_matrix_plot(both, alpha=0.001).get_lines()
 
 
-def groups(ax: Axes, at: dict[str, float]) -> list[set[str]]:
+def groups(ax: Any, at: dict[str, float]) -> list[set[str]]:
     """The algorithms that each bar of a critical-difference diagram joins, from left to right."""
     bars = [line for line in ax.get_lines() if line.get_linewidth() == 3.5]
     levels = [(line.get_ydata()[0], *line.get_xdata()) for line in bars]
@@ -437,7 +441,7 @@ def test_a_test_without_an_answer_tells_nothing_apart():
 
 def test_a_diagram_shows_every_mean_rank_and_needs_every_pair():
     at = {"d": 3.5, "a": 1.25, "c": 3.0, "b": 2.25}
-    ax = plots.critical_difference_plot(ranks(list(at), at.values()), pairs(list(at)))
+    ax: Any = plots.critical_difference_plot(ranks(list(at), at.values()), pairs(list(at)))
     assert ax.get_xlim() == (1, 4)
     assert [text.get_text() for text in ticks(ax.xaxis)] == ["1", "2", "3", "4"]
     words = [text.get_text() for text in ax.texts]
@@ -457,7 +461,7 @@ def test_a_diagram_shows_every_mean_rank_and_needs_every_pair():
 def test_no_two_leader_lines_cross():
     names = [f"n{k}" for k in range(20)]
     means = np.random.default_rng(0).uniform(1, 20, 20)
-    ax = plots.critical_difference_plot(ranks(names, means), pairs(names))
+    ax: Any = plots.critical_difference_plot(ranks(names, means), pairs(names))
     leaders = [line.get_xydata() for line in ax.get_lines() if len(line.get_xdata()) == 3]
     assert len(leaders) == 20
     for one, two in itertools.permutations(leaders, 2):
@@ -467,8 +471,8 @@ def test_no_two_leader_lines_cross():
 
 
 def test_a_rank_plot_stacks_the_probabilities_from_the_best_rank():
-    frame = ranks(["b", "a", "c"], [2.0, 1.0, 3.0])
-    ax = plots.rank_plot(frame)
+    frame: Any = ranks(["b", "a", "c"], [2.0, 1.0, 3.0])
+    ax: Any = plots.rank_plot(frame)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
     bars = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     for y, row in zip(ax.get_yticks(), [1, 0, 2], strict=True):

@@ -6,7 +6,6 @@ import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -640,7 +639,7 @@ def test_neorl2_settings_are_those_that_the_published_table_chose(
     assert set(found.seeds) == seeds
     configs = {job.label: job.config for job in expand(found)}
     for algorithm, (label, size, names) in GRIDS.items():
-        grid = {settings: mean(s) for (alg, settings), s in scores.items() if alg == algorithm}
+        grid = {settings: np.mean(s) for (alg, settings), s in scores.items() if alg == algorithm}
         assert len(grid) == size
         best = dict(item.split("=") for item in max(grid, key=lambda s: grid[s]).split(","))
         config = configs[label]

@@ -42,7 +42,7 @@ def refused(call, *expected: str) -> str:
     return message
 
 
-def write_runs(root: Path, frame: pd.DataFrame) -> Path:
+def write_runs(root: Path, frame: Any) -> Path:
     """A folder of finished runs with these scores, one row per evaluation."""
     for (algorithm, dataset, seed), rows in frame.groupby(["algorithm", "dataset", "seed"]):
         folder = root / "protocol" / str(dataset) / f"{algorithm}-0" / f"seed-{seed}"
@@ -73,7 +73,7 @@ def write_runs(root: Path, frame: pd.DataFrame) -> Path:
     return root
 
 
-def built(kind: str, frame: pd.DataFrame, folder: Path) -> ScoreTable:
+def built(kind: str, frame: Any, folder: Path) -> ScoreTable:
     """A table of a kind of source with these rows."""
     path = folder / f"scores.{kind}"
     if kind == "runs":
@@ -396,7 +396,7 @@ def test_arrays_that_are_not_finite_or_lack_a_data_set_are_refused_by_name():
     refused(lambda: ScoreTable.from_arrays({}, ["x"]), "no algorithm")
 
 
-def with_settings(steps=None) -> pd.DataFrame:
+def with_settings(steps=None) -> Any:
     parts = [grid(steps=steps).assign(setting=s) for s in ("lr=1", "lr=2")]
     parts[1]["score"] += 1000
     return pd.concat(parts)

@@ -265,7 +265,7 @@ def test_a_studentized_interval_without_an_end_is_infinite_and_named():
 
 def test_ranks_count_ties_in_equal_parts():
     scores = {"A": np.full((3, 2), 9.0), "B": np.full((3, 2), 5.0), "C": np.full((3, 2), 5.0)}
-    found = statistics.ranks(table_of(scores), reps=100).set_index("algorithm")
+    found: Any = statistics.ranks(table_of(scores), reps=100).set_index("algorithm")
     assert found.loc["A", ["rank_1", "rank_2", "rank_3"]].tolist() == [1, 0, 0]
     for name in "BC":
         assert found.loc[name, ["rank_1", "rank_2", "rank_3"]].tolist() == [0, 0.5, 0.5]
@@ -313,7 +313,7 @@ def test_ranks_are_those_of_a_plain_bootstrap():
 
 def test_the_band_of_a_profile_holds_its_pointwise_limits():
     scores = np.random.default_rng(1).uniform(0, 100, (5, 9))
-    found = statistics.profile(table_of({"A": scores}), reps=2_000)
+    found: Any = statistics.profile(table_of({"A": scores}), reps=2_000)
     assert (found["band_low"] <= found["ci_low"]).all()
     assert (found["band_high"] >= found["ci_high"]).all()
     assert (found["band_high"] - found["band_low"]).mean() > 1.2 * (
