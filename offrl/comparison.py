@@ -103,7 +103,8 @@ def compare(
         alpha: error rate of the tests, over all pairs.
         reps: resamples of each pair; by default as many as a Monte-Carlo error of at most
             `bootstrap.SHARE` of the width of both intervals needs.
-        permutations: random permutations; where there are no more in all, each is taken once.
+        permutations: random permutations; where there are no more in all (up to LISTED), each is
+            taken once.
         seed: of resamples and permutations.
         engine: "rliable" has the library of that name compute P(X > Y) and its percentile interval,
             by default from 2,000 resamples (`reps` in the answer is that of the difference).
@@ -213,21 +214,15 @@ def welch(
         p = 2 * scipy.stats.t.sf(np.abs(difference) / np.sqrt(total), df)
         half = scipy.stats.t.isf((1 - level) / 2, df) * np.sqrt(total)
     p[total == 0] = half[total == 0] = np.nan
-    return pd.DataFrame(
-        {
-            **dict(
-                zip(
-                    ("x", "y", "dataset"), zip(*[row[:3] for row in rows], strict=True), strict=True
-                )
-            ),
-            "difference": difference,
-            "ci_low": difference - half,
-            "ci_high": difference + half,
-            "p": p,
-            "p_holm": holm(p),
-            "n_x": runs[:, 0],
-            "n_y": runs[:, 1],
-        }
+    labels = pd.DataFrame([row[:3] for row in rows], columns=list(TASKS[:3]))
+    return labels.assign(
+        difference=difference,
+        ci_low=difference - half,
+        ci_high=difference + half,
+        p=p,
+        p_holm=holm(p),
+        n_x=runs[:, 0],
+        n_y=runs[:, 1],
     )
 
 
@@ -381,9 +376,9 @@ def _probabilities(pairs: Sequence[_Pair], first: int, last: int, seed: int) -> 
         for (x_end, y_end), (n_x, n_y), matrix in zip(ends, runs, matrices, strict=True):
             c = mine[x_end - n_x : x_end].astype(dtype)
             d = other[y_end - n_y : y_end].astype(dtype)
-            size = max(16, bootstrap.BLOCK // (n_x * n_y))
-            for start in range(0, c.shape[1], size):
-                part = slice(start, start + size)
+            step = max(16, bootstrap.BLOCK // (n_x * n_y))
+            for start in range(0, c.shape[1], step):
+                part = slice(start, start + step)
                 outer = (c[:, None, part] * d[None, :, part]).reshape(n_x * n_y, -1)
                 wins = (matrix @ outer).astype(np.float64)
                 found[:, place][:, part] += wins / (2 * n_x * n_y * len(runs))
