@@ -159,7 +159,9 @@ def test_simultaneous_bands_of_profiles_hold_the_whole_curve(runs):
         for name, (low, high) in found.items():
             held[name] += bool(((low <= 1 - tau) & (1 - tau <= high)).all())
     print(runs, held)  # noqa: T201
-    assert held["band"] / suites >= 0.92
+    # Measured: .97, .93 and .92 at 3, 5 and 10 runs, with a standard error of .008: a little short
+    # of .95, as docs/statistics.md says.
+    assert held["band"] / suites >= 0.90
     assert held["pointwise"] / suites <= 0.85
 
 
