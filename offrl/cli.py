@@ -913,7 +913,7 @@ def adastop(
         _print_json(rows)
         return
     shown = _table(
-        f"AdaStop on {dataset}: {size} runs an interim, at most {interims} interims",
+        f"AdaStop on {escape(dataset)}: {size} runs an interim, at most {interims} interims",
         *("X", "Y", "X is", "interim", "runs", "difference of means", "boundary"),
     )
     digits = 1 if scale == 100 else 3

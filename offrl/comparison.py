@@ -124,6 +124,13 @@ def compare(
         labels = [(name, baseline) for name in names[1:]]
     else:
         labels = [(x, y) for k, x in enumerate(names) for y in names[k + 1 :]]
+    theirs = None
+    if engine == "rliable":  # first, as it refuses more
+        from offrl import rliable_engine
+
+        theirs = rliable_engine.probabilities(
+            table, labels, reps=reps, seed=seed, progress=progress
+        )
     pairs = [_Pair(cells[x], cells[y]) for x, y in labels]
     found = _intervals(pairs, reps, seed, progress)
     exact, t = _permutation(pairs, permutations, seed), np.array([pair.p for pair in pairs])
@@ -148,12 +155,7 @@ def compare(
             )
         )
     frame = pd.DataFrame(rows, columns=list(PAIRS)).astype({"seeds": "Int64"})
-    if engine == "rliable":
-        from offrl import rliable_engine
-
-        theirs = rliable_engine.probabilities(
-            table, labels, reps=reps, seed=seed, progress=progress
-        )
+    if theirs is not None:
         columns = ["probability", "probability_low", "probability_high"]
         frame[columns] = theirs[columns].to_numpy()
         frame["probability_error"] = np.nan

@@ -1,7 +1,12 @@
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+
+from offrl.scores import ScoreTable
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,3 +47,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["OFFRL_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def known(shared: Path) -> list[Any]:
+    """Known answers of the statistics: (a suite's expectations, its table), on 0-1."""
+    folder = shared / "scores" / "statistics"
+    frame = pd.read_csv(folder / "scores.csv", float_precision="round_trip")
+    frame = frame.rename(columns={"task": "dataset", "run": "seed"})
+    suites = json.loads((folder / "expected.json").read_text())["suites"]
+    return [
+        (suite, ScoreTable.from_frame(frame[frame["suite"] == name], scale=1))
+        for name, suite in suites.items()
+    ]

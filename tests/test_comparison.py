@@ -1,5 +1,4 @@
 import itertools
-import json
 from typing import Any
 
 import numpy as np
@@ -39,18 +38,6 @@ def ragged(scores: dict[str, list[Any]]) -> ScoreTable:
 def row(result: comparison.Comparison, x: str, y: str) -> Any:
     pairs = result.pairs
     return pairs[(pairs["x"] == x) & (pairs["y"] == y)].iloc[0]
-
-
-@pytest.fixture(scope="module")
-def known(shared):
-    folder = shared / "scores" / "statistics"
-    frame = pd.read_csv(folder / "scores.csv", float_precision="round_trip")
-    frame = frame.rename(columns={"task": "dataset", "run": "seed"})
-    suites = json.loads((folder / "expected.json").read_text())["suites"]
-    return [
-        (suite, ScoreTable.from_frame(frame[frame["suite"] == name], scale=1))
-        for name, suite in suites.items()
-    ]
 
 
 def test_probabilities_of_improvement_are_the_known_ones(known):

@@ -1,5 +1,4 @@
 import itertools
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -37,18 +36,6 @@ def without(table: ScoreTable, algorithm: str, dataset: str, runs: int) -> Score
     frame = table.frame
     cell = (frame["algorithm"] == algorithm) & (frame["dataset"] == dataset)
     return ScoreTable.from_frame(frame[~cell | (frame["seed"] < runs)])
-
-
-@pytest.fixture(scope="module")
-def known(shared):
-    folder = shared / "scores" / "statistics"
-    frame = pd.read_csv(folder / "scores.csv", float_precision="round_trip")
-    frame = frame.rename(columns={"task": "dataset", "run": "seed"})
-    suites = json.loads((folder / "expected.json").read_text())["suites"]
-    return [
-        (suite, ScoreTable.from_frame(frame[frame["suite"] == name], scale=1))
-        for name, suite in suites.items()
-    ]
 
 
 def test_summaries_are_the_known_ones(known):

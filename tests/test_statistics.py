@@ -1,4 +1,3 @@
-import json
 from typing import Any
 
 import numpy as np
@@ -39,19 +38,6 @@ def value(summary: pd.DataFrame, algorithm: str, metric: str, column: str, metho
         & (summary["ci_method"] == method)
     ]
     return float(rows[column].item())
-
-
-@pytest.fixture(scope="module")
-def known(shared):
-    """Known answers: (suite, its expectations, the table), on 0-1."""
-    folder = shared / "scores" / "statistics"
-    frame = pd.read_csv(folder / "scores.csv", float_precision="round_trip")
-    frame = frame.rename(columns={"task": "dataset", "run": "seed"})
-    suites = json.loads((folder / "expected.json").read_text())["suites"]
-    return [
-        (suite, ScoreTable.from_frame(frame[frame["suite"] == name], scale=1))
-        for name, suite in suites.items()
-    ]
 
 
 ORDER = ("median", "iqm", "mean", "optimality_gap")  # of expected.json
