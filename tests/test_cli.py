@@ -957,3 +957,10 @@ def test_a_report_takes_a_scale_an_engine_and_studentized_intervals(call, tmp_pa
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["engine"] == "rliable"
     assert {row["ci_method"] for row in record["summary"]} == {"percentile"}
+
+
+def test_names_in_brackets_are_printed_as_they_are(call, tmp_path):
+    rows = [f"{a},x,{s},{s + 9 * (a == 'b')}" for a in ("[red]a", "b") for s in range(4)]
+    (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    assert "[red]a" in call("compare", "scores.csv").stdout
+    assert "[red]a" in call("adastop", "scores.csv", "--size", 4, "--interims", 1).stdout

@@ -528,3 +528,20 @@ def test_what_the_library_computes_is_drawn():
             words, _ = boxes(ax.get_figure())
             assert set(SHORT[:3]) <= set(words)
             assert any(isinstance(line, Line2D) for line in ax.get_lines()) or ax.patches
+
+
+def test_a_simultaneous_band_far_wider_than_all_else_is_cut():
+    frame = pd.DataFrame(
+        {
+            "algorithm": "a",
+            "step": [1, 2, 3],
+            "iqm": [50.0, 52.0, 54.0],
+            "ci_low": [48.0, 50.0, 52.0],
+            "ci_high": [52.0, 54.0, 56.0],
+            "band_low": -300.0,
+            "band_high": 400.0,
+        }
+    )
+    low, high = plots.curve_plot(frame).get_ylim()
+    assert 40 < low < 48
+    assert 56 < high < 64

@@ -495,3 +495,10 @@ def test_the_seed_alone_decides():
     first = statistics.summarise(table, reps=300, seed=1)
     pd.testing.assert_frame_equal(statistics.summarise(table, reps=300, seed=1), first)
     assert not statistics.summarise(table, reps=300, seed=2)["ci_low"].equals(first["ci_low"])
+
+
+def test_an_end_at_the_extreme_resample_has_an_error_of_a_sample_at_least():
+    # Squares of 0 to 99: the lowest quantile lies between the first two, which are 1 apart.
+    ends = bootstrap.read(np.arange(100.0) ** 2, 1e-9, 0.0)
+    assert ends.low_error == pytest.approx(0.5, rel=0.02)
+    assert ends.high_error == pytest.approx((99**2 - 98**2) / 2, rel=0.02)
