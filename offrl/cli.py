@@ -674,7 +674,7 @@ def _print_notes(table: "ScoreTable") -> None:
 Tables = Annotated[
     list[Path],
     typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="Folders of runs, or tables: algorithm,dataset,seed,score[,step].",
     ),
 ]
@@ -683,7 +683,7 @@ Reps = Annotated[
     typer.Option(min=100, help="Bootstrap resamples; by default as many as precision needs."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of all resampling.")]
-Scale = Annotated[float, typer.Option(help="What the scores of tables are on: 0-100, or 0-1.")]
+Scale = Annotated[float, typer.Option(help="Upper end of the scores of tables: 100 or 1.")]
 Engine = Annotated[
     str, typer.Option(help="offrl, or rliable for what that library computes: intervals, P(X > Y).")
 ]
