@@ -44,12 +44,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from offrl.batch import Batch, Transitions
-from offrl.config import Count, NonNegative, Positive, Share, Widths
-from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.losses import critic_loss, gaussian_log_prob
-from offrl.networks import MLP, Standardise, adam, polyak, step
-from offrl.streams import Streams
+from offrl.learning.batch import Batch, Transitions
+from offrl.learning.fields import Count, NonNegative, Positive, Share, Widths
+from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.losses import critic_loss, gaussian_log_prob
+from offrl.learning.networks import MLP, Standardise, adam, polyak, step
+from offrl.learning.streams import Streams
 
 LOG_STD_CLAMP = (-20.0, 2.0)
 LOG_STD_SIGMOID = (-6.0, 0.0)

@@ -23,11 +23,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from offrl.batch import Batch
-from offrl.config import Count, Positive, Widths
-from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.networks import MLP, Standardise, adam, step
-from offrl.streams import Streams
+from offrl.learning.batch import Batch
+from offrl.learning.fields import Count, Positive, Widths
+from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.networks import MLP, Standardise, adam, step
+from offrl.learning.streams import Streams
 
 
 @dataclass(frozen=True)

@@ -64,13 +64,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offrl.batch import Batch, Transitions
-from offrl.config import Count, Finite, NonNegative, Positive, Share, Steps, Widths
 from offrl.errors import InputError
-from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.losses import alpha_loss
-from offrl.networks import MLP, SquashedGaussian, Standardise, adam, polyak, step
-from offrl.streams import Streams
+from offrl.learning.batch import Batch, Transitions
+from offrl.learning.fields import Count, Finite, NonNegative, Positive, Share, Steps, Widths
+from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.losses import alpha_loss
+from offrl.learning.networks import MLP, SquashedGaussian, Standardise, adam, polyak, step
+from offrl.learning.streams import Streams
 
 DENSITY_EPSILON = 1e-6  # of the authors' policy
 MAX_MULTIPLIER = 1e6  # cap of alpha'

@@ -43,13 +43,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offrl.batch import Transitions, Windows
-from offrl.config import Count, Dropout, Finite, NonNegative, Positive, Steps
 from offrl.errors import InputError
-from offrl.learner import Learner, Metrics, Policy, Spec
-from offrl.networks import LayerNorm, Linear, Standardise, step
-from offrl.sampler import WindowSampler
-from offrl.streams import Streams
+from offrl.learning.batch import Transitions, Windows
+from offrl.learning.fields import Count, Dropout, Finite, NonNegative, Positive, Steps
+from offrl.learning.learner import Learner, Metrics, Policy, Spec
+from offrl.learning.networks import LayerNorm, Linear, Standardise, step
+from offrl.learning.sampler import WindowSampler
+from offrl.learning.streams import Streams
 
 Drop = Callable[[Tensor], Tensor]
 STATE_TOKENS = slice(1, None, 3)  # of (R_1, s_1, a_1, R_2, s_2, a_2, ...)

@@ -49,13 +49,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offrl.batch import Batch, Transitions
-from offrl.config import Count, Dropout, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
-from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.losses import gaussian_log_prob
-from offrl.networks import MLP, Standardise, adam, polyak, step
-from offrl.streams import Streams
+from offrl.learning.batch import Batch, Transitions
+from offrl.learning.fields import Count, Dropout, NonNegative, Positive, Share, Widths
+from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.losses import gaussian_log_prob
+from offrl.learning.networks import MLP, Standardise, adam, polyak, step
+from offrl.learning.streams import Streams
 
 MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
 

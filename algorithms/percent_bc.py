@@ -36,12 +36,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offrl.batch import CORL_LENGTH, Batch, Transitions
-from offrl.config import Count, Positive, Share, Widths
 from offrl.errors import InputError
-from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.networks import MLP, Standardise, adam, step
-from offrl.streams import Streams
+from offrl.learning.batch import CORL_LENGTH, Batch, Transitions
+from offrl.learning.fields import Count, Positive, Share, Widths
+from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.networks import MLP, Standardise, adam, step
+from offrl.learning.streams import Streams
 
 
 @dataclass(frozen=True)

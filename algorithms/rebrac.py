@@ -42,13 +42,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offrl.batch import Batch, Transitions
-from offrl.config import Count, Finite, NonNegative, Positive, Share, Widths
 from offrl.errors import InputError
-from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.losses import critic_loss
-from offrl.networks import MLP, Standardise, adam, polyak, step
-from offrl.streams import Streams
+from offrl.learning.batch import Batch, Transitions
+from offrl.learning.fields import Count, Finite, NonNegative, Positive, Share, Widths
+from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.losses import critic_loss
+from offrl.learning.networks import MLP, Standardise, adam, polyak, step
+from offrl.learning.streams import Streams
 
 
 @dataclass(frozen=True)

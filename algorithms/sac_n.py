@@ -42,13 +42,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offrl.batch import Batch, Transitions
-from offrl.config import Count, Positive, Share, Widths
 from offrl.errors import InputError
-from offrl.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.losses import alpha_loss, critic_loss, soft_actor_loss
-from offrl.networks import MLP, Initialisation, SquashedGaussian, adam, polyak, step
-from offrl.streams import Streams
+from offrl.learning.batch import Batch, Transitions
+from offrl.learning.fields import Count, Positive, Share, Widths
+from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.losses import alpha_loss, critic_loss, soft_actor_loss
+from offrl.learning.networks import MLP, Initialisation, SquashedGaussian, adam, polyak, step
+from offrl.learning.streams import Streams
 
 LOG_STD_RANGE = (-5.0, 2.0)
 DENSITY_EPSILON = 1e-6  # added to 1 - tanh(u)^2 in log densities

@@ -20,8 +20,8 @@ import numpy as np
 
 STEP = """
 import json, resource, sys, time
-import h5py, minari, offrl.cache, offrl.dataset  # the libraries count as before
-from offrl.dataset import load_dataset
+import h5py, minari, offrl.data.cache, offrl.data.dataset  # the libraries count as before
+from offrl.data.dataset import load_dataset
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
@@ -29,7 +29,7 @@ before, start = resident(), time.perf_counter()
 data = load_dataset(sys.argv[1])
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-size = sum(getattr(data, name).nbytes for name in offrl.dataset.NAMES)
+size = sum(getattr(data, name).nbytes for name in offrl.data.dataset.NAMES)
 print(json.dumps({"seconds": seconds, "peak": peak / size, "size": size, "rows": len(data)}))
 """
 

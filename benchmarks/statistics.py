@@ -32,9 +32,10 @@ import numpy as np
 import scipy.stats
 from rliable import library, metrics
 
-from offrl import bootstrap, comparison, statistics
-from offrl.reporting import report
-from offrl.scores import ScoreTable, write_scores
+from offrl.reporting.report import report
+from offrl.results.table import ScoreTable, write_scores
+from offrl.statistics import bootstrap, comparison
+from offrl.statistics import summary as statistics
 
 SOLVED = 100.0
 Arrays = Mapping[str, Any]
@@ -42,9 +43,9 @@ Arrays = Mapping[str, Any]
 STEP = """
 import resource, sys
 from pathlib import Path
-from offrl.comparison import compare
-from offrl.scores import read_scores
-from offrl.statistics import summarise
+from offrl.statistics.comparison import compare
+from offrl.results.table import read_scores
+from offrl.statistics.summary import summarise
 table, reps = read_scores(Path(sys.argv[1])), int(sys.argv[2])
 summarise(table, reps=reps)
 compare(table, reps=reps)

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from offrl.batch import Transitions
-from offrl.kernels import ONEDNN, product
-from offrl.learner import Learner, Spec, build, find_algorithm
-from offrl.sampler import Sampler
+from offrl.learning.batch import Transitions
+from offrl.learning.kernels import ONEDNN, product
+from offrl.learning.learner import Learner, Spec, build, find_algorithm
+from offrl.learning.sampler import Sampler
 
 
 def prepared(name: str, changes: dict[str, Any]) -> tuple[Learner, Sampler]:

@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.card import Card
-from offrl.dataset import Columns, Totals, column, flags
+from offrl.data.card import Card
+from offrl.data.dataset import Columns, Totals, column, flags
 from offrl.errors import InputError
 
 KEYS = ("observations", "actions", "rewards", "terminals")

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.card import Card, Environment, Reference
-from offrl.dataset import Columns, column, flags
+from offrl.data.card import Card, Environment, Reference
+from offrl.data.dataset import Columns, column, flags
 from offrl.errors import InputError, unknown
 
 Floats = NDArray[np.float32]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from offrl.card import Card
-from offrl.dataset import Columns, column, flags
+from offrl.data.card import Card
+from offrl.data.dataset import Columns, column, flags
 from offrl.errors import InputError
 
 KEYS = ("obs", "action", "next_obs", "reward", "done", "truncated")

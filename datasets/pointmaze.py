@@ -32,8 +32,8 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
-from offrl import evaluation
-from offrl.card import find_card
+from offrl.data.card import find_card
+from offrl.evaluation import rollouts as evaluation
 
 Array = NDArray[Any]
 Observation = Mapping[str, Array]

@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from offrl.version import __version__ as __version__
 
 # A wheel carries datasets/, algorithms/, protocols/ and reports/ inside this package; in a checkout
 # they stand beside it, so the folder above joins the package's path.
@@ -15,40 +15,40 @@ if not (Path(__file__).parent / "algorithms").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
-    from offrl.batch import Batch as Batch
-    from offrl.card import Card as Card
-    from offrl.comparison import compare as compare
-    from offrl.dataset import Dataset as Dataset
-    from offrl.dataset import load_dataset as load_dataset
+    from offrl.data.card import Card as Card
+    from offrl.data.dataset import Dataset as Dataset
+    from offrl.data.dataset import load_dataset as load_dataset
     from offrl.errors import InputError as InputError
-    from offrl.learner import Learner as Learner
-    from offrl.learner import SingleSeedLearner as SingleSeedLearner
-    from offrl.learner import Spec as Spec
-    from offrl.protocol import Protocol as Protocol
-    from offrl.reporting import report as report
-    from offrl.runner import run as run
-    from offrl.runner import train as train
-    from offrl.runs import read_runs as read_runs
-    from offrl.scores import ScoreTable as ScoreTable
-    from offrl.scores import read_scores as read_scores
+    from offrl.learning.batch import Batch as Batch
+    from offrl.learning.learner import Learner as Learner
+    from offrl.learning.learner import SingleSeedLearner as SingleSeedLearner
+    from offrl.learning.learner import Spec as Spec
+    from offrl.reporting.report import report as report
+    from offrl.results.store import read_runs as read_runs
+    from offrl.results.table import ScoreTable as ScoreTable
+    from offrl.results.table import read_scores as read_scores
+    from offrl.running.protocol import Protocol as Protocol
+    from offrl.running.runner import run as run
+    from offrl.running.runner import train as train
+    from offrl.statistics.comparison import compare as compare
 
 _HOME = {
-    "Batch": "offrl.batch",
-    "Card": "offrl.card",
-    "Dataset": "offrl.dataset",
+    "Batch": "offrl.learning.batch",
+    "Card": "offrl.data.card",
+    "Dataset": "offrl.data.dataset",
     "InputError": "offrl.errors",
-    "Learner": "offrl.learner",
-    "Protocol": "offrl.protocol",
-    "ScoreTable": "offrl.scores",
-    "SingleSeedLearner": "offrl.learner",
-    "Spec": "offrl.learner",
-    "compare": "offrl.comparison",
-    "load_dataset": "offrl.dataset",
-    "read_runs": "offrl.runs",
-    "read_scores": "offrl.scores",
-    "report": "offrl.reporting",
-    "run": "offrl.runner",
-    "train": "offrl.runner",
+    "Learner": "offrl.learning.learner",
+    "Protocol": "offrl.running.protocol",
+    "ScoreTable": "offrl.results.table",
+    "SingleSeedLearner": "offrl.learning.learner",
+    "Spec": "offrl.learning.learner",
+    "compare": "offrl.statistics.comparison",
+    "load_dataset": "offrl.data.dataset",
+    "read_runs": "offrl.results.store",
+    "read_scores": "offrl.results.table",
+    "report": "offrl.reporting.report",
+    "run": "offrl.running.runner",
+    "train": "offrl.running.runner",
 }
 __all__ = ["__version__", *_HOME]
 

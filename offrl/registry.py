@@ -12,18 +12,20 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-import offrl
 from offrl.errors import InputError, unknown
 
+CONTENT = ("datasets", "algorithms", "protocols", "reports")
 
-def folders(group: str) -> list[Path]:
-    """The folders of a group (`datasets`, `algorithms`, ...): in a checkout, and in a wheel."""
-    return [path for root in offrl.__path__ if (path := Path(root) / group).is_dir()]
+
+def folder(group: str) -> Path:
+    """The folder of a group: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    return (package if (package / "algorithms").is_dir() else package.parent) / group
 
 
 def resources(group: str, suffix: str) -> list[Path]:
     """Files of a group that end in `suffix`, sorted by name."""
-    return sorted(path for folder in folders(group) for path in folder.glob(f"*{suffix}"))
+    return sorted(folder(group).glob(f"*{suffix}"))
 
 
 def modules(group: str) -> dict[str, str]:

@@ -26,11 +26,13 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import offrl
-from offrl import bootstrap, plots, statistics
-from offrl.comparison import Comparison, compare, words
 from offrl.errors import InputError
-from offrl.scores import ScoreTable
+from offrl.plots import layout as plots
+from offrl.results.table import ScoreTable
+from offrl.statistics import bootstrap
+from offrl.statistics import summary as statistics
+from offrl.statistics.comparison import Comparison, compare, words
+from offrl.version import __version__
 
 KIND = "offrl report"  # what summary.json says of itself, so that a later report may replace it
 RULE = (
@@ -388,7 +390,7 @@ def _record(page: _Page, command: str | None) -> dict[str, Any]:
         "failures": [vars(failure) for failure in page.table.failures],
         "notes": page.notes,
         "versions": {
-            "offrl": offrl.__version__,
+            "offrl": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "scipy", "pandas", "matplotlib")},
         },

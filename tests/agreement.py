@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offrl.batch import Batch, Windows
-from offrl.learner import Spec, build, find_algorithm
-from offrl.streams import Streams
+from offrl.learning.batch import Batch, Windows
+from offrl.learning.learner import Spec, build, find_algorithm
+from offrl.learning.streams import Streams
 
 OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE, UPDATES = 5, 3, 16, 10
 WINDOW = 6  # steps of a window, for sequence models

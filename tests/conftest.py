@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from offrl.scores import ScoreTable
+from offrl.results.table import ScoreTable
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

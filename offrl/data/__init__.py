@@ -1,0 +1,1 @@
+"""Data sets: cards, loaders, the cache, whole episodes in memory-mapped arrays."""

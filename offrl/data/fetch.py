@@ -1,0 +1,199 @@
+"""Brings the files of a data set here: from URLs, from a folder, from Minari or from its maker."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from offrl import registry
+from offrl.data.cache import cache_folder, digest, lock, writing
+from offrl.data.card import Card, File
+from offrl.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]  # done so far and the total, in bytes or episodes
+
+
+def from_minari(card: Card) -> bool:
+    """Whether Minari itself fetches and keeps a card's data."""
+    source = card.source
+    return bool(source.minari_id) and not source.files and not source.maker
+
+
+def fetch(
+    card: Card, directory_from: Path | None = None, progress: Progress | None = None
+) -> list[Path]:
+    """The paths of a card's files on this machine, brought here where they are missing.
+
+    Args:
+        card: the data set; its training files come first, then those of its validation split.
+        directory_from: a folder to take the files from instead of the network. A file is found by
+            its name, else by its checksum among the folder's files of the same suffix.
+        progress: called with bytes done and bytes in all, for each download anew.
+
+    Raises InputError where a file cannot be had or its checksum differs; nothing is left behind.
+    """
+    if directory_from is not None and not directory_from.is_dir():
+        raise InputError(f"{directory_from}: no such folder; --from takes the folder of the files")
+    if from_minari(card):
+        if directory_from is not None:
+            raise InputError(
+                f"{card.id}: comes through Minari, which keeps its own folder; set "
+                f"MINARI_DATASETS_PATH={directory_from} instead of --from"
+            )
+        return [
+            registry.load("datasets", card.source.loader, "loader").fetch(card.source.minari_id)
+        ]
+    if card.source.maker:
+        return [make(card, progress)]
+    files = [*card.source.files, *card.source.validation]
+    return [fetch_file(card, file, directory_from, progress) for file in files]
+
+
+def fetch_file(
+    card: Card, file: File, directory_from: Path | None = None, progress: Progress | None = None
+) -> Path:
+    """The path of one file of a card, brought here where it is missing and checked either way."""
+    if Path(file.name).is_absolute():  # a user's own card, or a path: it stays where it is
+        path = Path(file.name)
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; {card.id} reads its data from there")
+        check_file(path, file)
+        return path
+    target = cache_folder() / "downloads" / f"{card.id}-v{card.version}" / file.name
+    with lock(target):
+        unknown = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
+        if target.is_file() and not (directory_from is not None and unknown):
+            check_file(target, file)
+        elif directory_from is not None:
+            found = _find(file, directory_from)
+            with writing(target) as temporary:
+                shutil.copyfile(found, temporary)
+                check_file(temporary, file, name=str(found))
+            log.info("%s: took %s", card.id, found)
+        else:
+            _download(card, file, target, progress)
+    return target
+
+
+def check_file(path: Path, file: File, name: str | None = None) -> None:
+    """Raises InputError where a file's checksum differs from its card's; silent without one."""
+    if wrong := _mismatch(path, file):
+        raise InputError(
+            f"{name or path}: {wrong}; the file is damaged or another version: delete it and fetch "
+            f"{file.name} again"
+        )
+
+
+def _mismatch(path: Path, file: File) -> str | None:
+    for algorithm, expected in (("md5", file.md5), ("sha256", file.sha256)):
+        if expected and (found := digest(path, algorithm)) != expected.lower():
+            return f"{algorithm.upper()} {found}, expected {expected}"
+    return None
+
+
+def _find(file: File, folder: Path) -> Path:
+    if (named := folder / file.name).is_file():
+        return named
+    suffix = Path(file.name).suffix
+    candidates = sorted(path for path in folder.glob(f"*{suffix}") if path.is_file())
+    algorithm, expected = ("md5", file.md5) if file.md5 else ("sha256", file.sha256)
+    if expected is None:
+        how = "by name (the card knows no checksum)"
+    else:
+        how = f"by name or by {algorithm.upper()} {expected}"
+        for path in candidates:
+            if digest(path, algorithm) == expected.lower():
+                return path
+    raise InputError(
+        f"{folder}: no {file.name} {how} among its {len(candidates)} {suffix} files; "
+        f"give the folder that holds the file"
+    )
+
+
+class _Bar:
+    """What pooch asks of a progress bar, handed on to a callback."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.total = 0
+        self.done = 0
+        self.progress = progress
+
+    def update(self, count: int) -> None:
+        self.done += count
+        self.progress(min(self.done, self.total), self.total)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _download(card: Card, file: File, target: Path, progress: Progress | None) -> None:
+    failures = []
+    with writing(target) as temporary:
+        for url in file.urls:
+            log.info("%s: downloading %s", card.id, url)
+            reason = _retrieve(url, temporary, progress) or _mismatch(temporary, file)
+            if reason is None:
+                return
+            failures.append(f"{url}: {reason}")
+        tried = "; ".join(failures) or "the card gives no URL"
+        raise InputError(
+            f"{card.id}: {file.name} is not on this machine and could not be downloaded ({tried}); "
+            f"try again with `offrl data fetch {card.id}`, or, where a folder DIR holds the file, "
+            f"`offrl data fetch {card.id} --from DIR`"
+        )
+
+
+def _retrieve(url: str, path: Path, progress: Progress | None) -> str | None:
+    """Downloads to `path`; why it failed, in a few words, or None where it did not."""
+    import pooch
+
+    bar: Any = _Bar(progress) if progress else False
+    try:
+        pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20)(url, str(path), None)
+    except Exception as error:  # of any library below pooch: the next address may do
+        if getattr(error, "errno", None) is not None:
+            raise  # of this disk
+        log.info("%s: %s", url, error)
+        response = getattr(error, "response", None)
+        return f"HTTP {response.status_code}" if response is not None else type(error).__name__
+    return None
+
+
+def made(card: Card) -> Path | None:
+    """The path that the loader reads of a data set that its maker made here, or None."""
+    folder = cache_folder() / "made" / f"{card.id}-v{card.version}"
+    try:
+        relative: str = json.loads((folder / "made.json").read_text(encoding="utf-8"))["path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder / relative
+
+
+def make(card: Card, progress: Progress | None = None, again: bool = False) -> Path:
+    """The path of a data set that offrl makes itself; made on the first call, or `again`.
+
+    Raises InputError where the card names no maker.
+    """
+    if card.source.maker is None:
+        raise InputError(
+            f"{card.id}: is published, not made here; use `offrl data fetch {card.id}`"
+        )
+    folder = cache_folder() / "made" / f"{card.id}-v{card.version}"
+    with lock(folder):
+        path = made(card)
+        if path is None or not path.exists() or again:
+            log.info("%s: making the data set (once; it is kept in %s)", card.id, folder)
+            maker = registry.load("datasets", card.source.maker, "maker")
+            with writing(folder) as temporary:
+                temporary.mkdir()
+                relative = maker.make(temporary, progress).relative_to(temporary).as_posix()
+                (temporary / "made.json").write_text(json.dumps({"path": relative}) + "\n")
+            path = folder / relative
+    return path

@@ -1,0 +1,1 @@
+"""Simulators, and policies that are played in them."""

@@ -1,0 +1,1 @@
+"""What algorithms are made of: batches, networks with a replica axis, losses, the contract."""

@@ -1,0 +1,344 @@
+"""Networks with a replica axis: every parameter starts with R, so R seeds train as one batch."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from offrl.learning.kernels import (
+    LAYER_NORM_EPSILON,
+    Affine,
+    MatrixByMatrix,
+    SumInBlocks,
+    ValueAndInputGradient,
+)
+from offrl.learning.learner import Spec
+from offrl.learning.streams import Streams
+
+Initialisation = Literal["torch", "orthogonal", "fan in", "fan out", "normal"]
+
+SLOPES = {"relu": 0.0, "leaky_relu": 0.1}  # of the negative part, by activation
+
+
+class Linear(nn.Module):
+    """One layer of R replicas, all zeros until an algorithm draws its weights.
+
+    The weight has shape (R, in, out) and the bias (R, 1, out).
+    """
+
+    def __init__(self, replicas: int, inputs: int, outputs: int, device: torch.device | str):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(replicas, inputs, outputs, device=device))
+        self.bias = nn.Parameter(torch.zeros(replicas, 1, outputs, device=device))
+
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """Shape (R, ..., out) for x of shape (R, ..., in), with ReLU or without."""
+        rows = x.flatten(1, -2).contiguous()
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            out: Tensor = Affine.apply(rows, self.weight, self.bias, relu)  # type: ignore[no-untyped-call]
+        else:
+            out = torch.baddbmm(self.bias, rows, self.weight)
+            out = torch.relu(out) if relu else out
+        return out.view(*x.shape[:-1], -1)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, with a scale and a shift (R, width)."""
+
+    def __init__(self, replicas: int, width: int, device: torch.device | str):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(replicas, width, device=device))
+        self.shift = nn.Parameter(torch.zeros(replicas, width, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the same shape (R, ..., width)."""
+        shape = (len(x), *[1] * (x.dim() - 2), -1)
+        normal = nn.functional.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(self.shift.view(shape), normal, self.scale.view(shape))
+
+
+class MLP(nn.Module):
+    """Multi-layer perceptrons of R replicas and, for an ensemble, N members each.
+
+    Args:
+        streams: one generator per replica; draws the initial weights.
+        sizes: input, hidden and output widths.
+        members: N, the members of an ensemble; None for a single network.
+        activation: between layers, a key of SLOPES; the output is linear.
+        initialisation: "torch" is nn.Linear's U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and
+            biases; "orthogonal" has gain sqrt(2) in every layer and zero biases; "fan in" and "fan
+            out" have U(-1/sqrt(fan), 1/sqrt(fan)) weights and biases of 0.1 (rlkit takes fan out);
+            "normal" has N(0, 1/(4 fan_in)) weights and biases of 0.1 (OfflineRL-Kit's ensembles).
+        last: the bound of the output layer's uniform weights and biases, where it differs.
+        layer_norm: normalises every hidden layer after its activation (Ba et al. 2016, arXiv
+            1607.06450), with a learned scale from 1 and shift from 0.
+
+    Weights have shape (R, [N,] in, out); biases, scales and shifts (R, [N,] 1, out).
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        sizes: Sequence[int],
+        *,
+        members: int | None = None,
+        activation: str = "relu",
+        initialisation: Initialisation = "torch",
+        last: float | None = None,
+        layer_norm: bool = False,
+    ):
+        super().__init__()
+        self.members = members
+        self.slope = SLOPES[activation]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        lead = (len(streams.generators),) if members is None else (len(streams.generators), members)
+        for inputs, outputs in itertools.pairwise(sizes):
+            weight = torch.empty(*lead, inputs, outputs, device=streams.device)
+            bias = torch.zeros(*lead, 1, outputs, device=streams.device)
+            for r, generator in enumerate(streams.generators):
+                for n in range(members or 1):
+                    index = (r,) if members is None else (r, n)
+                    if last is not None and len(self.weights) == len(sizes) - 2:
+                        weight[index].uniform_(-last, last, generator=generator)
+                        bias[index].uniform_(-last, last, generator=generator)
+                    elif initialisation == "orthogonal":
+                        nn.init.orthogonal_(weight[index], math.sqrt(2), generator=generator)
+                    elif initialisation == "torch":
+                        bound = 1 / math.sqrt(inputs)
+                        weight[index].uniform_(-bound, bound, generator=generator)
+                        bias[index].uniform_(-bound, bound, generator=generator)
+                    elif initialisation == "normal":
+                        weight[index].normal_(0, 0.5 / math.sqrt(inputs), generator=generator)
+                        bias[index].fill_(0.1)
+                    else:
+                        bound = 1 / math.sqrt(inputs if initialisation == "fan in" else outputs)
+                        weight[index].uniform_(-bound, bound, generator=generator)
+                        bias[index].fill_(0.1)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(bias))
+        self.scales = nn.ParameterList()
+        self.shifts = nn.ParameterList()
+        for bias in self.biases[:-1] if layer_norm else []:
+            self.scales.append(nn.Parameter(torch.ones_like(bias)))
+            self.shifts.append(nn.Parameter(torch.zeros_like(bias)))
+
+    def forward(self, x: Tensor, member: int | None = None, frozen: bool = False) -> Tensor:
+        """Outputs of shape (R, B, out), or (R, N, B, out) for an ensemble.
+
+        Args:
+            x: inputs of shape (R, B, in); every member sees the same.
+            member: evaluates this member of an ensemble alone, shape (R, B, out).
+            frozen: lets gradients through to `x` but computes none for the parameters.
+        """
+        if len(x) != len(self.weights[0]):
+            raise ValueError(f"x has {len(x)} replicas, the network {len(self.weights[0])}")
+        parameters, trained = [], torch.is_grad_enabled() and not frozen
+        pairs = [*zip(self.weights, self.biases, strict=True)]
+        pairs += [*zip(self.scales, self.shifts, strict=True)]
+        for pair in pairs:
+            for p in pair:
+                parameter = p if trained else p.detach()
+                if self.members is not None:
+                    parameter = parameter.flatten(0, 1) if member is None else parameter[:, member]
+                parameters.append(parameter)
+        stacked = self.members is not None and member is None
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            out: Tensor = MatrixByMatrix.apply(x, self.slope, len(self.weights), *parameters)  # type: ignore[no-untyped-call]
+        else:
+            out = self._batched(x, parameters)
+        return out.view(len(x), -1, *out.shape[1:]) if stacked else out
+
+    def value_and_input_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The one output, (R, [N,] B, 1), and its gradient with respect to `x`, (R, [N,] B, in).
+
+        Both can be differentiated with respect to the parameters, but not with respect to `x`.
+        """
+        if self.scales:
+            raise ValueError("value_and_input_gradient serves networks without layer_norm")
+        lead = self.weights[0].shape[:-2]
+        parameters = [
+            p.flatten(0, len(lead) - 1)
+            for layer in zip(self.weights, self.biases, strict=True)
+            for p in layer
+        ]
+        value, gradient = ValueAndInputGradient.apply(x.detach(), self.slope, *parameters)  # type: ignore[no-untyped-call]
+        return value.view(*lead, *value.shape[1:]), gradient.view(*lead, *gradient.shape[1:])
+
+    def sum_in_blocks(
+        self,
+        loss: Callable[..., Tensor],
+        x: Tensor,
+        *others: Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """The sum over states of a loss on this ensemble's one output for K inputs a state, (R, N).
+
+        The same as `loss(outputs, *others)`, without keeping all states' activations. It can be
+        differentiated with respect to the parameters and `others`, but not with respect to `x`.
+
+        Args:
+            loss: takes outputs (..., B, K) and the others' (..., B, ...) for any B states and gives
+                sums over them (...).
+            x: shape (R, B, K, in); every member sees the same.
+            others: shapes (R, N, B, ...); or (R, 1, B, ...) for all members, without gradients.
+            dtype: of all products but the last layer's; that of `x` if None.
+        """
+        if self.scales or self.slope:
+            raise ValueError("sum_in_blocks serves ReLU networks without layer_norm")
+        dtype = dtype or x.dtype
+        pairs = [*zip(self.weights, self.biases, strict=True)]
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            parameters = [p for pair in pairs for p in pair]
+            total: Tensor = SumInBlocks.apply(x, loss, dtype, len(pairs), *parameters, *others)  # type: ignore[no-untyped-call]
+            return total
+        out = x.flatten(1, 2).unsqueeze(1).to(dtype)
+        for weight, bias in pairs[:-1]:
+            out = torch.relu(out @ weight.to(dtype) + bias.to(dtype))
+        out = out.to(x.dtype) @ self.weights[-1] + self.biases[-1]
+        return loss(out.view(len(x), -1, *x.shape[1:3]), *others)
+
+    def _batched(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """The same network as one batched product a layer, for a GPU and for float64."""
+        if copies := len(parameters[0]) // len(x) - 1:
+            x = x.repeat_interleave(copies + 1, 0)
+        linear, norms = 2 * len(self.weights), 2 * len(self.scales)
+        for i in range(0, linear, 2):
+            x = torch.baddbmm(parameters[i + 1], x, parameters[i])
+            if i < linear - 2:
+                x = nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
+            if i < norms:
+                scale, shift = parameters[linear + i], parameters[linear + i + 1]
+                x = nn.functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
+                x = torch.addcmul(shift, x, scale)
+        return x
+
+
+class SquashedGaussian(nn.Module):
+    """SAC's policy: a diagonal Gaussian whose sample goes through tanh.
+
+    The network's output is a mean and a log standard deviation, side by side, for each action
+    dimension. Densities are those of tanh(u) in (-1, 1), by the change of variables in closed form,
+    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)); scaling to `max_action` leaves them alone.
+    rlkit and its descendants take log(1 - tanh(u)^2 + 1e-6), which matters where actions saturate:
+    their densities stay bounded. `epsilon` says which.
+
+    Args:
+        mlp: from observations to 2 action_dim numbers.
+        max_action: actions lie in (-max_action, max_action).
+        log_std_range: the log standard deviation is clamped to it.
+        epsilon: added to 1 - tanh(u)^2 in densities; 0 is exact.
+    """
+
+    def __init__(
+        self,
+        mlp: MLP,
+        max_action: float,
+        log_std_range: tuple[float, float],
+        epsilon: float = 0.0,
+    ):
+        super().__init__()
+        self.mlp, self.max_action, self.log_std_range = mlp, max_action, log_std_range
+        self.epsilon = epsilon
+
+    def gaussian(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the tanh, each (R, B, action_dim)."""
+        mean, log_std = self.mlp(states).chunk(2, -1)
+        return mean, log_std.clamp(*self.log_std_range)
+
+    def sample(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (R, B, action_dim) and their log densities (R, B), reparameterised.
+
+        Args:
+            states: shape (R, B, observation_dim).
+            noise: standard normal, (R, B, action_dim); or (R, n, B, action_dim) for n samples a
+                state, which gives actions and log densities with that axis too.
+        """
+        mean, log_std = self.gaussian(states)
+        if noise.dim() > mean.dim():
+            mean, log_std = mean.unsqueeze(1), log_std.unsqueeze(1)
+        u = mean + noise * log_std.exp()
+        log_prob = (-0.5 * noise.square() - log_std - self._log_slope(u)).sum(-1)
+        log_prob = log_prob - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
+        return self.max_action * torch.tanh(u), log_prob
+
+    def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Log densities (R, B) of given actions, which are kept 1e-6 inside the bounds."""
+        mean, log_std = self.gaussian(states)
+        u = torch.atanh((actions / self.max_action).clamp(-1 + 1e-6, 1 - 1e-6))
+        z = (u - mean) * torch.exp(-log_std)
+        log_prob = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi) - self._log_slope(u)
+        return log_prob.sum(-1)
+
+    def mode(self, states: Tensor) -> Tensor:
+        """The tanh of the mean, (R, B, action_dim): how all references act in evaluation."""
+        return self.max_action * torch.tanh(self.gaussian(states)[0])
+
+    def _log_slope(self, u: Tensor) -> Tensor:
+        # log(1 - tanh(u)^2 + epsilon), without the cancellation.
+        exact = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))
+        if not self.epsilon:
+            return exact
+        return torch.logaddexp(exact, exact.new_full((), math.log(self.epsilon)))
+
+
+class Standardise(nn.Module):
+    """Observations minus the data's mean, over its standard deviation plus `eps`.
+
+    The default is CORL's for all algorithms but Decision Transformer, which has 1e-6.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: Spec, device: torch.device | str = "cpu", eps: float = 1e-3):
+        super().__init__()
+        std = torch.as_tensor(spec.observation_std, dtype=torch.float32, device=device)
+        mean = torch.as_tensor(spec.observation_mean, dtype=torch.float32, device=device)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", 1 / (std + eps))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Standardised observations, of the same shape (..., observation_dim)."""
+        return (observations - self.mean) * self.scale
+
+
+def adam(parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+    """Adam in one pass over each parameter; elementwise, so it serves all replicas at once.
+
+    `weight_decay` times the parameter is added to its gradient.
+    """
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float | None = None) -> None:
+    """One gradient step on `loss` of shape (R,) for the optimizer's parameters alone.
+
+    The losses are summed, so each replica's gradient is its own. Gradients of other parameters that
+    the loss passes through (a critic under an actor's loss) are not computed. With `max_norm`, each
+    replica's gradient is scaled down to that norm where it is longer.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = torch.autograd.grad(loss.sum(), parameters)
+    if max_norm is not None:
+        clip(gradients, max_norm)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+
+
+def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Scales each replica's gradients (R, ...) in place, as torch.nn.utils.clip_grad_norm_ does."""
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    factor = (max_norm / (norms + 1e-6)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
+
+
+@torch.no_grad()
+def polyak(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """Moves a target network towards its source: target <- (1 - tau) target + tau source."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

@@ -1,0 +1,1 @@
+"""Figures of estimates: functions that take and return a matplotlib Axes."""

@@ -1,0 +1,50 @@
+"""Makes a report of scores: collects them, and hands them to the page that `reports/` holds."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from offrl import registry
+from offrl.results.table import collect
+
+
+def report(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    *,
+    reps: int | None = None,
+    seed: int = 0,
+    scale: float = 100.0,
+    studentized: bool = False,
+    engine: str = "offrl",
+    command: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The path of the index.html of a new report; an earlier one in `output` is replaced.
+
+    Args:
+        sources: folders of runs and score tables (CSV or Parquet with the columns algorithm,
+            dataset, seed, score and optionally step).
+        output: the folder of the report.
+        reps: bootstrap resamples for the intervals; by default as many as their precision needs.
+        seed: of all resampling.
+        scale: 100 or 1, what the scores of tables are on; those of runs are on 0-100.
+        studentized: whether to show studentized intervals too.
+        engine: "offrl", or "rliable" for what that library computes.
+        command: what the page names as the command that made it.
+        progress: called with the number of parts done and their total.
+
+    Raises InputError for scores that cannot be compared, and leaves nothing behind then.
+    """
+    table = collect([Path(source) for source in sources], scale=scale)
+    write = registry.load("reports", "html", "report").write
+    path: Path = write(
+        table,
+        Path(output),
+        reps=reps,
+        seed=seed,
+        studentized=studentized,
+        engine=engine,
+        command=command,
+        progress=progress,
+    )
+    return path

@@ -1,0 +1,1 @@
+"""Score rows, the run store, and the labelled score table."""

@@ -1,0 +1,1 @@
+"""Protocols, the runs that they expand into, and how runs are carried out."""

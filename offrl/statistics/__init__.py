@@ -1,0 +1,1 @@
+"""Estimates from a score table, their intervals, and comparisons."""

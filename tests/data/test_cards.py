@@ -1,0 +1,206 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offrl.data.card import find_card, read_card, shipped_cards
+from offrl.data.dataset import check, load_dataset, stats
+from offrl.data.fetch import fetch
+from offrl.errors import InputError
+
+# d4rl/infos.py, REF_MIN_SCORE and REF_MAX_SCORE
+D4RL = {
+    "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"),
+    "hopper": (-20.272305, 3234.3, "Hopper-v4"),
+    "walker2d": (1.629008, 4592.3, "Walker2d-v4"),
+}
+
+
+def test_every_card_says_where_from_and_under_what_licence() -> None:
+    for name, card in shipped_cards().items():
+        source = card.source
+        assert card.licence, name
+        assert card.citation or source.maker, name
+        assert source.files or source.minari_id or source.maker, name
+        for file in [*source.files, *source.validation]:
+            # The authors publish these demonstrations as a pickle, and offrl reads none.
+            assert file.urls or name == "door-human-dapg", f"{name}: {file.name}"
+            assert all(url.endswith("/" + file.name) for url in file.urls)
+        if card.environment is None:
+            assert card.notes.strip().startswith("No simulator: "), name
+            assert "minari:D4RL/" in card.notes, name  # where there is one
+        if card.reference is not None:
+            assert card.reference.min < card.reference.max, name
+            assert card.reference.source, name
+
+
+@pytest.mark.parametrize("task", D4RL)
+@pytest.mark.parametrize(
+    "quality", ["random", "medium", "expert", "medium-replay", "medium-expert", "full-replay"]
+)
+def test_d4rl_cards(task: str, quality: str) -> None:
+    card = find_card(f"{task}-{quality}-v2")
+    low, high, environment = D4RL[task]
+    assert card.reference is not None
+    assert (card.reference.min, card.reference.max) == (low, high)
+    assert card.environment is not None
+    assert (card.environment.id, card.environment.max_episode_steps) == (environment, 1000)
+    name = f"{task}_{quality.replace('-', '_')}-v2.hdf5"
+    root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
+    assert card.source.files[0].urls[0] == root + name
+    assert card.view == "qlearning"
+    assert card.licence == "CC BY 4.0"
+
+
+# d4rl/infos.py for URLs and references; the step limits are those of d4rl's registrations.
+ADROIT = {
+    "pen": (96.262799, 3076.8331017826877, 100),
+    "door": (-56.512833, 2880.5693087298737, 200),
+    "hammer": (-274.856578, 12794.134825156867, 200),
+    "relocate": (-6.425911, 4233.877797728884, 200),
+}
+MAZES = {
+    "antmaze-umaze-v2": ("u-maze_noisy_multistart_False_multigoal_False", 0, 1, 700),
+    "antmaze-umaze-diverse-v2": ("u-maze_noisy_multistart_True_multigoal_True", 0, 1, 700),
+    "antmaze-medium-play-v2": ("big-maze_noisy_multistart_True_multigoal_False", 0, 1, 1000),
+    "antmaze-medium-diverse-v2": ("big-maze_noisy_multistart_True_multigoal_True", 0, 1, 1000),
+    "antmaze-large-play-v2": ("hardest-maze_noisy_multistart_True_multigoal_False", 0, 1, 1000),
+    "antmaze-large-diverse-v2": ("hardest-maze_noisy_multistart_True_multigoal_True", 0, 1, 1000),
+    "maze2d-umaze-v1": ("maze2d-umaze-sparse-v1", 23.85, 161.86, 300),
+    "maze2d-medium-v1": ("maze2d-medium-sparse-v1", 13.13, 277.39, 600),
+    "maze2d-large-v1": ("maze2d-large-sparse-v1", 6.7, 273.99, 800),
+    "maze2d-umaze-dense-v1": ("maze2d-umaze-dense-v1", 68.537689, 193.66285642381482, 300),
+    "maze2d-medium-dense-v1": ("maze2d-medium-dense-v1", 44.264742, 297.4552547777125, 600),
+    "maze2d-large-dense-v1": ("maze2d-large-dense-v1", 30.569041, 303.4857382709002, 800),
+}
+
+
+@pytest.mark.parametrize("task", ADROIT)
+@pytest.mark.parametrize("quality", ["human", "cloned", "expert"])
+def test_adroit_cards(task: str, quality: str) -> None:
+    card = find_card(f"{task}-{quality}-v1")
+    low, high, steps = ADROIT[task]
+    assert card.reference is not None
+    assert (card.reference.min, card.reference.max) == (low, high)
+    assert card.environment is not None
+    assert card.environment.id == f"offrl.datasets.adroit:offrl/AdroitHand{task.title()}-v0"
+    assert card.environment.max_episode_steps == steps
+    root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/hand_dapg_v1/"
+    assert card.source.files[0].urls == [f"{root}{task}-{quality}-v1.hdf5"]
+    assert card.view == "qlearning"
+
+
+@pytest.mark.parametrize("name", MAZES)
+def test_maze_cards(name: str) -> None:
+    card = find_card(name)
+    file, low, high, steps = MAZES[name]
+    folder, name = ("maze2d", file)
+    if card.id.startswith("antmaze"):
+        folder, name = "ant_maze_v2", f"Ant_maze_{file}_sparse_fixed"
+    root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+    assert card.source.files[0].urls == [f"{root}{folder}/{name}.hdf5"]
+    assert card.reference is not None
+    assert (card.reference.min, card.reference.max) == (low, high)
+    assert f" {steps} steps" in card.notes
+
+
+def test_the_demonstrations_are_not_taken_for_d4rls() -> None:
+    ours, d4rls = find_card("door-human-dapg"), find_card("door-human-v1")
+    assert ours.environment == d4rls.environment
+    assert ours.reference == d4rls.reference
+    assert ours.source != d4rls.source
+    assert "Not D4RL's door-human-v1" in ours.notes
+
+
+# References: neorl2/envs/info.py of polixir/NeoRL2. Means: measured on the published files.
+@pytest.mark.parametrize(
+    ("name", "low", "high", "mean", "score", "validation", "rows"),
+    [
+        ("neorl2-dmsd", 30.60, 849.51, 494.453, 56.64, 55.03, (100_000, 1000, 20_000, 200)),
+        ("neorl2-safety-halfcheetah", -283, 2507, 1769.308, 73.56, 69.52, (18_000, 18, 2_000, 2)),
+    ],
+)
+def test_neorl2_data_are_the_published_ones(
+    shared: Path,
+    name: str,
+    low: float,
+    high: float,
+    mean: float,
+    score: float,
+    validation: float,
+    rows: tuple[int, int, int, int],
+) -> None:
+    card = find_card(name)
+    assert card.reference is not None
+    assert (card.reference.min, card.reference.max) == (low, high)
+    fetch(card, shared / "data" / "neorl2")
+    data = load_dataset(name)
+    other = data.validation
+    assert other is not None
+    assert (len(data), len(data.episode_starts)) == rows[:2]
+    assert (len(other), len(other.episode_starts)) == rows[2:]
+    assert data.episode_returns.mean() == pytest.approx(mean, abs=5e-4)
+    assert float(data.normalized(data.episode_returns.mean())) == pytest.approx(score, abs=5e-3)
+    assert float(other.normalized(other.episode_returns.mean())) == pytest.approx(
+        validation, abs=5e-3
+    )
+    inside = ~data.truncations[:-1]
+    np.testing.assert_array_equal(
+        data.next_observations[:-1][inside], data.observations[1:][inside]
+    )
+    assert not data.terminations.any()
+    assert stats(data).actions_outside == 0
+    assert len(check(name).files) == 2
+
+
+def test_published_d4rl_means_are_read_from_the_whole_file() -> None:
+    # half medium, half expert: the mean of the two published means
+    halves = (4770.335 + 10656.426) / 2
+    card = find_card("halfcheetah-medium-expert-v2")
+    assert card.expected.mean_return == pytest.approx(halves, abs=1e-3)
+    assert find_card("walker2d-medium-v2").expected.episodes == 1190  # and 5 rows cut off
+
+
+TINY = """
+id = "mine"
+version = 1
+title = "mine"
+licence = "none"
+citation = "none"
+[source]
+loader = "neorl2"
+files = [{ name = "a.npz" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("version = 1", 'version = "1"', r"mine\.toml: version: .*integer, found '1'"),
+        ("version = 1", "version = 0", r"version: .*greater than or equal to 1, found 0"),
+        ("title", "titel", r"titel: unknown key 'titel'; did you mean 'title'\?"),
+        ("loader", "lodaer", r"source\.lodaer: unknown key .*'loader'\?"),
+        ("name =", "nmae =", r"source\.files\.0\.nmae: unknown key .*'name'\?"),
+        ('id = "mine"', 'id = "my set"', r"id: .*pattern.*, found 'my set'"),
+        ('"a.npz" }]', '"a.npz" }', r"mine\.toml: expected a TOML file, but"),
+        ('licence = "none"', 'licence = "none"\nview = "all"', r"view: .*'transitions' or 'qlea"),
+        ('"neorl2"', '"neorl3"', r"unknown loader 'neorl3'; did you mean 'neorl2'\?"),
+    ],
+)
+def test_a_mistaken_card_names_file_key_and_value(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(TINY.replace(before, after))
+    (tmp_path / "a.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_without_urls_are_relative_to_the_card(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(TINY.replace('"a.npz" }', '"a.npz" }, { name = "b.npz", urls = ["http://x"] }'))
+    files: Any = read_card(path).source.files
+    assert [file.name for file in files] == [str(tmp_path / "a.npz"), "b.npz"]

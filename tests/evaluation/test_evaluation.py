@@ -1,0 +1,185 @@
+"""Whole episodes, many at a time: nothing may depend on how many."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from offrl.data.card import Environment
+from offrl.errors import InputError
+from offrl.evaluation import rollouts as evaluation
+from offrl.evaluation.rollouts import Diverged, Evaluator, flatten, spaces
+from offrl.learning.learner import StatelessPolicy
+from offrl.learning.streams import spawn_seed
+
+PENDULUM = Environment(id="Pendulum-v1", max_episode_steps=20)
+MAZE = Environment(
+    id="gymnasium_robotics:PointMaze_UMaze-v3",
+    max_episode_steps=15,
+    kwargs={"continuing_task": False},
+    observation_keys=["observation", "desired_goal"],
+)
+DMSD = Environment(id="offrl.datasets.neorl2_simulators:offrl/DMSD-v0", max_episode_steps=100)
+BALANCE = Environment(id="InvertedPendulum-v5", max_episode_steps=40)  # ends when it falls
+
+
+def linear(size: int, out: int) -> StatelessPolicy:
+    """A fixed policy: tanh of a random projection."""
+    weight = torch.randn(size, out, generator=torch.Generator().manual_seed(0))
+    return StatelessPolicy(lambda observations: torch.tanh(observations @ weight))
+
+
+def play(environment: Environment, policy: StatelessPolicy, seed: int) -> tuple[float, int]:
+    """The return and length of one episode, by the plainest loop."""
+    env = evaluation.make(environment)
+    observation, _ = env.reset(seed=seed)
+    total, steps, over = 0.0, 0, False
+    while not over:
+        batch: Any = (
+            {k: v[None] for k, v in observation.items()}
+            if isinstance(observation, dict)
+            else observation[None]
+        )
+        states = torch.from_numpy(flatten(batch, environment.observation_keys))
+        action = policy.act(states[None])[0, 0].numpy()
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total, steps, over = total + float(reward), steps + 1, terminated or truncated
+    env.close()
+    return total, steps
+
+
+@pytest.mark.parametrize(
+    ("environment", "size", "out"),
+    [(PENDULUM, 3, 1), (BALANCE, 4, 1), (MAZE, 6, 2), (DMSD, 6, 2)],
+    ids=["pendulum", "balance", "maze", "dmsd"],
+)
+def test_each_episode_is_the_one_that_its_seed_gives(
+    environment: Environment, size: int, out: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five episodes on two environments, so that episodes of unequal length overtake each other."""
+    monkeypatch.setattr(evaluation, "WIDTH", 2)
+    policy = linear(size, out)
+    evaluator = Evaluator(environment, [7, 8], episodes=5, seed=3)
+    found = evaluator(policy)
+    again = evaluator(policy)
+    evaluator.close()
+    assert found.returns.shape == found.lengths.shape == (2, 5)
+    np.testing.assert_array_equal(found.returns, again.returns)
+    for r, run in enumerate([7, 8]):
+        for i in range(5):
+            start = spawn_seed(run, "evaluation episode", 3, i)
+            total, steps = play(environment, policy, start)
+            assert found.lengths[r, i] == steps
+            assert found.returns[r, i] == pytest.approx(total, rel=1e-5)
+
+
+def test_the_width_and_the_other_replicas_change_no_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = linear(3, 1)
+    wide = Evaluator(PENDULUM, [1, 2], episodes=4, seed=0)(policy)
+    monkeypatch.setattr(evaluation, "WIDTH", 3)
+    narrow = Evaluator(PENDULUM, [2], episodes=4, seed=0)(policy)
+    np.testing.assert_allclose(wide.returns[1], narrow.returns[0], rtol=1e-6)
+    assert not np.allclose(wide.returns[0], wide.returns[1])
+
+
+class Diary:
+    """Acts in InvertedPendulum and keeps, for each slot, what it was told of each episode."""
+
+    mode = "deterministic"
+
+    def __init__(self) -> None:
+        self.episodes: list[list[list[float]]] = []
+
+    def begin(self, starts: torch.Tensor) -> None:
+        if not self.episodes:
+            self.episodes = [[] for _ in starts.flatten()]
+        for slot, start in zip(self.episodes, starts.flatten().tolist(), strict=True):
+            if start:
+                slot.append([])
+
+    def act(self, observations: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(-5 * observations.sum(-1, keepdim=True))
+
+    def reward(self, rewards: torch.Tensor) -> None:
+        for slot, reward in zip(self.episodes, rewards.flatten().tolist(), strict=True):
+            slot[-1].append(reward)
+
+
+def test_a_policy_is_told_of_starts_and_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was told of each slot's episodes are the returns and lengths that were counted."""
+    monkeypatch.setattr(evaluation, "WIDTH", 2)
+    policy = Diary()
+    found = Evaluator(BALANCE, [7, 8], episodes=5, seed=3)(policy)
+    assert len({*found.lengths.flatten().tolist()}) > 1  # or no slot would start on its own
+    for r in range(2):
+        told = [episode for slot in policy.episodes[2 * r : 2 * r + 2] for episode in slot]
+        sums = sorted(sum(episode) for episode in told)
+        lengths = [len(episode) for episode in told]
+        for total, length in zip(found.returns[r], found.lengths[r], strict=True):
+            assert min(abs(s - total) for s in sums) < 1e-4
+            assert length in lengths
+
+
+def test_a_policy_may_keep_the_observations_that_it_was_given() -> None:
+    """Simulators write the next ones into the same buffer."""
+    kept: list[torch.Tensor] = []
+    copies: list[torch.Tensor] = []
+
+    def act(observations: torch.Tensor) -> torch.Tensor:
+        kept.append(observations)
+        copies.append(observations.clone())
+        return observations[..., :1] * 0
+
+    Evaluator(PENDULUM, [0], episodes=1, seed=0)(StatelessPolicy(act))
+    assert all(map(torch.equal, kept, copies))
+
+
+def test_an_action_that_is_not_finite_stops_the_run() -> None:
+    evaluator = Evaluator(PENDULUM, [0], episodes=2, seed=0)
+    policy = StatelessPolicy(lambda observations: observations[..., :1] * torch.nan)
+    with pytest.raises(Diverged, match="action is not finite"):
+        evaluator(policy)
+
+
+def test_a_dict_is_flattened_in_the_declared_order() -> None:
+    observations = {"b": np.array([[1.0, 2.0], [3.0, 4.0]]), "a": np.array([5.0, 6.0])}
+    assert flatten(observations, ["a", "b"]).tolist() == [[5, 1, 2], [6, 3, 4]]
+    assert flatten(observations, ["b"]).tolist() == [[1, 2], [3, 4]]
+    assert flatten(observations, []).tolist() == [[5, 1, 2], [6, 3, 4]]
+    assert flatten(observations["b"], []).dtype == np.float32
+
+
+def test_spaces() -> None:
+    assert spaces(PENDULUM) == (3, 1, 2.0)
+    assert spaces(MAZE) == (6, 2, 1.0)
+    with pytest.raises(InputError, match="act in a Box"):
+        spaces(Environment(id="CartPole-v1", max_episode_steps=10))
+    gymnasium.register("offrl-test/Lopsided-v0", Lopsided)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="RescaleAction"):
+        spaces(Environment(id="offrl-test/Lopsided-v0", max_episode_steps=10))
+
+
+class Lopsided(gymnasium.Env[Any, Any]):
+    """Actions in [0, 1]."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Box(0, 1, (1,))
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(1, np.float32), {}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("NoSuchTask-v0", "NoSuchTask"),
+        ("no_such_module:Task-v0", "no_such_module"),
+        ("Pendulum-v1", "unexpected keyword"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_is_named(name: str, says: str) -> None:
+    environment = Environment(id=name, max_episode_steps=5, kwargs={"gravitation": 1})
+    with pytest.raises(InputError, match=says):
+        evaluation.make(environment)

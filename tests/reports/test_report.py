@@ -1,0 +1,491 @@
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from offrl.errors import InputError
+from offrl.plots import layout as plots
+from offrl.registry import load
+from offrl.results.table import Failure, ScoreTable, collect
+from offrl.statistics import summary as statistics
+from offrl.statistics.comparison import compare
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+def write(*args: Any, **options: Any) -> Path:
+    """The report's `write`, found as the library finds it, with few resamples."""
+    path = load("reports", "html", "report").write(*args, **{"reps": 500, **options})
+    assert isinstance(path, Path)
+    return path
+
+
+def table(
+    algorithms: Any = ("BC", "IQL", "TD3+BC"),
+    tasks: int = 3,
+    runs: int = 3,
+    steps: Any = (0, 5_000, 10_000),
+    **options: Any,
+) -> ScoreTable:
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "algorithm": name,
+            "dataset": f"task-{k}",
+            "seed": seed,
+            "step": step,
+            "score": 30 + 8 * i + 5 * k + step / 500 + rng.normal(),
+        }
+        for i, name in enumerate(algorithms)
+        for k in range(tasks)
+        for seed in range(runs)
+        for step in steps
+    ]
+    return ScoreTable.from_frame(pd.DataFrame(rows), **options)
+
+
+class Page(HTMLParser):
+    """A page's text, links and pictures; fails on tags that do not nest."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report of 3 algorithms x 3 data sets x 3 runs with one failed run, and how long it took."""
+    folder = tmp_path_factory.mktemp("report") / "out"
+    seen: list[tuple[int, int]] = []
+    runs = table(
+        failures=[Failure("TD3+BC", "task-0", 2, "NaN in critic/loss at step 4,120")],
+        provenance=[
+            {
+                "algorithm": name,
+                "dataset": "task-0@1",
+                "seed": seed,
+                "protocol": "quickstart@1",
+                "config": {"lr": rate, "hidden": [8, 8]},
+                "code": None,
+                "sessions": [
+                    {"started": "09:00", "commit": "ab12", "versions": {"mujoco": "3.4.0"}},
+                    {"started": "10:00", "commit": "ab12", "versions": {"mujoco": "3.4.0"}},
+                ],
+            }
+            for name, rate in (("BC", 1e-3), ("IQL", 3e-4))
+            for seed in (7, 8)
+        ],
+    )
+    path = write(
+        runs,
+        folder,
+        reps=50_000,
+        seed=7,
+        command="offrl report runs -o out",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    return runs, path, seen
+
+
+def test_the_report_is_complete_and_counts_its_progress(report):
+    runs, path, seen = report
+    assert seen[-1][0] == seen[-1][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    files = {p.relative_to(path.parent).as_posix() for p in path.parent.rglob("*") if p.is_file()}
+    assert {"index.html", "summary.csv", "summary.json", "tables/scores.md"} <= files
+    assert {"tables/scores.csv", "tables/failures.csv"} <= files
+    assert {"comparisons.csv", "tables/welch.csv", "figures/critical-difference.svg"} <= files
+    for name in (*statistics.METRICS, "profile", "curve-00-all_3_data_sets", "curve-01-task-0"):
+        assert {f"figures/{name}.{kind}" for kind in ("svg", "pdf", "png")} <= files
+    assert not [p for p in path.parent.parent.iterdir() if p.name != path.parent.name]
+    record = json.loads((path.parent / "summary.json").read_text())
+    assert set(record["files"]) == files
+    assert (record["seed"], record["reps"], record["scale"]) == (7, 50_000, 100)
+    assert record["failures"] == [vars(failure) for failure in runs.failures]
+    assert record["provenance"][2]["config"]["lr"] == 3e-4
+    assert set(record["versions"]) >= {"offrl", "python", "numpy", "scipy"}
+
+
+def test_the_summary_holds_the_estimates_bit_for_bit(report):
+    runs, path, _ = report
+    expected = statistics.summarise(runs, reps=50_000, seed=7)
+    got = pd.read_csv(path.parent / "summary.csv", float_precision="round_trip")
+    pd.testing.assert_frame_equal(got, expected, check_exact=True)
+    record = json.loads((path.parent / "summary.json").read_text())
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(record["summary"]), expected, check_exact=True, check_dtype=False
+    )
+
+
+def test_the_page_shows_failures_numbers_method_and_provenance(report):
+    runs, path, _ = report
+    text = Page(path).text
+    assert "1 of 27 runs has no score" in text
+    assert "NaN in critic/loss at step 4,120" in text
+    sections = re.findall(r"<h2>(.*?)</h2>", path.read_text())
+    assert sections == [
+        "1 of 27 runs has no score",
+        "Before you read on",
+        "Aggregates over all data sets",
+        "Performance profile",
+        "Comparisons",
+        "Learning curves",
+        "Scores per data set",
+        "How to read it",
+        "Provenance",
+    ]
+    cell = runs.cells()["IQL"]["task-1"]
+    assert f"{cell.mean():.1f} ± {cell.std(ddof=1):.1f}" in text
+    assert "ddof 1" in text
+    assert "n = 2" in text
+    assert "Seed 7, 50,000 resamples" in text
+    for part in (
+        "Protocol quickstart@1",
+        "Data sets task-0@1",
+        "Seeds 7, 8",
+        "IQL: lr = 0.0003, hidden = [8, 8]",
+        "Commit ab12 Versions mujoco = 3.4.0",
+    ):
+        assert part in text
+    assert "Code" not in text
+    assert "offrl report runs -o out" in text
+
+
+def test_the_page_calls_nothing_better_but_what_a_corrected_test_tells_apart(report):
+    runs, path, _ = report
+    expected = compare(runs, reps=50_000, seed=7)
+    got = pd.read_csv(path.parent / "comparisons.csv", float_precision="round_trip")
+    pd.testing.assert_frame_equal(
+        got, expected.pairs, check_exact=True, check_dtype=False, check_index_type=False
+    )
+    text = Page(path).text
+    verdicts = re.findall(r"(\S+) is (better|worse)", text)
+    told = expected.pairs[expected.pairs["p_holm"] <= 0.05]
+    assert verdicts == list(zip(told["x"], told["verdict"], strict=True))
+    assert len(verdicts) > 0
+    assert not re.findall(
+        r"\b(outperforms?|beats?|wins?|superior|significant(ly)?)\b", text.lower()
+    )
+
+
+def test_equal_algorithms_are_not_told_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        [
+            {"algorithm": a, "dataset": d, "seed": s, "score": rng.normal(50, 5)}
+            for a in "AB"
+            for d in ("x", "y", "z")
+            for s in range(4)
+        ]
+    )
+    text = Page(write(ScoreTable.from_frame(frame), tmp_path / "out")).text
+    assert re.search(r"cannot tell with 4 seeds; some [\d,]+ would", text)
+    assert "is better" not in text
+    assert "is worse" not in text
+
+
+def test_algorithms_that_cannot_be_compared_are_left_out_and_named(tmp_path):
+    whole = table(steps=(0,)).frame
+    single = whole[(whole["algorithm"] != "BC") | (whole["seed"] == 0)]
+    page = Page(write(ScoreTable.from_frame(single), tmp_path / "single"))
+    assert "Left out, for want of two finished runs on every data set: BC" in page.text
+    # Three that can be compared have their diagram and ranks without the fourth.
+    four = table(("A", "B", "C", "D"), steps=(0,)).frame
+    four = four[(four["algorithm"] != "D") | (four["seed"] == 0)]
+    path = write(ScoreTable.from_frame(four), tmp_path / "four")
+    assert (path.parent / "figures" / "critical-difference.svg").exists()
+    assert len(pd.read_csv(path.parent / "comparisons.csv")) == 3
+    alone = whole[whole["algorithm"] == "BC"]
+    path = write(ScoreTable.from_frame(alone), tmp_path / "alone")
+    assert "Comparisons" not in Page(path).text
+    assert not (path.parent / "comparisons.csv").exists()
+
+
+def test_many_pairs_are_folded_away_and_shown_as_a_matrix(tmp_path):
+    names = [f"algorithm {k}" for k in range(7)]
+    path = write(table(names, tasks=2, steps=(0,)), tmp_path / "out")
+    html = path.read_text()
+    assert html.count("<details>") == 1
+    assert "All 21 pairs" in html
+    assert "Rows against columns" in html
+
+
+def test_studentized_intervals_and_the_engine_of_rliable_stand_on_the_page(tmp_path):
+    scores = table(tasks=2, steps=(0,))
+    path = write(scores, tmp_path / "studentized", studentized=True)
+    assert "95 % studentized" in Page(path).text
+    path = write(scores, tmp_path / "rliable", engine="rliable")
+    summary = pd.read_csv(path.parent / "summary.csv")
+    assert set(summary["ci_method"]) == {"percentile"}
+    assert "computed by rliable" in Page(path).text
+    with pytest.raises(InputError, match="did you mean 'rliable'"):
+        write(scores, tmp_path / "no", engine="rliably")
+
+
+def test_the_page_needs_no_network_and_speaks_of_every_picture(report):
+    path = report[1]
+    page = Page(path)
+    pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(pictures) == 12
+    assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 30 for attrs in pictures)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "img", "link", "iframe")]
+    for tag, attrs in page.tags:
+        for name in ("href", "src", "xlink:href"):
+            target = attrs.get(name, "#")
+            assert target.startswith("#") or (tag == "a" and (path.parent / target).is_file())
+    text = path.read_text()
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    assert plots.INK not in text[text.index("<main>") :]
+
+
+def test_the_same_scores_give_the_same_files(tmp_path):
+    for name in ("one", "two"):
+        write(table(tasks=1, steps=(0, 9)), tmp_path / name, seed=3)
+    files = sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert len(files) == 6 + 3 * 9 + 1
+    for path in files:
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == other.read_bytes(), path
+
+
+def test_names_are_text_and_never_markup(tmp_path):
+    evil = '<script>alert(1)</script> & $\\alpha "x" | {{ 7 * 7 }}'
+    cause = "<b>boom</b>\nline two"
+    path = write(
+        table((evil, "IQL"), steps=(0, 9), failures=[Failure(evil, "task-0", 0, cause)]),
+        tmp_path / "out",
+    )
+    page = Page(path)
+    assert evil in page.text
+    assert "<b>boom</b>" in page.text
+    assert not [tag for tag, _ in page.tags if tag in ("script", "b")]
+
+
+def test_one_run_says_that_no_interval_can_be_computed(tmp_path):
+    path = write(table(("IQL",), tasks=1, runs=1, steps=(5,)), tmp_path / "out")
+    text = Page(path).text
+    assert "IQL has a single run on task-0: no interval can be computed" in text
+    assert "1 algorithm on 1 data set" in text
+    record = json.loads((path.parent / "summary.json").read_text())
+    assert all(row["ci_low"] is None and row["mc_error"] is None for row in record["summary"])
+    assert "Learning curves" not in text
+
+
+def test_interim_scores_stand_in_a_banner(tmp_path):
+    whole = table()
+    late = whole.frame.query("not (algorithm == 'IQL' and seed == 1 and step > 5000)")
+    text = Page(write(ScoreTable.from_frame(late), tmp_path / "out")).text
+    assert "interim: IQL on task-0 is scored at step 5,000" in text
+    assert "unequal steps on task-2" in text
+
+
+def test_an_algorithm_without_a_finished_run_on_a_task_is_shown_without_aggregate(tmp_path):
+    lost = [Failure("IQL", "task-1", seed, "killed") for seed in range(3)]
+    path = write(table(failures=lost), tmp_path / "out")
+    text = Page(path).text
+    assert "3 of 27 runs have no score" in text
+    assert "IQL has no finished run on task-1" in text
+    assert "| – (n = 0, 3 failed) |" in (path.parent / "tables" / "scores.md").read_text()
+
+
+def test_no_finished_run_at_all_is_refused(tmp_path):
+    frame = table(("IQL",), tasks=1).frame
+    lost = [Failure("IQL", "task-0", seed, "killed") for seed in range(3)]
+    with pytest.raises(InputError, match="all 3 runs failed"):
+        write(ScoreTable.from_frame(frame, failures=lost), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
+    small = table(("IQL",), tasks=1, steps=(5,))
+    out = tmp_path / "deep" / "out"
+    write(small, out)
+    before = (out / "index.html").stat().st_ino
+    write(small, out)
+    assert (out / "index.html").stat().st_ino != before
+    (out / "mine.txt").write_text("kept")
+    with pytest.raises(InputError, match=r"mine\.txt"):
+        write(small, out)
+    assert (out / "mine.txt").read_text() == "kept"
+    other = tmp_path / "other"
+    other.mkdir()
+    write(small, other)  # an empty folder is as good as none
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "summary.json").write_text('{"kind": "something"}')
+    with pytest.raises(InputError, match="no report of offrl"):
+        write(small, foreign)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not a folder"):
+        write(small, tmp_path / "file")
+
+
+def test_a_report_that_breaks_off_leaves_the_old_one_and_no_rest(tmp_path):
+    small = table(("IQL",), tasks=1, steps=(5,))
+    out = tmp_path / "out"
+    page = write(small, out).read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(small, out, seed=9, progress=stop)
+    assert (out / "index.html").read_bytes() == page
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_published_scores_make_a_report(shared, tmp_path):
+    frame = pd.read_csv(shared / "scores" / "d3rlpy_benchmarks_final_best.csv")
+    frame = frame[(frame["step"] == "final") & frame["dataset"].str.fullmatch(r"hopper-.*-v0")]
+    frame = frame.rename(columns={"normalized_score": "score"}).drop(columns="step")
+    frame = frame[frame["algorithm"] != "DT"]
+    frame.to_csv(tmp_path / "d3rlpy.csv", index=False)
+    source = collect([tmp_path / "d3rlpy.csv"])
+    text = Page(write(source, tmp_path / "out")).text
+    # Published with ddof 0 as 41.1; the sample standard deviation is a little more.
+    cell = source.cells()["TD3+BC"]["hopper-medium-v0"]
+    assert f"{cell.mean():.1f} ± {cell.std(ddof=1):.1f}" in text
+    assert "d3rlpy.csv" in text
+
+
+LONG = [
+    f"an algorithm with quite a long name, setting {k} of many (tau = 0.{k})" for k in range(16)
+]
+CASES = {
+    "one": (["IQL"], 1),
+    "three": (["BC", "IQL", "TD3+BC"], 3),
+    "twenty": ([*LONG, "IQL", "x" * 90, "$100", "Ünï"], 2),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def axes(request):
+    """Every kind of figure, drawn, of a few, some and many algorithms."""
+    names, tasks = CASES[request.param]
+    runs = table(names, tasks)
+    summary = statistics.summarise(runs, reps=200)
+    with plots.style():
+        drawn = [plots.interval_plot(summary, metric) for metric in statistics.METRICS]
+        drawn.append(plots.profile_plot(statistics.profile(runs, reps=200)))
+        drawn.append(plots.curve_plot(statistics.curve(runs, reps=200), title="all"))
+        for ax in drawn:
+            figure = ax.get_figure(root=True)
+            assert figure is not None
+            figure.draw_without_rendering()
+    return drawn
+
+
+def shown(axis: Any) -> list[Any]:
+    """The tick labels within an axis' range; matplotlib keeps some beyond it, undrawn."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+    return [label for at, label in ticks if low <= at <= high]
+
+
+def test_labels_never_touch_each_other_nor_leave_the_figure(axes):
+    for ax in axes:
+        figure = ax.get_figure()
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        legend = ax.get_legend()
+        groups = [
+            [*shown(ax.xaxis), ax.xaxis.label],
+            [*shown(ax.yaxis), ax.yaxis.label],
+            [*legend.get_texts(), ax.xaxis.label, ax.title],
+        ]
+        low, high = figure.bbox.min - 0.5, figure.bbox.max + 0.5
+        for group in groups:
+            boxes = [t.get_window_extent(renderer) for t in group if t.get_text()]
+            for box in boxes:
+                assert (box.min >= low).all()
+                assert (box.max <= high).all()
+            for one, two in itertools.combinations(boxes, 2):
+                assert not one.padded(-0.5).overlaps(two.padded(-0.5))
+        box = legend.get_window_extent(renderer)
+        assert (box.min >= low).all()
+        assert box.y1 <= ax.xaxis.label.get_window_extent(renderer).y0 + 0.5
+
+
+def test_every_axis_has_a_name_and_its_unit(axes):
+    *intervals, profile, curve = axes
+    for ax in intervals:
+        assert ax.get_ylabel() == "algorithm"
+        assert "0–100" in ax.get_xlabel()
+    assert "0–100" in profile.get_xlabel()
+    assert profile.get_ylabel() == "share of runs with score > τ"
+    assert curve.get_xlabel() == "gradient steps"
+    assert "IQM" in curve.get_ylabel()
+
+
+def test_plots_draw_into_the_axes_they_are_given_and_touch_no_global_state():
+    runs = table()
+    summary = statistics.summarise(runs, reps=200)
+    before = dict(matplotlib.rcParams)
+    mine = Figure(figsize=(9, 3)).subplots(1, 3)
+    assert plots.interval_plot(summary, "iqm", ax=mine[0]) is mine[0]
+    assert plots.profile_plot(statistics.profile(runs, reps=200), ax=mine[1]) is mine[1]
+    assert plots.curve_plot(statistics.curve(runs, reps=200), ax=mine[2]) is mine[2]
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_drawn_interval_is_the_computed_one():
+    summary = statistics.summarise(table(), reps=200)
+    ax = plots.interval_plot(summary, "mean")
+    rows = summary[(summary["metric"] == "mean") & (summary["algorithm"] == "IQL")]
+    drawn = [tuple(np.asarray(line.get_xdata())) for line in ax.get_lines()]
+    for row in rows.itertuples():
+        assert (row.ci_low, row.ci_high) in drawn
+    assert any(xs == (rows["estimate"].iloc[0],) for xs in drawn)
+
+
+def test_a_colour_belongs_to_a_name():
+    def colours(names: Any) -> dict[str, str]:
+        curve = statistics.curve(table(names, 1), reps=200)
+        ax = plots.curve_plot(curve)
+        return dict(zip(sorted(names), [line.get_color() for line in ax.get_lines()], strict=True))
+
+    few, more = colours(("IQL", "mine")), colours(("AWAC", "BC", "IQL", "mine", "other"))
+    assert few.items() <= more.items()
+    known = ("TD3+BC", "IQL", "CQL", "EDAC", "DT", "ReBRAC", "AWAC", "BC")
+    assert len({plots.line_style(name)["color"] for name in known}) == len(known)
+    assert plots.line_style("td3_bc") == plots.line_style("TD3+BC")
+    looks = {str(plots.line_style(name)) for name in plots.KNOWN}
+    assert len(looks) == len(plots.KNOWN)
+    assert plots.line_style("decision_transformer") == plots.line_style("DT")
+    other = plots.line_style("dt: target 2")
+    assert other["color"] == plots.line_style("dt")["color"]
+    assert other["linestyle"] != plots.line_style("dt")["linestyle"]

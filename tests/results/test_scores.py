@@ -1,0 +1,506 @@
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from offrl.errors import InputError
+from offrl.results.table import Failure, ScoreTable, collect, merge, read_scores, write_scores
+
+HEADER = "algorithm,dataset,seed,score\n"
+
+
+def grid(algorithms=("A", "B"), datasets=("x", "y"), seeds=(0, 1, 2), steps=None) -> pd.DataFrame:
+    rows = [
+        {"algorithm": a, "dataset": d, "seed": s, "score": 10.0 * i + 3 * j + s}
+        for i, a in enumerate(algorithms)
+        for j, d in enumerate(datasets)
+        for s in seeds
+    ]
+    frame = pd.DataFrame(rows)
+    if steps is None:
+        return frame
+    return pd.concat([frame.assign(step=step, score=frame["score"] + step) for step in steps])
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(call, *expected: str) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in expected:
+        assert text in message
+    return message
+
+
+def write_runs(root: Path, frame: Any) -> Path:
+    """A folder of finished runs with these scores, one row per evaluation."""
+    for (algorithm, dataset, seed), rows in frame.groupby(["algorithm", "dataset", "seed"]):
+        folder = root / "protocol" / str(dataset) / f"{algorithm}-0" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        identity = {
+            "label": algorithm,
+            "dataset": f"{dataset}@1",
+            "protocol": "p@1",
+            "config_hash": "0",
+            "seed": int(seed),
+            "steps": 100,
+        }
+        record = {"identity": identity, "status": "done", "sessions": []}
+        (folder / "run.json").write_text(json.dumps(record))
+        row = {
+            "protocol": "p@1",
+            "config": "0",
+            "policy": "",
+            "seed": int(seed),
+            "step": 100,
+            "return": 0.0,
+            "returns": [0.0],
+            "environment": "E-v1",
+            "simulator": {"mujoco": "3.4"},
+        }
+        lines = [json.dumps({**row, "score": score}) + "\n" for score in rows["score"]]
+        (folder / "evaluations.jsonl").write_text("".join(lines))
+    return root
+
+
+def built(kind: str, frame: Any, folder: Path) -> ScoreTable:
+    """A table of a kind of source with these rows."""
+    path = folder / f"scores.{kind}"
+    if kind == "runs":
+        return collect([write_runs(path, frame)])
+    if kind == "frame":
+        return ScoreTable.from_frame(frame)
+    if kind == "arrays":
+        arrays, names, seeds = {}, {}, {}
+        for algorithm, part in frame.groupby("algorithm", sort=False):
+            names[algorithm] = [d for d, _ in part.groupby(["dataset"]).size().items()]
+            wide = [part[part["dataset"] == name] for name in names[algorithm]]
+            seeds[algorithm] = wide[0]["seed"].tolist()
+            arrays[algorithm] = np.stack([cell["score"] for cell in wide], axis=1)
+        return ScoreTable.from_arrays(arrays, names, seeds=seeds)
+    frame.to_parquet(path) if kind == "parquet" else frame.to_csv(path, index=False)
+    return collect([path])
+
+
+KINDS = ("csv", "csv.gz", "parquet", "frame", "arrays", "runs")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_source_gives_the_same_table(kind, tmp_path):
+    frame = grid()
+    frame["score"] = np.random.default_rng(0).normal(size=len(frame)) * np.pi
+    table = built(kind, frame, tmp_path)
+    columns = ["algorithm", "dataset", "seed", "score"]
+    pd.testing.assert_frame_equal(table.frame[columns], frame, check_exact=True)
+    assert table.scale == 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_source_is_refused_by_the_names_of_its_cells(kind, tmp_path):
+    def source(name: str, change: Any) -> Any:
+        (tmp_path / name).mkdir()
+        return lambda: built(kind, change(grid()), tmp_path / name)
+
+    missing = source("missing", lambda f: f[(f["algorithm"] != "B") | (f["dataset"] != "y")])
+    refused(missing, "'B' has no score on 'y', which 'A' has")
+    at = "(algorithm == 'B' and dataset == 'x' and seed in (1, 2))"
+    endless = source("infinite", lambda f: f.assign(score=f["score"].where(~f.eval(at), np.inf)))
+    refused(endless, "'B' on 'x', seed 1", "'B' on 'x', seed 2")
+    twice = source("twice", lambda f: pd.concat([f, f.query("algorithm == 'B' and seed == 1")]))
+    message = refused(twice, "'B'", "1")
+    if kind != "arrays":  # whose rows are runs: the seed stands there twice, on all data sets
+        assert "'B' on 'x', seed 1" in message
+        assert "'B' on 'y', seed 1" in message
+    single = source("single", lambda f: f[(f["algorithm"] != "B") | (f["seed"] == 0)])().final()
+    refused(single.check_several_runs, "fewer than two runs of 'B' on 'x' (1), 'B' on 'y' (1)")
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.csv.gz", "s.parquet"])
+def test_reads_every_kind_of_file_with_every_digit(tmp_path, name):
+    frame = grid()
+    frame["score"] = np.random.default_rng(0).normal(size=len(frame)) * np.pi
+    path = tmp_path / name
+    frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+    table = read_scores(path)
+    pd.testing.assert_frame_equal(table.frame, frame, check_exact=True)
+    assert table.provenance[0]["source"] == str(path)
+    assert len(table.provenance[0]["sha256"]) == 64
+    assert table.scale == 100
+
+
+def test_names_stay_as_written_and_are_sorted_naturally(tmp_path):
+    path = write(
+        tmp_path / "s.csv",
+        '\ufeffalgorithm, dataset ,seed,score,note\nNA, x ,1,2,"a,\nb"\n\n'
+        " iql-10,x,1,3,\niql-9,x,1,4,\n",
+    )
+    table = read_scores(path)
+    assert table.algorithms == ["iql-9", "iql-10", "NA"]
+    assert table.datasets == ["x"]
+    assert list(table.frame.columns) == ["algorithm", "dataset", "seed", "score", "note"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["empty", "algorithm, dataset, seed, score"]),
+        (HEADER, ["no rows"]),
+        ("algorithm,dataset,seed,normalized_score\nA,x,1,2\n", ["'score'", "'normalized_score'"]),
+        ("algorithm;dataset;seed;score\nA;x;1;2\n", ["no column 'algorithm'"]),
+        ("algorithm,dataset,seed,score,score\nA,x,1,2,2\n", ["'score' stands there twice"]),
+        (HEADER + "A,x,1,2\nA,x,2,good\n", ["line 3", "'good'", "expected a number"]),
+        (HEADER + "A,x,1,2\n\nA,x,one,3\n", ["line 4", "seed is 'one'"]),
+        (HEADER + "A,x,1.5,2\n", ["line 2", "whole number"]),
+        (HEADER + "A,x,-1,2\n", ["line 2", "0 or more"]),
+        (HEADER + "A,x,,2\n", ["line 2", "seed is empty"]),
+        (HEADER + ",x,1,2\n", ["line 2", "algorithm is empty"]),
+        (HEADER + "A,x,1\n", ["line 2", "3 cells, not 4"]),
+        (HEADER + "A,x,1,nan\n", ["line 2", "'A' on 'x', seed 1", "nan", "failure"]),
+        (HEADER + "A,x,1,\n", ["line 2", "empty", "failure"]),
+        (HEADER + "A,x,1,inf\nA,x,2,-inf\n", ["inf", "1 more"]),
+        (HEADER + "A,x,1,2\nA,x,2,2\nA,x,1,4\n", ["line 4", "line 2", "'A' on 'x', seed 1"]),
+        (HEADER + "A,x,1,2\nA,y,1,2\nB,y,1,3\n", ["'B' has no score on 'x', which 'A' has"]),
+        ("algorithm,dataset,seed,step,score\nA,x,1,final,2\n", ["line 2", "step is 'final'"]),
+        ("algorithm,dataset,seed,step,score\nA,x,1,5,2\nA,x,1,5,3\n", ["step 5"]),
+    ],
+)
+def test_bad_csv_is_one_clear_line(tmp_path, text, expected):
+    path = write(tmp_path / "bad.csv", text)
+    refused(lambda: read_scores(path), str(path), *expected)
+
+
+def test_bad_files_are_one_clear_line(tmp_path):
+    refused(lambda: read_scores(tmp_path / "no.csv"), "no such file")
+    refused(lambda: read_scores(write(tmp_path / "s.xlsx", "")), ".parquet")
+    refused(lambda: read_scores(write(tmp_path / "s.parquet", "text")), "not readable as Parquet")
+    (tmp_path / "latin.csv").write_bytes(HEADER.encode() + "Ä,x,1,2".encode("latin-1"))
+    refused(lambda: read_scores(tmp_path / "latin.csv"), "UTF-8")
+    (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(HEADER.encode() * 99)[:30])
+    refused(lambda: read_scores(tmp_path / "torn.csv.gz"), "not readable")
+
+
+def test_frames_in_memory_are_checked_alike():
+    frame = grid()
+    refused(lambda: ScoreTable.from_frame(frame.drop(columns="seed"), "mine"), "mine", "'seed'")
+    refused(lambda: ScoreTable.from_frame(frame.assign(score=True)), "row 0", "expected a number")
+    refused(lambda: ScoreTable.from_frame(frame.assign(seed=None)), "seed is empty")
+    refused(lambda: ScoreTable.from_frame(frame.assign(seed=2**70)), "2^63")
+    refused(lambda: ScoreTable.from_frame(frame, scale=10), "scale 10")
+    before = frame.copy()
+    table = ScoreTable.from_frame(frame.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(table.frame, frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_a_doubtful_scale_is_noted_and_a_sound_one_is_not():
+    small = grid().assign(score=lambda f: f["score"] / 30)
+    assert "declare scale 1" in ScoreTable.from_frame(small).notes[0]
+    assert ScoreTable.from_frame(small, scale=1).notes == ()
+    assert "declare scale 100" in ScoreTable.from_frame(grid(), scale=1).notes[0]
+    assert ScoreTable.from_frame(grid()).notes == ()
+
+
+def test_final_takes_the_last_step_that_all_runs_of_a_cell_share():
+    frame = grid(steps=(100, 200, 300))
+    late = (frame["algorithm"] == "A") & (frame["dataset"] == "x") & (frame["seed"] == 2)
+    table = ScoreTable.from_frame(frame[~(late & (frame["step"] > 200))])
+    final = table.final()
+    steps = final.frame.groupby(["algorithm", "dataset"])["step"].unique().map(list).to_dict()
+    assert steps == {("A", "x"): [200], ("A", "y"): [300], ("B", "x"): [300], ("B", "y"): [300]}
+    interim, unequal = final.notes
+    assert interim.startswith("interim: A on x is scored at step 200")
+    assert "seed 2 lacks step 300" in interim
+    assert unequal == "unequal steps on x: A at step 200; B at step 300"
+    assert table.cells()["A"]["x"].tolist() == [200, 201, 202]
+    assert final.final().notes == final.notes
+
+
+def test_finished_curves_need_no_note():
+    table = ScoreTable.from_frame(grid(steps=(100, 200)))
+    assert table.final().notes == ()
+    assert set(table.final().frame["step"]) == {200}
+
+
+def test_runs_that_share_no_step_are_refused():
+    frame = grid(steps=(100,))
+    frame["step"] += frame["seed"]
+    refused(ScoreTable.from_frame(frame).final, "'A' on 'x'", "share no step")
+
+
+def test_curves_and_final_scores_stand_side_by_side():
+    parts = [grid(("A",), steps=(1, 2)), grid(("B",))]
+    table = ScoreTable.from_frame(pd.concat(parts))
+    assert str(table.frame["step"].dtype) == "Int64"
+    assert table.cells()["B"]["x"].tolist() == [0, 1, 2]
+    assert table.cells()["A"]["x"].tolist() == [2, 3, 4]
+    mixed = table.frame.copy()
+    mixed.loc[0, "step"] = pd.NA
+    refused(ScoreTable.from_frame(mixed).final, "some rows have a step")
+
+
+def test_failures_leave_no_score_behind_and_survive_a_file(tmp_path):
+    lost = [Failure("A", "x", 1, "NaN in critic/loss"), Failure("A", "y", 0, "killed")]
+    table = ScoreTable.from_frame(grid(steps=(1, 2)), failures=[*lost, lost[0]])
+    assert table.failures == tuple(lost)
+    assert table.cells()["A"]["x"].tolist() == [2, 4]
+    for name in ("s.csv", "s.parquet"):
+        path = tmp_path / name
+        tidy = table.tidy()
+        tidy.to_parquet(path) if name.endswith("parquet") else tidy.to_csv(path, index=False)
+        again = read_scores(path)
+        assert again.failures == table.failures
+        pd.testing.assert_frame_equal(again.frame, table.frame)
+
+
+def test_a_cell_whose_runs_all_failed_is_known_and_not_missing():
+    frame = grid().query("not (algorithm == 'A' and dataset == 'x')")
+    refused(lambda: ScoreTable.from_frame(frame), "'A' has no score on 'x'")
+    table = ScoreTable.from_frame(frame, failures=[Failure("A", "x", 0, "killed")])
+    assert list(table.cells()["A"]) == ["y"]
+    ScoreTable.from_frame(frame, complete=False)
+
+
+def test_collect_merges_sources_and_checks_the_whole(tmp_path):
+    one = tmp_path / "one.csv"
+    two = tmp_path / "two.parquet"
+    frame = grid()
+    part = (frame["algorithm"] == "A") & (frame["dataset"] == "x")
+    frame[part].to_csv(one, index=False)
+    frame[~part].to_parquet(two)
+    table = collect([one, two])
+    pd.testing.assert_frame_equal(table.frame, frame)
+    assert [entry["source"] for entry in table.provenance] == [str(one), str(two)]
+    frame.to_parquet(two)
+    refused(lambda: collect([one, two]), "two.parquet", "'A' on 'x', seed 0", "one.csv")
+    frame[~part & (frame["dataset"] == "x")].to_parquet(two)
+    frame[part & (frame["seed"] == 0)].replace("x", "z").to_csv(one, index=False)
+    refused(lambda: collect([one, two]), "'A' has no score on 'x'", "one.csv", "two.parquet")
+    refused(lambda: collect([]), "no source")
+    refused(lambda: collect([tmp_path]), "no run.json")
+
+
+def test_many_wrong_cells_are_counted_and_a_few_named():
+    frame = grid(seeds=range(9))
+    message = refused(lambda: ScoreTable.from_frame(frame.assign(score=np.nan)), "(and 35 more: ")
+    assert message.count("seed") == 6
+    assert "and 30 more)" in message
+    message = refused(lambda: ScoreTable.from_frame(pd.concat([frame, frame])), "(and 35 more: ")
+    assert message.count("seed") == 6
+    lone = pd.concat([grid(("A",), [f"d{k}" for k in range(9)]), grid(("B",), ("d0",))])
+    message = refused(lambda: ScoreTable.from_frame(lone), "'B' has no score on 'd1', which 'A'")
+    assert "(7 more cells are missing: 'B' on 'd2', " in message
+    assert "'B' on 'd6' and 2 more)" in message
+
+
+def test_one_finished_run_is_not_several():
+    lost = [Failure("A", "x", seed, "killed") for seed in (0, 1)]
+    table = ScoreTable.from_frame(grid(steps=(1, 2)), failures=lost)
+    refused(lambda: table.check_several_runs("mine"), "mine: fewer than two runs of 'A' on 'x' (1)")
+    lost.append(Failure("A", "x", 2, "killed"))
+    table = ScoreTable.from_frame(grid(), failures=lost)
+    refused(table.check_several_runs, "'A' on 'x' (none finished);")
+    ScoreTable.from_frame(grid(seeds=(4, 7))).check_several_runs()
+
+
+def test_arrays_are_aligned_by_name_where_their_columns_are_ordered_otherwise():
+    # As published: one matrix has its tasks in another order than the other.
+    names = {"A": ["x", "y", "z"], "B": ["z", "x", "y"]}
+    scores = {
+        "A": np.array([[10.0, 200, 3000], [11, 201, 3001]]),
+        "B": np.array([[3005.0, 15, 205], [3006, 16, 206], [3007, 17, 207]]),
+    }
+    table = ScoreTable.from_arrays(scores, names)
+    assert table.cells()["A"]["z"].tolist() == [3000, 3001]
+    assert {d: cell.tolist() for d, cell in table.cells()["B"].items()} == {
+        "x": [15, 16, 17],
+        "y": [205, 206, 207],
+        "z": [3005, 3006, 3007],
+    }
+    assert ScoreTable.from_arrays({"A": scores["A"] / 3001}, names, scale=1).scale == 1
+
+
+def test_arrays_with_steps_and_seeds_keep_every_label():
+    scores = np.arange(2 * 3 * 4.0).reshape(2, 3, 4)
+    table = ScoreTable.from_arrays(
+        {"A": scores}, ("x", "y", "z"), seeds=[7, 3], steps=[10, 20, 30, 40]
+    )
+    row = table.frame.query("dataset == 'y' and seed == 3 and step == 30")
+    assert row["score"].tolist() == [scores[1, 1, 2]]
+    assert table.cells()["A"]["z"].tolist() == [scores[1, 2, 3], scores[0, 2, 3]]  # by seed
+    assert ScoreTable.from_arrays({"A": scores[:, :, 0].tolist()}, list("xyz")).datasets == [*"xyz"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "expected"),
+    [
+        (np.ones((3, 10)), {}, ["'A'", "(3, 10)", "(runs, 3)", "(data sets, runs)", "(1, 0)"]),
+        (np.ones((10, 4)), {}, ["'A'", "(10, 4)", "3 data sets", "(runs, 3)"]),
+        (np.ones(3), {}, ["'A'", "shape (3,)", "(runs, 3)"]),
+        (np.ones((10, 3, 5)), {}, ["'A'", "(10, 3, 5)", "give its steps"]),
+        (np.ones((10, 3)), {"steps": [1, 2]}, ["'A'", "(10, 3)", "(runs, 3, 2)"]),
+        (
+            np.ones((3, 2, 10)),
+            {"steps": [1, 2]},
+            ["(3, 2, 10)", "(data sets, steps, runs)", "transpose(2, 0, 1)"],
+        ),
+        (np.ones((0, 3)), {}, ["'A'", "(0, 3) is empty"]),
+        ([[1, 2, 3], [1, 2]], {}, ["'A'", "no array of numbers"]),
+        (np.array([["1", "2", "3"]]), {}, ["'A'", "no array of numbers"]),
+        (np.ones((2, 3), dtype=bool), {}, ["'A'", "no array of numbers"]),
+        (np.ones((2, 3)), {"seeds": [1]}, ["'A'", "2 runs, but 1 seeds"]),
+        (np.ones((2, 3)), {"seeds": [1, 1]}, ["'A'", "seed 1 stands there twice"]),
+        (np.ones((2, 3)), {"seeds": {"B": [1, 2]}}, ["'A'", "no seeds"]),
+        (np.ones((2, 3)), {"datasets": {"B": [*"xyz"]}}, ["'A'", "no data sets"]),
+        (np.ones((2, 3)), {"datasets": [*"xyx"]}, ["'A'", "dataset x stands there twice"]),
+        (np.ones((2, 3, 2)), {"steps": [5, 5]}, ["'A'", "step 5 stands there twice"]),
+        (np.ones((2, 3)), {"scale": 10}, ["scale 10"]),
+    ],
+)
+def test_arrays_that_do_not_fit_their_names_are_refused(scores, options, expected):
+    options = {"datasets": ["x", "y", "z"], **options}
+    refused(lambda: ScoreTable.from_arrays({"A": scores}, **options), *expected)
+
+
+def test_a_transposed_array_as_advised_is_accepted():
+    scores = np.arange(60.0).reshape(3, 2, 10)  # data sets, steps, runs
+    table = ScoreTable.from_arrays({"A": scores.transpose(2, 0, 1)}, ["x", "y", "z"], steps=[1, 2])
+    row = table.frame.query("dataset == 'y' and seed == 4 and step == 2")
+    assert row["score"].item() == scores[1, 1, 4]
+
+
+def test_arrays_that_are_not_finite_or_lack_a_data_set_are_refused_by_name():
+    scores = np.ones((3, 2))
+    scores[2, 1] = np.nan
+    bad = {"A": np.ones((2, 2)), "B": scores}
+    message = refused(lambda: ScoreTable.from_arrays(bad, ["x", "y"]), "'B' on 'y', seed 2;")
+    assert "'A'" not in message
+    refused(
+        lambda: ScoreTable.from_arrays(bad, ["x", "y"], seeds={"A": [1, 2], "B": [4, 5, 9]}),
+        "'B' on 'y', seed 9",
+    )
+    many = {"A": np.full((30, 2), np.inf)}
+    refused(lambda: ScoreTable.from_arrays(many, ["x", "y"]), "'A' on 'x', seed 0", "and 55 more")
+    unlike = {"A": ["x", "y"], "B": ["x", "z"]}
+    good = {"A": np.ones((2, 2)), "B": np.ones((2, 2))}
+    refused(lambda: ScoreTable.from_arrays(good, unlike), "'A' has no score on 'z', which 'B' has")
+    refused(lambda: ScoreTable.from_arrays({}, ["x"]), "no algorithm")
+
+
+def with_settings(steps=None) -> Any:
+    parts = [grid(steps=steps).assign(setting=s) for s in ("lr=1", "lr=2")]
+    parts[1]["score"] += 1000
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_settings_are_labels_and_survive_a_file(kind, tmp_path):
+    lost = [Failure("B", "y", 2, "killed", "lr=2")]
+    table = ScoreTable.from_frame(with_settings().sample(frac=1, random_state=0), failures=lost)
+    assert list(table.frame.columns) == ["algorithm", "dataset", "setting", "seed", "score"]
+    assert len(table.frame) == 2 * 2 * 2 * 3 - 1  # the other setting's seed 2 stays
+    path = tmp_path / f"s.{kind}"
+    write_scores(table, path)
+    again = read_scores(path)
+    pd.testing.assert_frame_equal(again.frame, table.frame)
+    assert again.failures == table.failures == tuple(lost)
+
+
+def test_settings_are_never_pooled():
+    table = ScoreTable.from_frame(with_settings())
+    message = refused(table.cells, "'A' has 2 settings", "'lr=1', 'lr=2'")
+    assert "expected online performance" in message
+    assert "algorithm's name" in message
+    refused(lambda: table.check_one_setting("mine"), "mine: 'A' has 2 settings")
+    # A setting whose runs all failed is a setting still; an unnamed one too.
+    one = with_settings().query("setting == 'lr=1'")
+    lost = [Failure(a, d, 0, "killed", "lr=2") for a in "AB" for d in "xy"]
+    refused(ScoreTable.from_frame(one, failures=lost).cells, "'A' has 2 settings")
+    unnamed = with_settings().replace({"setting": {"lr=1": None}})
+    refused(ScoreTable.from_frame(unnamed).cells, "'', 'lr=2'")
+
+
+def test_one_setting_each_is_as_none():
+    own = grid().assign(setting=lambda f: f["algorithm"].map({"A": "lr=1", "B": 0.5}))
+    table = ScoreTable.from_frame(own)
+    assert table.frame["setting"].unique().tolist() == ["lr=1", "0.5"]
+    want = ScoreTable.from_frame(grid()).cells()
+    for algorithm, cells in table.cells().items():
+        assert {d: c.tolist() for d, c in cells.items()} == {
+            d: c.tolist() for d, c in want[algorithm].items()
+        }
+    empty = ScoreTable.from_frame(grid().assign(setting=" "))
+    pd.testing.assert_frame_equal(empty.frame, grid())
+
+
+def test_settings_are_checked_as_cells():
+    frame = with_settings()
+    refused(
+        lambda: ScoreTable.from_frame(pd.concat([frame, frame.query("seed == 1")])),
+        "a second score for 'A' with setting 'lr=1' on 'x', seed 1",
+    )
+    cell = (frame["algorithm"] == "B") & (frame["dataset"] == "y") & (frame["setting"] == "lr=2")
+    refused(
+        lambda: ScoreTable.from_frame(frame[~cell]),
+        "'B' with setting 'lr=2' has no score on 'y', which 'A' with setting 'lr=1' has",
+    )
+    few = ScoreTable.from_frame(frame[~cell | (frame["seed"] == 0)])
+    refused(few.check_several_runs, "of 'B' with setting 'lr=2' on 'y' (1);")
+    parts = [(s, ScoreTable.from_frame(frame[frame["setting"] == s])) for s in ("lr=1", "lr=2")]
+    pd.testing.assert_frame_equal(
+        merge(parts).frame, ScoreTable.from_frame(frame).frame, check_exact=True
+    )
+    refused(lambda: merge([*parts, parts[0]]), "'A' with setting 'lr=1' on 'x', seed 0 is also")
+
+
+def test_final_takes_each_settings_own_last_step():
+    frame = with_settings(steps=(100, 200))
+    late = (frame["setting"] == "lr=2") & (frame["dataset"] == "x") & (frame["algorithm"] == "B")
+    final = ScoreTable.from_frame(frame[~(late & (frame["step"] > 100))]).final()
+    steps = final.frame.set_index(["algorithm", "dataset", "setting", "seed"])["step"]
+    assert len(steps) == 2 * 2 * 2 * 3
+    assert set(steps["B", "x", "lr=2"]) == {100}
+    assert set(steps.drop(("B", "x", "lr=2"))) == {200}
+    assert final.notes == (
+        "unequal steps on x: B (lr=2) at step 100; A (lr=1), A (lr=2), B (lr=1) at step 200",
+    )
+
+
+def test_runs_are_scored_on_0_to_100(tmp_path):
+    runs = write_runs(tmp_path / "runs", grid(("A",)))
+    assert collect([runs]).scale == 100
+    refused(lambda: collect([runs], scale=1), str(runs), "0-100", "scale 1")
+    grid(("B",)).assign(score=0.5).to_csv(tmp_path / "b.csv", index=False)
+    refused(lambda: collect([tmp_path / "b.csv", runs], scale=1), str(runs), "scale 1")
+    assert collect([tmp_path / "b.csv"], scale=1).scale == 1
+
+
+def test_scores_on_two_scales_are_not_merged():
+    parts = [
+        ("a", ScoreTable.from_frame(grid(("A",)))),
+        ("b", ScoreTable.from_frame(grid(("B",)), scale=1)),
+    ]
+    refused(lambda: merge(parts), "0-1", "0-100")
+
+
+def test_published_tables_need_only_their_column_renamed(shared):
+    path = shared / "scores" / "d3rlpy_benchmarks_curves.csv.gz"
+    refused(lambda: read_scores(path), "rename it")
+    frame = pd.read_csv(path).rename(columns={"normalized_score": "score"})
+    frame = frame[frame["dataset"].str.startswith("hopper-medium") & (frame["algorithm"] != "DT")]
+    table = ScoreTable.from_frame(frame)
+    assert not table.final().notes
+    # Grid settings are not runs: two scores of one seed are refused, not averaged.
+    grid_file = shared / "scores" / "neorl2_benchmark_seeds.csv"
+    frame = pd.read_csv(grid_file).rename(columns={"normalized_score": "score"})
+    message = refused(lambda: ScoreTable.from_frame(frame.drop(columns="step")), "second score")
+    assert re.search(r"seed (7|42|210)", message)

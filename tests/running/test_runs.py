@@ -1,0 +1,392 @@
+"""Runs as processes: killed, interrupted, failed and held, and the same scores at the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import offrl
+from offrl.errors import InputError
+from offrl.results.store import RunFolder, read_runs, run_folders
+from offrl.running.runner import Event
+
+PROTOCOL = """
+id = "tiny"
+version = 1
+title = "A protocol for tests"
+source = "offrl"
+datasets = ["pointmaze-quickstart"]
+seeds = [0, 1]
+steps = {steps}
+
+[evaluation]
+every = 300
+episodes = 4
+
+[algorithms.{algorithm}]
+{entry}
+"""
+
+PLAIN = '''
+"""A plain algorithm outside the repository, fifty lines short of a paper."""
+
+from dataclasses import dataclass
+
+import torch
+
+import offrl
+
+
+@dataclass(frozen=True)
+class Config:
+    batch_size: int = 16
+    lr: float = 1e-3
+    break_at: int = 0
+
+
+class Regression(offrl.SingleSeedLearner):
+    Config = Config
+
+    def __init__(self, spec, config, seed, device="cpu"):
+        self.config = config
+        self.net = torch.nn.Linear(spec.observation_dim, spec.action_dim)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.lr)
+        self.updates = 0
+
+    def update(self, batch):
+        self.updates += 1
+        noise = 0.01 * torch.randn_like(batch.actions)
+        loss = (self.act(batch.observations) - batch.actions + noise).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.updates == self.config.break_at:
+            loss = loss * torch.nan
+        return {"actor/loss": loss}
+
+    def act(self, observations):
+        return torch.tanh(self.net(observations))
+'''
+
+
+def write_protocol(folder: Path, algorithm: str = "bc", steps: int = 1500, entry: str = "") -> Path:
+    path = folder / "tiny.toml"
+    path.write_text(PROTOCOL.format(algorithm=algorithm, steps=steps, entry=entry))
+    return path
+
+
+def scores(runs: Path) -> pd.DataFrame:
+    return read_runs(runs).tidy()
+
+
+def start(protocol: Path, runs: Path) -> subprocess.Popen[str]:
+    """`offrl run` as a process group of its own, as a terminal starts it.
+
+    A shell that runs the tests in the background has SIGINT ignored, which children inherit.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "offrl.cli.main", "run", str(protocol), "-o", str(runs), "-j", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(runs: Path, rows: int, process: subprocess.Popen[str]) -> None:
+    """Waits until that many evaluations are written."""
+    deadline = time.monotonic() + 300
+    while sum(len(f.read_text().splitlines()) for f in runs.rglob("evaluations.jsonl")) < rows:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no evaluation in five minutes"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The scores of runs that were left alone."""
+    folder = tmp_path_factory.mktemp("alone")
+    events = offrl.run(str(write_protocol(folder)), folder / "runs", workers=2)
+    assert [event.status for event in events] == ["done", "done"]
+    return scores(folder / "runs")
+
+
+@pytest.mark.parametrize("how", ["kill -9 everything", "kill -9 the parent", "Ctrl-C"])
+def test_the_same_command_ends_with_the_same_scores(
+    how: str, alone: pd.DataFrame, tmp_path: Path
+) -> None:
+    protocol, runs = write_protocol(tmp_path), tmp_path / "runs"
+    process = start(protocol, runs)
+    wait_for(runs, 3, process)  # so that one run at least has a checkpoint and a row after it
+    if how == "kill -9 everything":
+        os.killpg(process.pid, signal.SIGKILL)
+    elif how == "kill -9 the parent":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=300)
+    if how == "Ctrl-C":
+        assert process.returncode == 130
+        assert "the same command carries on" in stderr
+    assert len(scores(runs)) < len(alone)
+    # Times tell what was kept: a run that began again at step 0 would write new ones.
+    folders = {f: f.rows() for f in run_folders(runs)}
+    checkpointed = {f: rows[0] for f, rows in folders.items() if len(rows) > 1}
+    again = start(protocol, runs)
+    stdout, stderr = again.communicate(timeout=300)
+    assert again.returncode == 0, stderr
+    assert "2 of 2 runs are done" in stdout
+    for folder, row in checkpointed.items():
+        assert folder.rows()[0] == row
+    pd.testing.assert_frame_equal(scores(runs), alone)
+
+
+def test_a_torn_line_and_rows_after_the_checkpoint_are_written_again(
+    alone: pd.DataFrame, tmp_path: Path
+) -> None:
+    """What a power cut leaves: rows past the checkpoint, the last of them half there."""
+    protocol, runs = write_protocol(tmp_path), tmp_path / "runs"
+    offrl.run(str(protocol), runs, workers=2)
+    folder = RunFolder(next(runs.rglob("seed-1")))
+    folder.checkpoint.unlink()
+    with folder.held():
+        folder.set_status("running")
+    with (folder.path / "evaluations.jsonl").open("a") as file:
+        file.write('{"step": 1200, "sco')
+    offrl.run(str(protocol), runs, workers=1)
+    pd.testing.assert_frame_equal(scores(runs), alone)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    path = tmp_path / "my_algo.py"
+    path.write_text(PLAIN)
+    return path
+
+
+def test_the_documented_example_runs_beside_the_others(tmp_path: Path) -> None:
+    example = tmp_path / "my_algo.py"
+    example.write_text((Path(__file__).parents[2] / "docs" / "my_algo.py").read_text())
+    assert len(example.read_text().splitlines()) < 60
+    protocol, runs = str(write_protocol(tmp_path, steps=300)), tmp_path / "runs"
+    offrl.run(protocol, runs, workers=2)
+    offrl.run(protocol, runs, algorithms=[str(example)], workers=2)
+    page = offrl.report([runs], tmp_path / "report", reps=200).read_text()
+    assert "my_algo" in page
+    assert set(scores(runs)["algorithm"]) == {"bc", "my_algo"}
+
+
+def test_an_algorithm_from_a_file_runs_and_a_changed_file_is_another(
+    plain: Path, tmp_path: Path
+) -> None:
+    protocol, runs = str(write_protocol(tmp_path)), tmp_path / "runs"
+    events = offrl.run(protocol, runs, algorithms=[str(plain)])
+    assert {event.status for event in events} == {"done"}
+    assert set(scores(runs)["algorithm"]) == {"my_algo"}
+    plain.write_text(PLAIN.replace("0.01 *", "0.02 *"))
+    events = offrl.run(protocol, runs, algorithms=[str(plain)])
+    names = set(scores(runs)["algorithm"])
+    assert len(names) == 2
+    assert all(name.startswith("my_algo (") for name in names)
+
+
+def test_a_run_that_diverges_is_recorded_and_the_others_go_on(plain: Path, tmp_path: Path) -> None:
+    entry = f'algorithm = "{plain}"\n[algorithms.broken.config]\nbreak_at = 400'
+    protocol = write_protocol(tmp_path, "broken", entry=entry)
+    protocol.write_text(protocol.read_text() + "\n[algorithms.bc]\n")
+    runs = tmp_path / "runs"
+    events = offrl.run(str(protocol), runs, workers=2)
+    statuses = {(e.job.label, e.status) for e in events}
+    assert statuses == {("broken", "failed"), ("bc", "done")}
+    table = read_runs(runs)
+    assert [(f.algorithm, f.seed) for f in table.failures] == [("broken", 0), ("broken", 1)]
+    assert "actor/loss is nan at step 400" in table.failures[0].cause
+    assert "Traceback" in next(runs.glob("**/broken-*/seed-0/run.json")).read_text()
+    assert set(table.frame["algorithm"]) == {"bc"}
+
+
+def test_a_killed_worker_is_recorded_with_its_signal(plain: Path, tmp_path: Path) -> None:
+    murder = "import os, signal\n        if self.updates == 350 and not os.path.exists('MARK'):\n"
+    murder = murder.replace("MARK", str(tmp_path / "once"))
+    murder += f"            open({str(tmp_path / 'once')!r}, 'w').close()\n"
+    murder += "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    plain.write_text(
+        PLAIN.replace("        self.updates += 1\n", f"        self.updates += 1\n        {murder}")
+    )
+    protocol, runs = str(write_protocol(tmp_path, steps=600)), tmp_path / "runs"
+    seen: list[Event] = []
+    events = offrl.run(protocol, runs, algorithms=[str(plain)], workers=1, on_event=seen.append)
+    assert [event.status for event in events] == ["failed", "done"]
+    assert "SIGKILL" in str(events[0].cause)
+    assert "SIGKILL" in read_runs(runs).failures[0].cause
+    events = offrl.run(protocol, runs, algorithms=[str(plain)], workers=1)
+    assert [event.status for event in events] == ["done", "done"]
+    assert not read_runs(runs).failures
+
+
+TWO_WAYS = """
+from dataclasses import dataclass
+
+import torch
+
+import offrl
+from offrl.learning.learner import StatelessPolicy
+
+
+@dataclass(frozen=True)
+class Config:
+    batch_size: int = 16
+    break_at: int = 0
+
+
+class TwoWays(offrl.Learner):
+    Config, paper, family = Config, "none", "other"
+
+    def __init__(self, spec, config, seeds, device="cpu"):
+        self.config, self.updates = config, 0
+
+    def update(self, batch):
+        self.updates += 1
+        broken = torch.nan if self.updates == self.config.break_at else 1
+        return {"actor/loss": torch.ones(1) * broken}
+
+    def policy(self):
+        # Straight to the goal, which some starts allow: position, velocity, goal.
+        return StatelessPolicy(lambda o: (9 * (o[..., 4:6] - o[..., :2]) - o[..., 2:4]).clip(-1, 1))
+
+    def policies(self):
+        return {"": self.policy(), "still": StatelessPolicy(lambda o: torch.zeros_like(o[..., :2]))}
+"""
+
+
+def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
+    """The first stands for the run; the others carry their name after the label, and its fate."""
+    (tmp_path / "two_ways.py").write_text(TWO_WAYS)
+    protocol = write_protocol(tmp_path, "two", 600, "algorithm = 'two_ways.py'")
+    ended = offrl.run(protocol, tmp_path / "runs")
+    table = read_runs(tmp_path / "runs")
+    assert table.algorithms == ["two", "two: still"]
+    found = table.frame.set_index(["algorithm", "seed", "step"])["score"]
+    assert len(found) == 2 * 2 * 2
+    for event in ended:
+        seed = event.job.seed
+        assert event.score == found["two", seed, 600] > found["two: still", seed, 600]
+
+    for file in (tmp_path / "runs").rglob("seed-*/run.json"):  # as if on another data set too
+        text = file.read_text().replace('"pointmaze-quickstart@1"', '"elsewhere@1"')
+        other = tmp_path / "runs" / "elsewhere" / file.parent.name
+        other.mkdir(parents=True)
+        (other / "run.json").write_text(text)
+        lines = (file.parent / "evaluations.jsonl").read_text().splitlines()
+        main = [line for line in lines if '"policy": ""' in line]
+        (other / "evaluations.jsonl").write_text("\n".join(main) + "\n")
+    table = read_runs(tmp_path / "runs")
+    assert table.algorithms == ["two"]
+    assert "two: still is left out: it is not on all data sets of its label" in table.notes
+
+    config = "algorithm = 'two_ways.py'\nconfig = { break_at = 400 }"
+    offrl.run(write_protocol(tmp_path, "two", 600, config), tmp_path / "broken")
+    table = read_runs(tmp_path / "broken")
+    assert len(table.frame) == 0
+    assert {f.algorithm for f in table.failures} == {"two", "two: still"}
+
+
+def test_a_held_run_is_refused(tmp_path: Path) -> None:
+    protocol, runs = str(write_protocol(tmp_path, steps=300)), tmp_path / "runs"
+    offrl.run(protocol, runs, workers=2)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(
+                """
+                import sys
+                from pathlib import Path
+                from offrl.results.store import RunFolder
+                with RunFolder(Path(sys.argv[1])).held():
+                    print("held", flush=True)
+                    sys.stdin.read()
+                """
+            ),
+            str(next(runs.rglob("seed-0"))),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match="another process holds this run"):
+        offrl.run(protocol, runs)
+    holder.communicate("")
+
+
+def test_another_protocol_of_the_same_name_does_not_carry_on(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    offrl.run(str(write_protocol(tmp_path, steps=300)), runs, workers=2)
+    with pytest.raises(InputError, match=r'holds a run with \{"steps": 300\}, but .* 600'):
+        offrl.run(str(write_protocol(tmp_path, steps=600)), runs, workers=2)
+
+
+def test_every_row_carries_its_provenance(alone: pd.DataFrame, tmp_path: Path) -> None:
+    offrl.run(str(write_protocol(tmp_path, steps=300)), tmp_path / "runs", workers=2)
+    rows = RunFolder(next((tmp_path / "runs").rglob("seed-1"))).rows()
+    row: dict[str, Any] = rows[-1]
+    assert row["protocol"] == "tiny@1"
+    assert row["dataset"] == "pointmaze-quickstart@1"
+    assert row["environment"] == "gymnasium_robotics:PointMaze_UMaze-v3"
+    assert row["simulator"]["mujoco"]
+    assert (row["algorithm"], row["seed"], row["step"]) == ("bc", 1, 300)
+    assert len(row["returns"]) == len(row["lengths"]) == 4
+    assert row["action_mode"] == "deterministic"
+    assert row["wall_time"] > 0
+    mean = sum(row["returns"]) / 4
+    card = offrl.load_dataset("pointmaze-quickstart")
+    assert row["score"] == pytest.approx(float(card.normalized(mean)))
+    first = alone[(alone["seed"] == 1) & (alone["step"] == 300)]["score"].item()
+    assert row["score"] == first  # steps to come do not change a cloner's first score
+
+
+def test_unfinished_and_empty_folders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no run\.json in this folder"):
+        read_runs(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        read_runs(tmp_path / "nowhere")
+    offrl.run(str(write_protocol(tmp_path, steps=600)), tmp_path / "runs", workers=2)
+    folder = RunFolder(next((tmp_path / "runs").rglob("seed-0")))
+    with folder.held():
+        folder.rewind(300)
+        folder.set_status("interrupted")
+    table = read_runs(tmp_path / "runs")
+    assert any("seed 0: step 300 of 600" in note for note in table.notes)
+    with folder.held():
+        folder.rewind(0)
+    failures = read_runs(tmp_path / "runs").failures
+    assert "before its first evaluation" in failures[0].cause
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.9, 1.5])
+def test_ctrl_c_while_workers_start_is_no_failure(seconds: float, tmp_path: Path) -> None:
+    """SIGINT reaches a worker (and what it starts) while it imports, before it can listen."""
+    protocol, runs = write_protocol(tmp_path), tmp_path / "runs"
+    process = start(protocol, runs)
+    while len(list(runs.rglob("run.json"))) < 2:  # noted just before the workers start
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "failed" not in stderr
+    statuses = {json.loads(path.read_text())["status"] for path in runs.rglob("run.json")}
+    assert statuses <= {"waiting", "interrupted"}

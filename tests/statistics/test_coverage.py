@@ -1,0 +1,242 @@
+"""How often intervals hold the truth and tests err, simulated on suites of 9 data sets.
+
+A run of these tests draws few suites for the sake of time; `pytest -m nightly` draws many.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offrl.statistics import bootstrap, comparison
+from offrl.statistics import summary as statistics
+
+TASKS = 9
+POPULATIONS: dict[str, Callable[[np.random.Generator, int], Any]] = {
+    "normal": lambda rng, n: rng.normal(size=(n, TASKS)),
+    "t3": lambda rng, n: rng.standard_t(3, (n, TASKS)),
+    "2 t2": lambda rng, n: 2 * rng.standard_t(2, (n, TASKS)),
+    # One seed in five collapses.
+    "collapse": lambda rng, n: rng.normal(size=(n, TASKS)) - 6 * (rng.random((n, TASKS)) < 0.2),
+    "lognormal": lambda rng, n: rng.lognormal(size=(n, TASKS)),
+}
+LEVELS = np.linspace(10, 90, TASKS)  # data sets on which scores differ, in units of 8
+RUNS = (3, 5, 10)
+
+
+def coverage(population: str, runs: int, suites: int, levels: float = 0) -> dict[str, float]:
+    """Share of suites whose 95 % interval of the IQM holds the population's, by method."""
+    draw = POPULATIONS[population]
+    rng = np.random.default_rng([runs, len(population)])
+    truth = statistics.iqm(draw(np.random.default_rng(0), 300_000) + levels * LEVELS / 8)
+    held = dict.fromkeys(statistics.METHODS, 0)
+    for suite in range(suites):
+        ci = statistics.intervals(
+            draw(rng, runs) + levels * LEVELS / 8,
+            gamma=1,
+            reps=1_000,
+            seed=suite,
+            methods=statistics.METHODS,
+        )["iqm"]
+        for method, ends in ci.items():
+            held[method] += ends.low <= truth <= ends.high
+    return {method: count / suites for method, count in held.items()}
+
+
+def errors(
+    x_law: str, y_law: str, runs: tuple[int, int], suites: int, factor: float = 1
+) -> dict[str, float]:
+    """Share of suites in which algorithms of equal IQM are told apart, by each way to compare."""
+    rng = np.random.default_rng([*runs, len(x_law + y_law), int(10 * factor)])
+    centre = [
+        statistics.iqm(POPULATIONS[law](np.random.default_rng(0), 300_000))
+        for law in (x_law, y_law)
+    ]
+    told = np.zeros(5)
+    for suite in range(suites):
+        x = POPULATIONS[x_law](rng, runs[0]) - centre[0]
+        y = factor * (POPULATIONS[y_law](rng, runs[1]) - centre[1])
+        cells = [{str(k): cell for k, cell in enumerate(scores.T)} for scores in (x, y)]
+        pair = comparison._Pair(*cells)
+        (((probability, difference), _),) = comparison._intervals([pair], 1_000, suite, None)
+        tasks = comparison.welch(dict(zip("xy", cells, strict=True)), [("x", "y")])
+        exact = comparison._permutation([pair], 500, suite)[0] <= 0.05
+        told += [
+            not difference.low <= 0 <= difference.high,
+            not probability.low <= 0.5 <= probability.high,
+            exact,
+            exact and pair.p <= 0.05,
+            (tasks["p_holm"] <= 0.05).any(),
+        ]
+    kinds = ("difference", "probability", "permutation alone", "verdict", "Welch with Holm")
+    return dict(zip(kinds, told / suites, strict=True))
+
+
+@pytest.mark.parametrize(("population", "runs"), [("lognormal", 3), ("t3", 5), ("collapse", 10)])
+def test_the_default_interval_covers(population, runs):
+    # 600 suites: a standard error of .009 at .95. Measured in full: 0.945 or more (nightly).
+    share = coverage(population, runs, 600)
+    assert share["expanded percentile"] >= 0.93
+    assert share["studentized"] >= 0.92
+    assert share["percentile"] <= share["expanded percentile"] - (0.05 if runs == 3 else 0.005)
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_no_comparison_errs_too_often(runs):
+    # 300 suites: a standard error of .0126 at .05, so that a rate of .10 would show.
+    for kind, share in errors("t3", "t3", (runs, runs), 300).items():
+        assert share <= 0.09, kind
+
+
+def test_unequal_spreads_and_numbers_of_runs_fool_no_verdict():
+    # 5 runs a task against 5 with five times their spread, then 10 against 3.
+    for runs in ((5, 5), (10, 3)):
+        shares = errors("normal", "normal", runs, 200, factor=5)
+        assert shares["permutation alone"] >= 0.15
+        assert shares["verdict"] <= 0.10  # a standard error of .015 at .05
+        assert shares["difference"] <= 0.10
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_the_default_interval_covers_in_full(population, runs):
+    share = coverage(population, runs, 4_000)
+    print(population, runs, share)  # noqa: T201 (pytest -s shows the table of docs/statistics.md)
+    assert share["expanded percentile"] >= 0.93
+    # What the documentation says of rliable's interval.
+    assert share["percentile"] <= {3: 0.90, 5: 0.93, 10: 0.945}[runs]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_the_default_interval_nearly_covers_where_data_sets_differ(population, runs):
+    # Where data sets lie at different levels, a skewed population at 3 runs falls short of .93.
+    share = coverage(population, runs, 4_000, levels=1)
+    print(population, runs, share)  # noqa: T201
+    assert share["expanded percentile"] >= 0.90
+    assert share["percentile"] < share["expanded percentile"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+@pytest.mark.parametrize("population", ["t3", "collapse", "lognormal"])
+def test_no_comparison_errs_too_often_in_full(population, runs):
+    # 2,000 suites: a standard error of .005 at .05.
+    shares = errors(population, population, (runs, runs), 2_000)
+    print(population, runs, shares)  # noqa: T201
+    for kind, share in shares.items():
+        assert share <= 0.07, kind
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("laws", "runs", "factor"),
+    [
+        (("normal", "normal"), (3, 3), 3),
+        (("normal", "normal"), (5, 5), 3),
+        (("normal", "normal"), (5, 5), 5),
+        (("normal", "collapse"), (5, 5), 1),
+        (("normal", "normal"), (10, 3), 5),
+    ],
+)
+def test_the_verdict_errs_little_where_spreads_and_runs_differ(laws: tuple[str, str], runs, factor):
+    shares = errors(*laws, runs, 1_000, factor)
+    print(laws, runs, factor, shares)  # noqa: T201
+    assert shares["verdict"] <= 0.07
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("runs", RUNS)
+def test_simultaneous_bands_of_profiles_hold_the_whole_curve(runs):
+    # Uniform scores on 9 data sets: the true profile is a straight line.
+    rng, held, suites = np.random.default_rng(runs), {"pointwise": 0, "band": 0}, 1_000
+    tau = np.linspace(0.2, 0.8, 33)  # further out all 27 runs may agree, which no band survives
+    for suite in range(suites):
+        scores = rng.random((runs, TASKS))
+        found = profile_of(scores, tau, suite)
+        for name, (low, high) in found.items():
+            held[name] += bool(((low <= 1 - tau) & (1 - tau <= high)).all())
+    print(runs, held)  # noqa: T201
+    # Measured: .97, .93 and .92 at 3, 5 and 10 runs, with a standard error of .008: a little short
+    # of .95, as docs/statistics.md says.
+    assert held["band"] / suites >= 0.90
+    assert held["pointwise"] / suites <= 0.85
+
+
+def profile_of(scores: Any, tau: Any, seed: int) -> dict[str, Any]:
+    """Pointwise limits and band of one algorithm's profile."""
+    import pandas as pd
+
+    from offrl.results.table import ScoreTable
+
+    run, task = np.indices(scores.shape)
+    frame = pd.DataFrame(
+        {
+            "algorithm": "a",
+            "dataset": [f"task{k}" for k in task.ravel()],
+            "seed": run.ravel(),
+            "score": scores.ravel(),
+        }
+    )
+    found = statistics.profile(ScoreTable.from_frame(frame, scale=1), tau, reps=500, seed=seed)
+    return {
+        "pointwise": (found["ci_low"].to_numpy(), found["ci_high"].to_numpy()),
+        "band": (found["band_low"].to_numpy(), found["band_high"].to_numpy()),
+    }
+
+
+def test_the_monte_carlo_error_is_that_of_repeated_resampling():
+    scores = np.random.default_rng(0).standard_t(3, (5, 9))
+    found = [statistics.intervals(scores, gamma=1, reps=2_000, seed=s)["iqm"] for s in range(200)]
+    for method in statistics.DEFAULT:
+        for end in ("low", "high"):
+            ends = np.array([getattr(ci[method], end) for ci in found])
+            stated = np.mean([getattr(ci[method], f"{end}_error") for ci in found])
+            # The spread of 200 ends is known to 5 %; quantiles further out are rougher.
+            assert 0.7 <= stated / ends.std(ddof=1) <= 1.4
+
+
+def test_repetitions_are_chosen_by_the_monte_carlo_error():
+    scores = np.random.default_rng(0).standard_t(3, (5, 9))
+    ci = statistics.intervals(scores, gamma=1)
+    for metric in statistics.METRICS:
+        assert ci[metric]["expanded percentile"].precise
+    rough = statistics.intervals(scores, gamma=1, reps=500)
+    assert not rough["iqm"]["expanded percentile"].precise
+
+
+def test_more_resamples_are_the_same_ones_and_then_more():
+    draws = bootstrap.Draws((3, 4, 3), 5, "test")
+    whole = np.concatenate([counts for _, counts in draws.blocks(0, 10_000)], axis=1)
+    parts = [
+        counts
+        for first, last in ((0, 7), (7, 6_000), (6_000, 10_000))
+        for _, counts in draws.blocks(first, last)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    assert (whole[:3].sum(axis=0) == 3).all()
+    assert (whole[3:7].sum(axis=0) == 4).all()
+    # Each run of three is drawn once on average.
+    np.testing.assert_allclose(whole[:3].mean(axis=1), 1, atol=6 * np.sqrt(2 / 3 / 10_000))
+
+
+def test_repetitions_double_until_a_result_is_precise():
+    asked = []
+
+    def sample(items: list[int], first: int, last: int) -> list[Any]:
+        asked.append((tuple(items), first, last))
+        return [np.zeros(last - first) for _ in items]
+
+    def read(item: int, samples: Any) -> tuple[int, bool]:
+        return len(samples), len(samples) >= 20_000 * item
+
+    found = bootstrap.converge(3, sample, read, None)
+    assert found == [(10_000, 10_000), (20_000, 20_000), (40_000, 40_000)]
+    expected = [((0, 1, 2), 0, 10_000), ((1, 2), 10_000, 20_000), ((2,), 20_000, 40_000)]
+    assert asked == expected
+    asked.clear()
+    assert bootstrap.converge(1, sample, lambda *_: (0, False), None) == [(0, bootstrap.MOST)]
+    assert bootstrap.converge(1, sample, lambda *_: (0, False), 300) == [(0, 300)]
