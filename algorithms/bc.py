@@ -25,8 +25,11 @@ from torch import Tensor
 
 from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, Positive, Widths
-from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.learning.networks import MLP, Standardise, adam, step
+from offrl.learning.learner import Learner, Metrics
+from offrl.learning.networks import MLP, Standardise
+from offrl.learning.optim import adam, step
+from offrl.learning.policy import StatelessPolicy
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 

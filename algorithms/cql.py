@@ -64,12 +64,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Batch, Transitions
+from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, Finite, NonNegative, Positive, Share, Steps, Widths
-from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.learner import Learner, Metrics
 from offrl.learning.losses import alpha_loss
-from offrl.learning.networks import MLP, SquashedGaussian, Standardise, adam, polyak, step
+from offrl.learning.networks import MLP, SquashedGaussian, Standardise
+from offrl.learning.optim import adam, polyak, step
+from offrl.learning.policy import StatelessPolicy
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 DENSITY_EPSILON = 1e-6  # of the authors' policy

@@ -43,12 +43,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Transitions, Windows
+from offrl.learning.batch import Windows
 from offrl.learning.fields import Count, Dropout, Finite, NonNegative, Positive, Steps
-from offrl.learning.learner import Learner, Metrics, Policy, Spec
-from offrl.learning.networks import LayerNorm, Linear, Standardise, step
+from offrl.learning.learner import Learner, Metrics
+from offrl.learning.networks import LayerNorm, Linear, Standardise
+from offrl.learning.optim import step
+from offrl.learning.policy import Policy
 from offrl.learning.sampler import WindowSampler
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 Drop = Callable[[Tensor], Tensor]

@@ -51,12 +51,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Batch, Transitions
+from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.learner import Learner, Metrics
 from offrl.learning.losses import alpha_loss, critic_loss, soft_actor_loss
-from offrl.learning.networks import MLP, Initialisation, SquashedGaussian, adam, polyak, step
+from offrl.learning.networks import MLP, Initialisation, SquashedGaussian
+from offrl.learning.optim import adam, polyak, step
+from offrl.learning.policy import StatelessPolicy
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 LOG_STD_RANGE = (-5.0, 2.0)

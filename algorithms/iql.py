@@ -49,12 +49,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Batch, Transitions
+from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, Dropout, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.learner import Learner, Metrics
 from offrl.learning.losses import gaussian_log_prob
-from offrl.learning.networks import MLP, Standardise, adam, polyak, step
+from offrl.learning.networks import MLP, Standardise
+from offrl.learning.optim import adam, polyak, step
+from offrl.learning.policy import StatelessPolicy
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 MAX_WEIGHT = 100.0  # cap of the exponentiated advantage

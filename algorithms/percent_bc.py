@@ -36,11 +36,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offrl.data.transitions import CORL_LENGTH, Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import CORL_LENGTH, Batch, Transitions
+from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
-from offrl.learning.networks import MLP, Standardise, adam, step
+from offrl.learning.learner import Learner, Metrics
+from offrl.learning.networks import MLP, Standardise
+from offrl.learning.optim import adam, step
+from offrl.learning.policy import StatelessPolicy
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 

@@ -29,11 +29,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from offrl.learning.batch import Batch, Transitions
+from offrl.data.transitions import Transitions
+from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics, Spec, StatelessPolicy
+from offrl.learning.learner import Learner, Metrics
 from offrl.learning.losses import critic_loss
-from offrl.learning.networks import MLP, Standardise, adam, polyak, step
+from offrl.learning.networks import MLP, Standardise
+from offrl.learning.optim import adam, polyak, step
+from offrl.learning.policy import StatelessPolicy
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 

@@ -29,7 +29,7 @@ before, start = resident(), time.perf_counter()
 data = load_dataset(sys.argv[1])
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-size = sum(getattr(data, name).nbytes for name in offrl.data.dataset.NAMES)
+size = sum(getattr(data, name).nbytes for name in offrl.data.columns.NAMES)
 print(json.dumps({"seconds": seconds, "peak": peak / size, "size": size, "rows": len(data)}))
 """
 

@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from offrl.learning.batch import Transitions
+from offrl.data.transitions import Transitions
 from offrl.learning.kernels import ONEDNN, product
-from offrl.learning.learner import Learner, Spec, build, find_algorithm
+from offrl.learning.learner import Learner, find_algorithm
 from offrl.learning.sampler import Sampler
+from offrl.learning.single import build
+from offrl.learning.spec import Spec
 
 
 def prepared(name: str, changes: dict[str, Any]) -> tuple[Learner, Sampler]:

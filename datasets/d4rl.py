@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.card import Card
-from offrl.data.dataset import Columns, Totals, column, flags
+from offrl.data.columns import Columns, Totals, column, flags
 from offrl.errors import InputError
 
 KEYS = ("observations", "actions", "rewards", "terminals")

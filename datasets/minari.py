@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.card import Card, Environment, Reference
-from offrl.data.dataset import Columns, column, flags
+from offrl.data.columns import Columns, column, flags
 from offrl.errors import InputError, unknown
 
 Floats = NDArray[np.float32]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from offrl.data.card import Card
-from offrl.data.dataset import Columns, column, flags
+from offrl.data.columns import Columns, column, flags
 from offrl.errors import InputError
 
 KEYS = ("obs", "action", "next_obs", "reward", "done", "truncated")

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from offrl.learning.batch import Batch as Batch
     from offrl.learning.learner import Learner as Learner
     from offrl.learning.learner import SingleSeedLearner as SingleSeedLearner
-    from offrl.learning.learner import Spec as Spec
+    from offrl.learning.spec import Spec as Spec
     from offrl.reporting.report import report as report
-    from offrl.results.store import read_runs as read_runs
+    from offrl.results.collect import read_runs as read_runs
+    from offrl.results.files import read_scores as read_scores
     from offrl.results.table import ScoreTable as ScoreTable
-    from offrl.results.table import read_scores as read_scores
     from offrl.running.protocol import Protocol as Protocol
     from offrl.running.runner import run as run
     from offrl.running.runner import train as train
@@ -44,8 +44,8 @@ _HOME = {
     "Spec": "offrl.learning.learner",
     "compare": "offrl.statistics.comparison",
     "load_dataset": "offrl.data.dataset",
-    "read_runs": "offrl.results.store",
-    "read_scores": "offrl.results.table",
+    "read_runs": "offrl.results.collect",
+    "read_scores": "offrl.results.files",
     "report": "offrl.reporting.report",
     "run": "offrl.running.runner",
     "train": "offrl.running.runner",

@@ -26,12 +26,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offrl import plots, statistics
 from offrl.errors import InputError
-from offrl.plots import layout as plots
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics import summary as statistics
-from offrl.statistics.comparison import Comparison, compare, words
+from offrl.statistics.comparison import Comparison, compare
+from offrl.statistics.remarks import words
 from offrl.version import __version__
 
 KIND = "offrl report"  # what summary.json says of itself, so that a later report may replace it

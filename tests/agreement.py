@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offrl.learning.batch import Batch, Windows
-from offrl.learning.learner import Spec, build, find_algorithm
+from offrl.learning.learner import find_algorithm
+from offrl.learning.single import build
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 OBSERVATION_DIM, ACTION_DIM, BATCH_SIZE, UPDATES = 5, 3, 16, 10

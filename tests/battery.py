@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from offrl import registry
-from offrl.learning.batch import Transitions
-from offrl.learning.learner import Learner, SingleSeedLearner, Spec, build, find_algorithm
+from offrl.data.transitions import Transitions
+from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import Sampler
+from offrl.learning.single import build
+from offrl.learning.spec import Spec
 
 EXAMPLE = str(Path(__file__).parents[1] / "docs" / "my_algo.py")
 SPEC = Spec(5, 3, 2.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))

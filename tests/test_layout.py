@@ -1,5 +1,6 @@
 """The rules that keep the prescribed top level working in a checkout, an install and a worker."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -35,6 +36,72 @@ def test_every_content_folder_ships() -> None:
     }
     shipped = {Path(pattern).suffix for pattern in settings["package-data"]["*"]}
     assert suffixes - {".py"} <= shipped
+
+
+# Ground floor, then the wings in the order in which data travel; a module imports from above alone.
+ORDER = (
+    *("errors", "files", "registry", "toml", "version"),
+    *("data", "learning", "evaluation", "results", "statistics", "plots"),
+    *("running", "reporting", "cli"),
+)
+WINGS = ORDER[ORDER.index("data") :]
+LIBRARY = sorted((ROOT / "offrl").rglob("*.py"))
+
+
+def imported(path: Path) -> list[tuple[str, str]]:
+    """Modules of offrl that a file imports, at its top or later, and the names it takes of each."""
+    found: list[tuple[str, str]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found += [(str(node.module), alias.name) for alias in node.names]
+    return [(module, name) for module, name in found if module.split(".")[0] == "offrl"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_every_module_stands_in_a_room_of_the_house() -> None:
+    faces = {"__init__", "__main__"}
+    assert {path.stem if path.is_file() else path.name for path in (ROOT / "offrl").iterdir()} <= {
+        *ORDER,
+        *faces,
+        "__pycache__",
+        "py",  # py.typed
+    }
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=module_name)
+def test_no_import_runs_back(path: Path) -> None:
+    """A wing imports wings above it alone, and the ground floor imports no wing."""
+    parts = module_name(path).split(".")
+    if len(parts) == 1 or parts[1] == "__main__":
+        return  # the face and the way in stand above the house
+    for module, name in imported(path):
+        other = (*module.split(".")[1:], name)[0]
+        assert other in ORDER, f"{path}: imports {module}.{name}"
+        assert ORDER.index(other) <= ORDER.index(parts[1]), f"{path}: imports {module} below it"
+
+
+def test_no_private_name_crosses_a_module() -> None:
+    files = [
+        path
+        for folder in ("offrl", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    for path in files:
+        modules = set()  # names under which this file holds modules of offrl
+        for module, name in imported(path):
+            private = name.startswith("_") and not name.startswith("__")
+            assert not private, f"{path}: imports {name} of {module}"
+            modules.add(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                private = node.attr.startswith("_") and not node.attr.startswith("__")
+                assert not (private and node.value.id in modules), f"{path}: {ast.unparse(node)}"
 
 
 def test_the_core_has_no_module_named_like_a_folder() -> None:

@@ -12,9 +12,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from offrl.plots import layout as plots
+from offrl import plots, statistics
 from offrl.results.table import ScoreTable
-from offrl.statistics import summary as statistics
 from offrl.statistics.comparison import compare
 
 ALGORITHMS = ("BCQ", "BEAR", "CQL", "IQL", "PLAS+P", "TD3+BC")

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offrl.learning.batch import Batch, Transitions, Windows
+from offrl.data.transitions import Transitions
+from offrl.learning.batch import Batch, Windows
 from offrl.learning.streams import Streams
 
 BATCHED = (

@@ -1,1 +1,31 @@
-"""Figures of estimates: functions that take and return a matplotlib Axes."""
+"""Figures of estimates: functions that take and return a matplotlib Axes.
+
+Nothing here touches pyplot or changes matplotlib's settings for others. Draw inside `style()` to
+get the look of offrl's reports. An algorithm's colour and line depend on its name alone, so they
+are the same in every figure.
+"""
+
+from offrl.plots.comparisons import (
+    critical_difference_plot,
+    improvement_matrix_plot,
+    improvement_plot,
+    rank_plot,
+)
+from offrl.plots.intervals import interval_plot
+from offrl.plots.lines import curve_plot, online_plot, profile_plot
+from offrl.plots.style import line_style, save, style, svg
+
+__all__ = [
+    "critical_difference_plot",
+    "curve_plot",
+    "improvement_matrix_plot",
+    "improvement_plot",
+    "interval_plot",
+    "line_style",
+    "online_plot",
+    "profile_plot",
+    "rank_plot",
+    "save",
+    "style",
+    "svg",
+]

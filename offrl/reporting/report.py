@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from offrl import registry
-from offrl.results.table import collect
+from offrl.results.collect import collect
 
 
 def report(

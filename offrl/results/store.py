@@ -8,24 +8,20 @@ RUNS/<protocol>/<dataset>/<algorithm>-<config hash>/seed-<k>/
 
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from offrl import registry
 from offrl.errors import InputError
 from offrl.files import replacing
-from offrl.version import __version__
+from offrl.results.provenance import commit, hardware, versions
 
 if TYPE_CHECKING:
-    from offrl.results.table import ScoreTable
+    pass
 
 LOCK_SECONDS = 10.0  # a worker whose parent was killed lets go at its next step
 
@@ -44,48 +40,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
-
-
-def commit() -> str | None:
-    """The git commit of the checkout that offrl runs from, `-dirty` if changed; None in a wheel."""
-    root = registry.folder("algorithms").parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        head = subprocess.run(
-            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "-C", root, "status", "--porcelain", "--", "offrl", *registry.CONTENT],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{head}-dirty" if changed else head
-
-
-def hardware() -> dict[str, Any]:
-    """The machine, as far as a score's last digits depend on it."""
-    import torch
-
-    return {
-        "machine": platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cpus": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a score depends on, by distribution name."""
-    names = ("numpy", "torch", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
-    return {
-        "offrl": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
 
 
 class RunFolder:
@@ -197,123 +151,3 @@ class RunFolder:
 def run_folders(root: Path) -> list[RunFolder]:
     """All runs below a folder, by path."""
     return [RunFolder(path.parent) for path in sorted(root.rglob("run.json"))]
-
-
-def _named(label: str, way: str) -> str:
-    """The label of a score row: that of its run, and the way to act where there are several."""
-    return f"{label}: {way}" if way else label
-
-
-def read_runs(root: str | Path) -> "ScoreTable":
-    """The score table of all runs below a folder, with failures, notes and provenance.
-
-    The table has a row per evaluation, and no times: the same scores give the same table. A failed
-    run is a failure with its cause, and so is one that stopped before its first evaluation. An
-    algorithm that ran on a data set under several protocols or configs (or versions of its file)
-    appears once for each, with protocol and config hash in its name.
-    """
-    import pandas as pd
-
-    from offrl.results.table import Failure, ScoreTable
-
-    root = Path(root)
-    folders = run_folders(root)
-    if not folders:
-        raise InputError(
-            f"{root}: {'no run.json in this folder' if root.is_dir() else 'no such folder'}; "
-            "expected a folder that offrl run has filled"
-        )
-    records = [(folder, folder.record()) for folder in folders]
-    for folder, record in records:
-        if not {"identity", "status", "sessions"} <= record.keys():
-            raise InputError(
-                f"{folder.path / 'run.json'}: lacks identity, status or sessions; expected a file "
-                "that offrl wrote"
-            )
-    read = {folder.path: folder.rows() for folder in folders}
-    protocols: dict[tuple[str, str], set[str]] = {}
-    configs: dict[tuple[str, str, str], set[str]] = {}
-    ways: dict[tuple[str, str, str], dict[str, None]] = {}  # to act, by run but for its seed
-    for folder, record in records:
-        i = record["identity"]
-        cell = (i["label"], i["dataset"])
-        protocols.setdefault(cell, set()).add(i["protocol"])
-        configs.setdefault((*cell, i["protocol"]), set()).add(i["config_hash"])
-        ways.setdefault((*cell, i["config_hash"]), {"": None}).update(
-            dict.fromkeys(row["policy"] for row in read[folder.path])
-        )
-    many_protocols = {label for (label, _), found in protocols.items() if len(found) > 1}
-    many_configs = {label for (label, _, _), found in configs.items() if len(found) > 1}
-
-    rows, failures, provenance = [], [], []
-    on: dict[str, dict[str, set[str]]] = {}  # data sets, by label and by name with the way to act
-    unfinished: dict[tuple[str, str, int, int], list[int]] = {}
-    for folder, record in records:
-        identity = record["identity"]
-        name, dataset = identity["label"], identity["dataset"].partition("@")[0]
-        told = [identity["protocol"]] * (name in many_protocols | many_configs)
-        told += [identity["config_hash"]] * (name in many_configs)
-        acts = ways[name, identity["dataset"], identity["config_hash"]]
-        name += f" ({' '.join(told)})" * bool(told)
-        for way in acts:
-            on.setdefault(name, {}).setdefault(_named(name, way), set()).add(dataset)
-        found = read[folder.path]
-        if record["status"] == "failed" or not found:
-            cause = "stopped before its first evaluation; the same command carries on"
-            if record["status"] == "failed":
-                cause = record["cause"]
-            failures += [Failure(_named(name, w), dataset, identity["seed"], cause) for w in acts]
-        elif record["status"] != "done":
-            key = (name, dataset, found[-1]["step"], identity["steps"])
-            unfinished.setdefault(key, []).append(identity["seed"])
-        rows += [
-            {
-                "protocol": row["protocol"],
-                "dataset": dataset,
-                "algorithm": _named(name, row["policy"]),
-                "config": row["config"],
-                "seed": row["seed"],
-                "step": row["step"],
-                "score": row["score"],
-                "return": row["return"],
-                "episodes": len(row["returns"]),
-                "environment": row["environment"],
-                "mujoco": row["simulator"]["mujoco"],
-            }
-            for row in found
-        ]
-        provenance.append({**identity, "label": name, "sessions": record["sessions"]})
-    # One that has fewer ways to act on some data sets could not be compared as a whole.
-    partial = sorted(way for name, by in on.items() for way in by if by[way] < by[name])
-    rows = [row for row in rows if row["algorithm"] not in partial]
-    failures = [failure for failure in failures if failure.algorithm not in partial]
-    notes = [
-        f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(seeds)))}: "
-        f"step {step:,} of {steps:,}"
-        for (name, dataset, step, steps), seeds in sorted(unfinished.items())
-    ]
-    notes += [f"{way} is left out: it is not on all data sets of its label" for way in partial]
-    for entry in provenance:
-        codes = {
-            (s["commit"], s["versions"]["offrl"], s["versions"]["torch"]) for s in entry["sessions"]
-        }
-        if len(codes) > 1:
-            notes.append(
-                f"{entry['label']} on {entry['dataset']}, seed {entry['seed']}, was interrupted "
-                "and carried on with another version of offrl or torch"
-            )
-    simulators = sorted({row["mujoco"] for row in rows})
-    if len(simulators) > 1:
-        notes.append(
-            f"scores from several versions of MuJoCo are pooled: {', '.join(simulators)}; from 3.5 "
-            "on Hopper, Ant and Humanoid move differently"
-        )
-    columns = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]
-    return ScoreTable.from_frame(
-        pd.DataFrame(rows, columns=list(rows[0]) if rows else columns),
-        str(root),
-        failures=failures,
-        notes=notes,
-        provenance=provenance,
-        complete=False,
-    )

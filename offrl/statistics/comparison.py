@@ -21,37 +21,21 @@ over all pairs, Welch's over all pairs and data sets. Correction aside, a pair's
 its own scores alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb, prod
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
-from numpy.typing import NDArray
-from scipy.special import gammaln
 
-from offrl.errors import InputError, unknown
+from offrl.errors import InputError
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import LEVEL, Array, Counts, Draws, Interval, Trimmed
-from offrl.statistics.summary import canonical, check_engine, iqm, variances_of
+from offrl.statistics.bootstrap import LEVEL, Array, Draws, Interval, Trimmed
+from offrl.statistics.engines import check_engine
+from offrl.statistics.pairs import PAIRS, Pair, cells_key, comparable_cells, run_counts, turn
+from offrl.statistics.remarks import comparison_notes
+from offrl.statistics.significance import PERMUTATIONS, holm, permutation, welch
 
-PERMUTATIONS = 10_000
-LISTED = 100_000  # permutations that are taken one by one, all at once, where there are no more
-POWER = 0.8  # with which the numbers of seeds that a verdict names would tell
-SEEDS = np.unique(np.geomspace(2, 100_000, 400).round().astype(int))
-PAIRS = (
-    *("x", "y", "probability", "probability_low", "probability_high"),
-    *("difference", "difference_low", "difference_high", "p_permutation", "p_t", "p_holm"),
-    *("verdict", "seeds"),
-    *("n_x", "n_y", "n_tasks", "reps", "probability_error", "difference_error"),
-)
-TASKS = (*("x", "y", "dataset", "difference", "ci_low", "ci_high", "p", "p_holm", "n_x", "n_y"),)
-
-Tasks = Mapping[str, Array]
 Progress = Callable[[int, int], None]
 
 
@@ -118,7 +102,7 @@ def compare(
         raise InputError(f"margin {margin:g}: expected points of the score, more than 0")
     if permutations < 100:
         raise InputError(f"permutations {permutations}: too few for a p; give 100 or more")
-    cells = _cells(table, baseline, algorithms)
+    cells = comparable_cells(table, baseline, algorithms)
     names = [baseline, *(a for a in cells if a != baseline)] if baseline else list(cells)
     if baseline:
         labels = [(name, baseline) for name in names[1:]]
@@ -131,9 +115,9 @@ def compare(
         theirs = rliable_engine.probabilities(
             table, labels, reps=reps, seed=seed, progress=progress
         )
-    pairs = [_Pair(cells[x], cells[y]) for x, y in labels]
-    found = _intervals(pairs, reps, seed, progress)
-    exact, t = _permutation(pairs, permutations, seed), np.array([pair.p for pair in pairs])
+    pairs = [Pair(cells[x], cells[y]) for x, y in labels]
+    found = pair_intervals(pairs, reps, seed, progress)
+    exact, t = permutation(pairs, permutations, seed), np.array([pair.p for pair in pairs])
     corrected = holm(np.maximum(exact, t))
     rows = []
     for k, ((x, y), pair, (ends, used)) in enumerate(zip(labels, pairs, found, strict=True)):
@@ -160,155 +144,12 @@ def compare(
         frame[columns] = theirs[columns].to_numpy()
         frame["probability_error"] = np.nan
     tasks = welch(cells, labels)
-    notes = _notes(pairs, frame, alpha, permutations)
+    notes = comparison_notes(pairs, frame, alpha, permutations)
     return Comparison(frame, tasks, alpha, margin, permutations, tuple(notes))
 
 
-def words(pair: Mapping[Any, Any], margin: float | None = None) -> str:
-    """The verdict of a row of `Comparison.pairs` in words, on x."""
-    verdict = str(pair["verdict"])
-    if verdict == "equivalent":
-        return f"equivalent within {margin:g}"
-    if verdict != "cannot tell":
-        return verdict
-    verdict += f" with {min(pair['n_x'], pair['n_y'])} seeds"
-    return verdict if pd.isna(pair["seeds"]) else f"{verdict}; some {pair['seeds']:,} would"
-
-
-def probability_of_improvement(x: Sequence[Array], y: Sequence[Array]) -> float:
-    """P(X > Y): mean over tasks of the share of pairs of runs with x above y, ties one half.
-
-    Args:
-        x: one array of runs per task.
-        y: the same tasks in the same order.
-    """
-    return float(np.mean([_above(a, b).mean() for a, b in zip(x, y, strict=True)]))
-
-
-def holm(p: Array) -> Array:
-    """Holm's step-down adjusted p (1979); NaN is not a test and stays NaN."""
-    adjusted = np.full(len(p), np.nan)
-    tests = np.flatnonzero(~np.isnan(p))
-    order = tests[np.argsort(p[tests], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
-
-
-def welch(
-    cells: Mapping[str, Tasks], pairs: Sequence[tuple[str, str]], level: float = LEVEL
-) -> pd.DataFrame:
-    """Differences of means on each data set with Welch's interval and p; columns TASKS.
-
-    p_holm is corrected over all rows. Where neither algorithm's runs differ among themselves there
-    is no test: interval and p are NaN.
-    """
-    rows = [(x, y, task, cells[x][task], cells[y][task]) for x, y in pairs for task in cells[x]]
-    runs = np.array([[len(a), len(b)] for *_, a, b in rows])
-    means = np.array([[a.mean(), b.mean()] for *_, a, b in rows])
-    shares = np.array([[a.var(ddof=1), b.var(ddof=1)] for *_, a, b in rows]) / runs
-    # Runs that tie up to the order of summation.
-    shares[shares <= (1e-13 * np.abs(means)) ** 2] = 0
-    total = shares.sum(axis=1)
-    difference = means[:, 0] - means[:, 1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        df = total**2 / (shares**2 / (runs - 1)).sum(axis=1)
-        p = 2 * scipy.stats.t.sf(np.abs(difference) / np.sqrt(total), df)
-        half = scipy.stats.t.isf((1 - level) / 2, df) * np.sqrt(total)
-    p[total == 0] = half[total == 0] = np.nan
-    labels = pd.DataFrame([row[:3] for row in rows], columns=list(TASKS[:3]))
-    return labels.assign(
-        difference=difference,
-        ci_low=difference - half,
-        ci_high=difference + half,
-        p=p,
-        p_holm=holm(p),
-        n_x=runs[:, 0],
-        n_y=runs[:, 1],
-    )
-
-
-class _Pair:
-    """Two algorithms on the same data sets, in an order that no name decides.
-
-    `x` and `y` are sorted runs per task, `turned` if they stand the other way round than asked for:
-    resamples of the one come from a first stream and of the other from a second.
-    """
-
-    def __init__(self, x: Tasks, y: Tasks):
-        tasks = [(np.sort(x[task]), np.sort(y[task])) for task in x]
-        mine, other = (canonical([task[k] for task in tasks]) for k in (0, 1))
-        keys = [
-            (_key(side), sorted(tuple(map(tuple, task[::step])) for task in tasks))
-            for side, step in ((mine, 1), (other, -1))
-        ]
-        self.turned = keys[0] > keys[1]
-        if self.turned:
-            tasks = [task[::-1] for task in tasks]
-            mine, other = other, mine
-        tasks.sort(key=lambda task: (len(task[0]), len(task[1]), *task[0], *task[1]))
-        self.x, self.y = [a for a, _ in tasks], [b for _, b in tasks]
-        runs = np.array([[len(a), len(b)] for a, b in tasks])
-        self.runs = runs
-        self.sides = mine, other  # as `Draws` takes them for the IQM of each alone
-        self.n_x, self.n_y = runs.T[::-1] if self.turned else runs.T
-        self.sign = -1 if self.turned else 1
-        self.above = [_above(a, b) for a, b in tasks]
-        point = probability_of_improvement(self.x, self.y)
-        self.probability = 1 - point if self.turned else point
-        self.grid = 1 / (2 * int(runs.prod(axis=1).min()) * len(tasks))
-        self.difference = self.sign * (iqm(mine) - iqm(other))
-        # Variances of the difference and of P(X > Y), of 2 T strata each.
-        self.variances = np.concatenate([variances_of(side, np.inf)[0] for side in self.sides])
-        self.strata = np.array([len(cell) for side in self.sides for cell in side])
-        placed = [[above.mean(axis=1 - k).var(ddof=1) for above in self.above] for k in (0, 1)]
-        self.placements = (np.array(placed) / runs.T / len(tasks) ** 2).ravel()
-
-    @property
-    def p(self) -> float:
-        """Two-sided p of the t test of the IQMs; without any spread 1 for none, 0 for some."""
-        error, df = self._error()
-        if error == 0:
-            return float(self.difference == 0)
-        return float(2 * scipy.stats.t.sf(abs(self.difference) / error, df))
-
-    def within(self, margin: float, alpha: float) -> bool:
-        """Whether two one-sided t tests at level alpha put the difference within the margin."""
-        error, df = self._error()
-        reach = abs(self.difference) + scipy.stats.t.isf(alpha, df) * error
-        return bool(error > 0 and reach < margin)
-
-    def _error(self) -> tuple[float, float]:
-        """Standard error of the difference, and its degrees of freedom."""
-        df, _ = bootstrap.freedom(self.variances, self.strata)
-        return float(np.sqrt(self.variances.sum())), float(df)
-
-    def seeds(self, alpha: float, margin: float | None, permutations: int) -> int | None:
-        """The fewest seeds, more than now, with which tests at level alpha would tell; or None."""
-        share = self.variances * self.strata  # with a single seed
-        if share.sum() == 0:
-            return None
-        t, seeds = scipy.stats.t, SEEDS[np.searchsorted(SEEDS, self.runs.max(), side="right") :]
-        error = np.sqrt(share.sum() / seeds)
-        df = (seeds - 1) * share.sum() ** 2 / (share**2).sum()
-        different = t.sf(t.isf(alpha / 2, df) - abs(self.difference) / error, df)
-        # The permutation test cannot tell with less than this p.
-        ways = len(self.runs) * (gammaln(2 * seeds + 1) - 2 * gammaln(seeds + 1))
-        least = np.maximum(np.exp(np.log(2) - ways), 1 / (permutations + 1))
-        found = np.where(least <= alpha, different, 0)
-        if margin is not None:
-            limit = t.isf(alpha, df)
-            low, high = (
-                t.cdf((side - self.difference) / error - sign * limit, df)
-                for side, sign in ((-margin, -1), (margin, 1))
-            )
-            found = np.maximum(found, high - low)
-        enough = np.flatnonzero(found >= POWER)
-        return int(seeds[enough[0]]) if len(enough) else None
-
-
-def _intervals(
-    pairs: Sequence[_Pair], reps: int | None, seed: int, progress: Progress | None
+def pair_intervals(
+    pairs: Sequence[Pair], reps: int | None, seed: int, progress: Progress | None
 ) -> list[tuple[tuple[Interval, Interval], int]]:
     """Intervals of P(X > Y) and of the difference of each pair, and the number of resamples."""
     done: set[int] = set()
@@ -317,18 +158,20 @@ def _intervals(
 
     def sample(active: list[int], first: int, last: int) -> list[Array]:
         found = {i: np.zeros((2, last - first)) for i in active}
-        for shape in dict.fromkeys(_shape(pairs[i].runs) for i in active):
-            group = [i for i in active if _shape(pairs[i].runs) == shape]
+        for shape in dict.fromkeys(run_counts(pairs[i].runs) for i in active):
+            group = [i for i in active if run_counts(pairs[i].runs) == shape]
             for i, row in zip(
-                group, _probabilities([pairs[i] for i in group], first, last, seed), strict=True
+                group,
+                resampled_probabilities([pairs[i] for i in group], first, last, seed),
+                strict=True,
             ):
                 found[i][0] = row
         # An algorithm is resampled once for all its pairs.
         for k, purpose in enumerate(("first", "second")):
-            sides = {_key(pairs[i].sides[k]): pairs[i].sides[k] for i in active}
-            iqms = _iqms(sides, purpose, first, last, seed)
+            sides = {cells_key(pairs[i].sides[k]): pairs[i].sides[k] for i in active}
+            iqms = resampled_iqms(sides, purpose, first, last, seed)
             for i in active:
-                found[i][1] += (1, -1)[k] * iqms[_key(pairs[i].sides[k])]
+                found[i][1] += (1, -1)[k] * iqms[cells_key(pairs[i].sides[k])]
         return [found[i] for i in active]
 
     def read(i: int, samples: Array) -> tuple[tuple[Interval, Interval], bool]:
@@ -348,13 +191,13 @@ def _intervals(
         settled = probability.precise or probability.error <= pair.grid * (1 + 1e-9)
         precise = settled and difference.precise
         if pair.turned:
-            probability, difference = _turn(probability, 1), _turn(difference, 0)
+            probability, difference = turn(probability, 1), turn(difference, 0)
         return (probability, difference), precise
 
     return bootstrap.converge(len(pairs), sample, read, reps)
 
 
-def _probabilities(pairs: Sequence[_Pair], first: int, last: int, seed: int) -> Array:
+def resampled_probabilities(pairs: Sequence[Pair], first: int, last: int, seed: int) -> Array:
     """P(X > Y) in resamples of pairs of one shape, shape (pairs, last - first).
 
     With how often each run is drawn, c and d, a task's P is c A d: a product of all pairs' A with
@@ -387,7 +230,7 @@ def _probabilities(pairs: Sequence[_Pair], first: int, last: int, seed: int) -> 
     return found.round(12)
 
 
-def _iqms(
+def resampled_iqms(
     sides: Mapping[tuple[float, ...], Sequence[Array]],
     purpose: str,
     first: int,
@@ -407,149 +250,3 @@ def _iqms(
             for key, at in trimmed.items():
                 found[key][place] = at(counts)
     return found
-
-
-def _permutation(pairs: Sequence[_Pair], permutations: int, seed: int) -> Array:
-    """Two-sided p of each pair: how often labels drawn within tasks give IQMs as far apart."""
-    p = np.empty(len(pairs))
-    for shape in dict.fromkeys(_shape(pair.runs) for pair in pairs):
-        group = [i for i, pair in enumerate(pairs) if _shape(pair.runs) == shape]
-        runs = pairs[group[0]].runs
-        every = _number(runs)
-        listed = every <= min(permutations, LISTED)
-        hits = np.zeros(len(group), dtype=int)
-        pooled = [
-            np.concatenate(
-                [np.concatenate(both) for both in zip(pairs[i].x, pairs[i].y, strict=True)]
-            )
-            for i in group
-        ]
-        x_total, y_total = (int(n) for n in runs.sum(axis=0))
-        trimmed = [(Trimmed(row, x_total), Trimmed(row, y_total)) for row in pooled]
-        # Differences that agree up to the order of summation are equal.
-        limits = [
-            abs(pairs[i].difference) - 1e-12 * np.abs(row).max()
-            for i, row in zip(group, pooled, strict=True)
-        ]
-        total = every if listed else permutations
-        places = np.arange(1, x_total + y_total + 1)[:, None]
-        places = places.astype(np.min_scalar_type(x_total + y_total))
-        blocks = _every(runs) if listed else _labels(runs, permutations, seed)
-        for labels in blocks:
-            for k, (x, y) in enumerate(trimmed):
-                ranks = x.ranks(labels)
-                # What is not x's is y's.
-                difference = x.mean(ranks) - y.mean(places - ranks)
-                hits[k] += int((np.abs(difference) >= limits[k]).sum())
-        # All permutations include the labels as they are; of a sample they are one more.
-        p[group] = hits / total if listed else (hits + 1) / (total + 1)
-    return p
-
-
-def _number(runs: NDArray[np.int_]) -> int:
-    """How many ways there are to hand out the runs of each task."""
-    return prod(comb(int(n_x + n_y), int(n_x)) for n_x, n_y in runs)
-
-
-def _labels(runs: NDArray[np.int_], permutations: int, seed: int) -> Iterator[Counts]:
-    """Random labels, 1 for x and 0 for y, in blocks of shape (N, b)."""
-    size = bootstrap.block_size(int(runs.sum()))
-    for k, first in enumerate(range(0, permutations, size)):
-        rng = bootstrap.stream(seed, "permutation", *runs.ravel().tolist(), k)
-        parts = []
-        for n_x, n_y in runs.tolist():
-            keys = rng.random((size, n_x + n_y))
-            last = np.partition(keys, n_x - 1, axis=1)[:, n_x - 1, None]
-            parts.append((keys <= last).T)
-        yield np.concatenate(parts)[:, : permutations - first].astype(np.uint8)
-
-
-def _every(runs: NDArray[np.int_]) -> Iterator[Counts]:
-    """All labels at once, shape (N, number)."""
-    tasks = []
-    for n_x, n_y in runs.tolist():
-        chosen = np.array(list(combinations(range(n_x + n_y), n_x)))
-        labels = np.zeros((len(chosen), n_x + n_y), dtype=np.uint8)
-        np.put_along_axis(labels, chosen, 1, axis=1)
-        tasks.append(labels)
-    grid = np.indices([len(labels) for labels in tasks]).reshape(len(tasks), -1)
-    yield np.concatenate([labels[at].T for labels, at in zip(tasks, grid, strict=True)])
-
-
-def _cells(
-    table: ScoreTable, baseline: str | None, algorithms: Sequence[str] | None
-) -> dict[str, Tasks]:
-    """Scores of the algorithms to compare; InputError where a comparison is impossible."""
-    cells: dict[str, Tasks] = dict(table.cells())
-    for name in [*([baseline] if baseline else []), *(algorithms or [])]:
-        if name not in cells:
-            raise unknown("algorithm", name, cells)
-    if algorithms is not None:
-        cells = {name: cells[name] for name in cells if name in {*algorithms, baseline}}
-    if len(cells) < 2:
-        raise InputError(
-            f"{', '.join(cells) or 'no algorithm'}: a comparison needs two algorithms or more"
-        )
-    empty = [(a, d) for a in cells for d in table.datasets if d not in cells[a]]
-    if empty:
-        more = f" and {len(empty) - 1} more cells" if len(empty) > 1 else ""
-        raise InputError(
-            f"{empty[0][0]!r} has no finished run on {empty[0][1]!r}{more}; compare the algorithms "
-            "that have, or leave the data set out for all"
-        )
-    table.only(cells).check_several_runs()
-    return cells
-
-
-def _notes(
-    pairs: Sequence[_Pair],
-    frame: pd.DataFrame,
-    alpha: float,
-    permutations: int,
-) -> list[str]:
-    """What a reader must know: pairs that no number can tell apart, intervals that are a point."""
-    notes = []
-    # Where all numbers of runs are equal, swapping the two algorithms changes no difference.
-    ways = [
-        (_number(pair.runs), bool((pair.runs[:, 0] == pair.runs[:, 1]).all())) for pair in pairs
-    ]
-    least = min(max((1 + even) / number, 1 / (permutations + 1)) for number, even in ways)
-    if least * len(pairs) > alpha:
-        notes.append(
-            f"no pair can be told apart, whatever the scores: the smallest p that so few runs or "
-            f"permutations can give is {least:.2g}, and {min(1, least * len(pairs)):.2g} corrected "
-            f"for {len(pairs)} {'pairs' if len(pairs) > 1 else 'pair'}; run more seeds"
-            + (", or compare with one baseline" if len(pairs) > 1 else "")
-        )
-    point = frame[(frame["probability_low"] == frame["probability_high"])]
-    if len(point):
-        shown = [f"{x} and {y}" for x, y in zip(point["x"], point["y"], strict=True)]
-        if len(shown) > 5:
-            shown[5:] = [f"{len(shown) - 5} more pairs"]
-        notes.append(
-            "The interval of P(X > Y) is a single point where every resample agrees, which is no "
-            f"evidence of certainty: {', '.join(shown)}"
-        )
-    return notes
-
-
-def _above(x: Array, y: Array) -> Array:
-    """1 where a run of x scores more than a run of y, 1/2 where they tie, shape (n_x, n_y)."""
-    found: Array = (x[:, None] > y) + 0.5 * (x[:, None] == y)
-    return found
-
-
-def _turn(interval: Interval, whole: int) -> Interval:
-    """The interval of `whole` minus the estimate."""
-    return Interval(
-        whole - interval.high, whole - interval.low, interval.high_error, interval.low_error
-    )
-
-
-def _shape(runs: NDArray[np.int_]) -> tuple[int, ...]:
-    return tuple(runs.ravel().tolist())
-
-
-def _key(cells: Sequence[Array]) -> tuple[float, ...]:
-    """Sorted scores as one tuple, task after task, with the numbers of runs."""
-    return tuple(value for cell in cells for value in (len(cell), *cell.tolist()))

@@ -21,10 +21,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from offrl.errors import InputError
-from offrl.results.table import ScoreTable, _some
-from offrl.statistics import bootstrap, comparison
-from offrl.statistics import summary as statistics
+from offrl.results.checks import first_few
+from offrl.results.table import ScoreTable
+from offrl.statistics import bootstrap, profiles, summary
 from offrl.statistics.bootstrap import Array
+from offrl.statistics.metrics import canonical
+from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
 
 METHOD = "percentile"
 REPS = 2_000  # rliable's default for profiles; its 50,000 for the others take minutes to hours
@@ -54,7 +56,7 @@ def summarise(
     """
     bootstrap.check(reps, seed)
     reps = reps or REPS
-    frame = statistics.summarise(table, reps=FEW, partial=partial)
+    frame = summary.summarise(table, reps=FEW, partial=partial)
     frame = frame[frame["ci_method"] == METHOD].reset_index(drop=True)
     frame = frame.assign(reps=np.where(frame["reps"] > 0, reps, 0), mc_error=np.nan)
     matrices = _matrices(table)
@@ -86,7 +88,7 @@ def profile(table: ScoreTable, tau: ArrayLike, *, reps: int = REPS, seed: int = 
     InputError for unequal numbers of runs.
     """
     bootstrap.check(reps, seed)
-    frame = statistics.profile(table, tau, reps=FEW)
+    frame = profiles.profile(table, tau, reps=FEW)
     frame = frame.assign(mc_error=np.nan, band_low=np.nan, band_high=np.nan)
     matrices = _matrices(table)
     from rliable import library
@@ -112,7 +114,7 @@ def curve(
     no difference. InputError for unequal numbers of runs.
     """
     bootstrap.check(reps, seed)
-    frame = statistics.curve(table, dataset, reps=FEW, points=points)
+    frame = profiles.curve(table, dataset, reps=FEW, points=points)
     frame = frame.assign(mc_error=np.nan, band_low=np.nan, band_high=np.nan)
     matrices = {}
     for name, part in frame.groupby("algorithm"):
@@ -156,7 +158,7 @@ def probabilities(
     """
     bootstrap.check(reps, seed)
     reps = reps or REPS
-    cells = comparison._cells(table, None, [name for pair in pairs for name in pair])
+    cells = comparable_cells(table, None, [name for pair in pairs for name in pair])
     for name, tasks in cells.items():
         _check_equal(name, tasks)
     from rliable import library, metrics
@@ -166,9 +168,9 @@ def probabilities(
         progress(0, len(pairs))
     for x, y in pairs:
         # No name decides which of the two is drawn first.
-        pair = comparison._Pair(cells[x], cells[y])
+        pair = Pair(cells[x], cells[y])
         sides = np.stack(pair.x, axis=1), np.stack(pair.y, axis=1)
-        with _seeded(seed):
+        with seeded(seed):
             points, ends = library.get_interval_estimates(
                 {"x,y": sides}, metrics.probability_of_improvement, reps=reps
             )
@@ -179,7 +181,7 @@ def probabilities(
         rows.append((x, y, *found))
         if progress is not None:
             progress(len(rows), len(pairs))
-    return pd.DataFrame(rows, columns=list(comparison.PAIRS[:5]))
+    return pd.DataFrame(rows, columns=list(PAIRS[:5]))
 
 
 def _matrices(table: ScoreTable) -> dict[str, Array]:
@@ -194,7 +196,7 @@ def _matrices(table: ScoreTable) -> dict[str, Array]:
 def _matrix(algorithm: str, tasks: Mapping[str, Array]) -> Array:
     """Scores of shape (runs, data sets[, steps]), in an order that no name decides."""
     _check_equal(algorithm, tasks)
-    return np.stack(statistics.canonical(list(tasks.values())), axis=1)
+    return np.stack(canonical(list(tasks.values())), axis=1)
 
 
 def _check_equal(algorithm: str, tasks: Mapping[str, Array]) -> None:
@@ -203,7 +205,7 @@ def _check_equal(algorithm: str, tasks: Mapping[str, Array]) -> None:
     fewer = [f"{algorithm!r} on {task!r} ({n})" for task, n in runs.items() if n < most]
     if fewer:
         raise InputError(
-            f"{_some(fewer)}: fewer runs than the {most} of {algorithm!r} on other data sets; "
+            f"{first_few(fewer)}: fewer runs than the {most} of {algorithm!r} on other data sets; "
             "rliable needs as many on each: use offrl's own engine, which does not, or leave runs "
             "out until they are equal"
         )
@@ -218,7 +220,7 @@ def _fill(
     seed: int,
 ) -> None:
     """Puts rliable's points and interval ends into the algorithm's rows."""
-    with _seeded(seed):
+    with seeded(seed):
         points, ends = estimate({algorithm: scores})
     rows = frame["algorithm"] == algorithm
     frame.loc[rows, column] = points[algorithm]
@@ -227,7 +229,7 @@ def _fill(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """The global generator of numpy, seeded, and in the end as it was before."""
     before = np.random.get_state(legacy=False)  # noqa: NPY002 (rliable draws from it)
     words = bootstrap.stream(seed, "rliable").integers(2**32, size=8, dtype=np.uint32)

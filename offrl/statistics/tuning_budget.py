@@ -89,7 +89,7 @@ def online_performance(
         tried = range(1, len(grid[0]) + 1) if budgets is None else budgets
         means = [[cell.mean() for cell in row] for row in grid]
         values: Array = np.array([expected_maximum(row, tried) for row in means]).mean(axis=0)
-        found = _intervals(grid, tried, values, reps, seed, level)
+        found = intervals_of(grid, tried, values, reps, seed, level)
         for budget, value, ci in zip(tried, values.tolist(), found, strict=True):
             rows.append((algorithm, int(budget), value, ci.low, ci.high, ci.error, len(grid[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -103,11 +103,11 @@ def expected_maximum(values: ArrayLike, budgets: Sequence[int]) -> Array:
         budgets: values of k, 1 or more, else InputError.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    expected: Array = _weights(len(ordered), budgets) @ ordered
+    expected: Array = maximum_weights(len(ordered), budgets) @ ordered
     return expected
 
 
-def _weights(n: int, budgets: Sequence[int]) -> Array:
+def maximum_weights(n: int, budgets: Sequence[int]) -> Array:
     """Probability that the largest of k draws is the i-th of n values in order, shape (K, n)."""
     for budget in budgets:
         if not (budget >= 1 and budget % 1 == 0):
@@ -129,7 +129,7 @@ def _grid(frame: pd.DataFrame) -> Grid:
     return sorted(rows, key=lambda row: [key(cell) for cell in row])
 
 
-def _intervals(
+def intervals_of(
     grid: Grid, budgets: Sequence[int], values: Array, reps: int, seed: int, level: float
 ) -> list[Interval]:
     """The interval of the value at each budget."""
@@ -138,14 +138,16 @@ def _intervals(
     means = np.array([cell.mean() for cell in cells])
     stretch = np.sqrt(runs / (runs - 1)) / runs
     distances = np.concatenate([(c - m) * s for c, m, s in zip(cells, means, stretch, strict=True)])
-    weights = _weights(len(grid[0]), budgets)
+    weights = maximum_weights(len(grid[0]), budgets)
     samples = np.empty((len(budgets), reps))
     for place, counts in Draws(runs, seed, "online").blocks(0, reps):
         sums = np.add.reduceat(distances[:, None] * counts, runs.cumsum() - runs, axis=0)
         resampled = (means[:, None] + sums).reshape(len(grid), len(grid[0]), -1)
         samples[:, place] = weights @ np.sort(resampled, axis=1).mean(axis=0)
     spread = np.array([cell.var(ddof=1) for cell in cells]) / runs
-    df, _ = bootstrap.freedom(_slopes(means.reshape(len(grid), -1), weights) ** 2 * spread, runs)
+    df, _ = bootstrap.freedom(
+        slopes_of_means(means.reshape(len(grid), -1), weights) ** 2 * spread, runs
+    )
     levels = np.asarray(scipy.stats.norm.cdf(-scipy.stats.t.ppf((1 + level) / 2, df)))
     return [
         _mirrored(bootstrap.read(np.sort(row), p, value), value)
@@ -153,12 +155,12 @@ def _intervals(
     ]
 
 
-def _slopes(means: Array, weights: Array) -> Array:
+def slopes_of_means(means: Array, weights: Array) -> Array:
     """How much each cell's mean moves the value, shape (K, data sets * settings), up to scale.
 
     Args:
         means: shape (data sets, settings).
-        weights: as from `_weights`, shape (K, settings).
+        weights: as from `maximum_weights`, shape (K, settings).
     """
     slopes = np.empty((len(weights), *means.shape))
     for k, row in enumerate(means):

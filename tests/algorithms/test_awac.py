@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from offrl.algorithms import awac
+from offrl.data.transitions import Transitions
 from offrl.learning import losses
-from offrl.learning.batch import Transitions
-from offrl.learning.learner import Spec
 from offrl.learning.sampler import UniformSampler
+from offrl.learning.spec import Spec
 
 MEAN, STD = np.full(5, 0.1, np.float32), np.full(5, 2.0, np.float32)
 SMALL = awac.AWACConfig(actor_hidden=(16, 16), critic_hidden=(16, 16), batch_size=32)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from offrl.algorithms import cql
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
 from offrl.learning import losses
-from offrl.learning.batch import Batch, Transitions
-from offrl.learning.learner import Spec
+from offrl.learning.batch import Batch
 from offrl.learning.networks import MLP
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 SPEC = Spec(5, 3, 2.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))

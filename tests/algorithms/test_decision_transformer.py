@@ -15,10 +15,13 @@ from offrl.algorithms.decision_transformer import (
     DecisionTransformerConfig,
     cloning_loss,
 )
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Transitions, Windows
-from offrl.learning.learner import Policy, Spec
-from offrl.learning.networks import Linear, clip
+from offrl.learning.batch import Windows
+from offrl.learning.networks import Linear
+from offrl.learning.optim import clip
+from offrl.learning.policy import Policy
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 SPEC = Spec(3, 2, 2.0, 1000, np.full(3, 0.5, np.float32), np.full(3, 2.0, np.float32))

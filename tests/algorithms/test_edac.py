@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from offrl.algorithms import edac, sac_n
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Transitions
-from offrl.learning.learner import Learner, Spec
-from offrl.learning.networks import adam, step
+from offrl.learning.learner import Learner
+from offrl.learning.optim import adam, step
 from offrl.learning.sampler import UniformSampler, whole
+from offrl.learning.spec import Spec
 
 NETWORKS = {"actor", "critic", "target_critic"}
 SPEC = Spec(5, 3, 1.0, 1000, np.zeros(5, np.float32), np.ones(5, np.float32))

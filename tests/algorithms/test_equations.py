@@ -18,8 +18,9 @@ from torch import Tensor
 
 from offrl.algorithms import bc, iql, td3_bc
 from offrl.learning.batch import Batch
-from offrl.learning.learner import Learner, Spec
+from offrl.learning.learner import Learner
 from offrl.learning.networks import MLP
+from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
 SPEC = Spec(

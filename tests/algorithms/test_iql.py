@@ -11,8 +11,9 @@ from battery import SPEC as WIDE
 from battery import data, small
 
 from offrl.algorithms import iql
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Batch, Transitions
+from offrl.learning.batch import Batch
 from offrl.learning.sampler import UniformSampler
 
 SPEC = dataclasses.replace(WIDE, max_action=1.0)

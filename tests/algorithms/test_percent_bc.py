@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from offrl.algorithms.percent_bc import PercentBC, PercentBCConfig
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Transitions
 
 
 def rows(

@@ -14,10 +14,10 @@ import torch
 from offrl.algorithms import rebrac
 from offrl.data.card import Card
 from offrl.data.dataset import load_dataset
+from offrl.data.transitions import Transitions, transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Transitions, transitions
-from offrl.learning.learner import Spec
 from offrl.learning.sampler import UniformSampler
+from offrl.learning.spec import Spec
 
 SPEC = Spec(5, 3, 1.0, 1000, np.zeros(5, np.float32), np.ones(5, np.float32))
 SMALL = rebrac.ReBRACConfig(actor_hidden=(16, 16), critic_hidden=(16, 16), batch_size=32)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from offrl.algorithms import sac_n
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
 from offrl.learning import losses
-from offrl.learning.batch import Transitions
-from offrl.learning.learner import Spec
 from offrl.learning.sampler import UniformSampler, whole
+from offrl.learning.spec import Spec
 
 NETWORKS = {"actor", "critic", "target_critic"}
 SPEC = Spec(5, 3, 1.0, 1000, np.zeros(5, np.float32), np.ones(5, np.float32))

@@ -15,10 +15,12 @@ import h5py
 import numpy as np
 import pytest
 
-from offrl.cli import main as cli
+from offrl.cli import console
+from offrl.cli.main import main
 from offrl.learning.learner import find_algorithm
 from offrl.results.store import RunFolder
-from offrl.running.protocol import expand, find_protocol
+from offrl.running.jobs import expand
+from offrl.running.protocol import find_protocol
 
 CARD = """
 id = "mine"
@@ -108,7 +110,7 @@ def call(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     # It stays what COLUMNS was when Rich was first asked, where that was set: under xdist it is.
-    monkeypatch.setattr(cli.out, "_width", None)
+    monkeypatch.setattr(console.out, "_width", None)
     for name in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
     logger = logging.getLogger("offrl")
@@ -118,7 +120,7 @@ def call(
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["offrl", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main()
         stdout, stderr = capsys.readouterr()
         code = end.value.code
         assert isinstance(code, int)
@@ -132,7 +134,7 @@ def call(
 def spawn(*words: object, cwd: Path) -> Result:
     """Calls the command line as a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "offrl.cli.main", *map(str, words)],
+        [sys.executable, "-m", "offrl", *map(str, words)],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -415,7 +417,7 @@ def test_help_has_an_example_and_fits_the_terminal(call: Call, command: str) -> 
 
 def test_the_reader_of_the_output_may_leave() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "offrl.cli.main", "list", "datasets", "--json"],
+        [sys.executable, "-m", "offrl", "list", "datasets", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

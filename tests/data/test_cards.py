@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from offrl.data.card import find_card, read_card, shipped_cards
-from offrl.data.dataset import check, load_dataset, stats
+from offrl.data.dataset import load_dataset
+from offrl.data.describe import check, stats
 from offrl.data.fetch import fetch
 from offrl.errors import InputError
 

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 import offrl
-from offrl.data import dataset as dataset_module
 from offrl.data.cache import cache_folder, verify
 from offrl.data.card import Card, find_card
-from offrl.data.dataset import Dataset, check, load_dataset, stats
+from offrl.data.columns import NAMES
+from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.describe import check, stats
 from offrl.data.fetch import fetch, make
 from offrl.errors import InputError
 
@@ -349,7 +350,7 @@ def test_check_tells_what_it_compared(tmp_path: Path) -> None:
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
     found = check(card([{"name": str(path), "md5": md5}], expected={"transitions": 20}))
     assert found.totals["train"].mean_return == 47.5
-    assert set(found.columns["train"]) == set(dataset_module.NAMES)
+    assert set(found.columns["train"]) == set(NAMES)
     assert found.files == {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
     assert found.compared == [
         "the cache's checksums",

@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from offrl.data.card import Environment, find_card
-from offrl.data.dataset import Dataset, load_dataset, stats
+from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.describe import stats
 from offrl.data.fetch import fetch
 from offrl.datasets import adroit
-from offrl.evaluation.rollouts import make, spaces
+from offrl.evaluation.environments import make, spaces
 
 Array = NDArray[Any]
 TASKS = ["door", "hammer", "pen", "relocate"]

@@ -13,7 +13,8 @@ from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
 from offrl.data.card import Card, Environment
-from offrl.data.dataset import Dataset, column, load_dataset
+from offrl.data.columns import column
+from offrl.data.dataset import Dataset, load_dataset
 from offrl.errors import InputError
 
 

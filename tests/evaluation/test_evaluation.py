@@ -9,9 +9,10 @@ import torch
 
 from offrl.data.card import Environment
 from offrl.errors import InputError
-from offrl.evaluation import rollouts as evaluation
-from offrl.evaluation.rollouts import Diverged, Evaluator, flatten, spaces
-from offrl.learning.learner import StatelessPolicy
+from offrl.evaluation import rollouts
+from offrl.evaluation.environments import flatten, make, spaces
+from offrl.evaluation.rollouts import Diverged, Evaluator
+from offrl.learning.policy import StatelessPolicy
 from offrl.learning.streams import spawn_seed
 
 PENDULUM = Environment(id="Pendulum-v1", max_episode_steps=20)
@@ -33,7 +34,7 @@ def linear(size: int, out: int) -> StatelessPolicy:
 
 def play(environment: Environment, policy: StatelessPolicy, seed: int) -> tuple[float, int]:
     """The return and length of one episode, by the plainest loop."""
-    env = evaluation.make(environment)
+    env = make(environment)
     observation, _ = env.reset(seed=seed)
     total, steps, over = 0.0, 0, False
     while not over:
@@ -59,7 +60,7 @@ def test_each_episode_is_the_one_that_its_seed_gives(
     environment: Environment, size: int, out: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five episodes on two environments, so that episodes of unequal length overtake each other."""
-    monkeypatch.setattr(evaluation, "WIDTH", 2)
+    monkeypatch.setattr(rollouts, "WIDTH", 2)
     policy = linear(size, out)
     evaluator = Evaluator(environment, [7, 8], episodes=5, seed=3)
     found = evaluator(policy)
@@ -78,7 +79,7 @@ def test_each_episode_is_the_one_that_its_seed_gives(
 def test_the_width_and_the_other_replicas_change_no_return(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = linear(3, 1)
     wide = Evaluator(PENDULUM, [1, 2], episodes=4, seed=0)(policy)
-    monkeypatch.setattr(evaluation, "WIDTH", 3)
+    monkeypatch.setattr(rollouts, "WIDTH", 3)
     narrow = Evaluator(PENDULUM, [2], episodes=4, seed=0)(policy)
     np.testing.assert_allclose(wide.returns[1], narrow.returns[0], rtol=1e-6)
     assert not np.allclose(wide.returns[0], wide.returns[1])
@@ -109,7 +110,7 @@ class Diary:
 
 def test_a_policy_is_told_of_starts_and_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was told of each slot's episodes are the returns and lengths that were counted."""
-    monkeypatch.setattr(evaluation, "WIDTH", 2)
+    monkeypatch.setattr(rollouts, "WIDTH", 2)
     policy = Diary()
     found = Evaluator(BALANCE, [7, 8], episodes=5, seed=3)(policy)
     assert len({*found.lengths.flatten().tolist()}) > 1  # or no slot would start on its own
@@ -182,4 +183,4 @@ class Lopsided(gymnasium.Env[Any, Any]):
 def test_an_environment_that_cannot_be_made_is_named(name: str, says: str) -> None:
     environment = Environment(id=name, max_episode_steps=5, kwargs={"gravitation": 1})
     with pytest.raises(InputError, match=says):
-        evaluation.make(environment)
+        make(environment)

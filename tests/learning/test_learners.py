@@ -27,8 +27,10 @@ from battery import (
 from offrl.errors import InputError
 from offrl.learning import checkpoint
 from offrl.learning.batch import Batch
-from offrl.learning.learner import Learner, SingleSeedLearner, Spec, build, find_algorithm
+from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import UniformSampler, whole
+from offrl.learning.single import build
+from offrl.learning.spec import Spec
 
 AXIS = ("actor", "critic", "value", "alpha", "validation")  # what a metric is about
 

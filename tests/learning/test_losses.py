@@ -8,8 +8,8 @@ import torch
 from battery import data, small, trained
 
 from offrl.algorithms import bc, iql, td3_bc
+from offrl.data.transitions import Transitions
 from offrl.learning import losses
-from offrl.learning.batch import Transitions
 from offrl.learning.sampler import whole
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from offrl.learning.networks import MLP, Initialisation, adam, polyak, step
+from offrl.learning.networks import MLP, Initialisation
+from offrl.learning.optim import adam, polyak, step
 from offrl.learning.streams import Streams, spawn_seed
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from offrl.learning.batch import Transitions, Windows
+from offrl.data.transitions import Transitions
+from offrl.learning.batch import Windows
 from offrl.learning.sampler import WindowSampler
 
 LENGTHS = (1, 4, 9, 1, 3)  # of the episodes; the third terminates, the last has no flag at its end

@@ -15,12 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from offrl import plots, statistics
 from offrl.errors import InputError
-from offrl.plots import layout as plots
+from offrl.plots.style import distinct_styles
 from offrl.results.table import ScoreTable
-from offrl.statistics import comparison
-from offrl.statistics import summary as statistics
-from offrl.statistics import tuning_budget as online
+from offrl.statistics.comparison import compare
+from offrl.statistics.tuning_budget import online_performance
 
 SHORT = ["BC", "IQL", "TD3+BC", "CQL", "mine"]
 LONG = [f"{'a name of many words, ' * 3}{k:02d}"[-60:] for k in range(17)]
@@ -497,7 +497,7 @@ def test_looks_differ_within_a_figure_and_colours_belong_to_names():
     assert [ln.get_color() for ln in drawn] == [plots.line_style(n)["color"] for n in names]
     alone = {str(plots.line_style(name)) for name in names}
     assert len(alone) < len(names), "else this tests nothing"
-    assert len({str(look) for look in plots._looks(names).values()}) == len(names)
+    assert len({str(look) for look in distinct_styles(names).values()}) == len(names)
 
 
 def test_what_the_library_computes_is_drawn():
@@ -514,8 +514,8 @@ def test_what_the_library_computes_is_drawn():
     )
     table = ScoreTable.from_frame(frame)
     tuned = frame.assign(setting=frame["seed"] // 2, seed=frame["seed"] % 2)
-    budgets = online.online_performance(ScoreTable.from_frame(tuned), reps=200)
-    both = comparison.compare(table, reps=200, permutations=200).pairs
+    budgets = online_performance(ScoreTable.from_frame(tuned), reps=200)
+    both = compare(table, reps=200, permutations=200).pairs
     rank = statistics.ranks(table, reps=200)
     with plots.style():
         for ax in (

@@ -12,11 +12,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from offrl import plots, statistics
 from offrl.errors import InputError
-from offrl.plots import layout as plots
+from offrl.plots.style import INK, KNOWN
 from offrl.registry import load
-from offrl.results.table import Failure, ScoreTable, collect
-from offrl.statistics import summary as statistics
+from offrl.results.collect import collect
+from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.comparison import compare
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -269,7 +270,7 @@ def test_the_page_needs_no_network_and_speaks_of_every_picture(report):
     assert not re.search(r"@import|url\((?!#)", text)
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
-    assert plots.INK not in text[text.index("<main>") :]
+    assert INK not in text[text.index("<main>") :]
 
 
 def test_the_same_scores_give_the_same_files(tmp_path):
@@ -483,8 +484,8 @@ def test_a_colour_belongs_to_a_name():
     known = ("TD3+BC", "IQL", "CQL", "EDAC", "DT", "ReBRAC", "AWAC", "BC")
     assert len({plots.line_style(name)["color"] for name in known}) == len(known)
     assert plots.line_style("td3_bc") == plots.line_style("TD3+BC")
-    looks = {str(plots.line_style(name)) for name in plots.KNOWN}
-    assert len(looks) == len(plots.KNOWN)
+    looks = {str(plots.line_style(name)) for name in KNOWN}
+    assert len(looks) == len(KNOWN)
     assert plots.line_style("decision_transformer") == plots.line_style("DT")
     other = plots.line_style("dt: target 2")
     assert other["color"] == plots.line_style("dt")["color"]

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from offrl.errors import InputError
-from offrl.results.table import Failure, ScoreTable, collect, merge, read_scores, write_scores
+from offrl.results.collect import collect, merge
+from offrl.results.files import read_scores, write_scores
+from offrl.results.table import Failure, ScoreTable
 
 HEADER = "algorithm,dataset,seed,score\n"
 

@@ -14,20 +14,14 @@ import pytest
 from offrl import registry
 from offrl.data.card import shipped_cards
 from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning.batch import Transitions
-from offrl.learning.learner import build, find_algorithm
-from offrl.running.protocol import (
-    Job,
-    Protocol,
-    configure,
-    expand,
-    find_protocol,
-    identity,
-    patterns,
-    shipped_protocols,
-)
-from offrl.running.training import describe
+from offrl.learning.learner import find_algorithm
+from offrl.learning.single import build
+from offrl.running.jobs import Job, configure, expand, identity
+from offrl.running.patterns import patterns
+from offrl.running.protocol import Protocol, find_protocol, shipped_protocols
+from offrl.running.task import describe
 
 VALUES: dict[str, Any] = {
     "id": "mine",

@@ -15,8 +15,9 @@ import pytest
 
 import offrl
 from offrl.errors import InputError
-from offrl.results.store import RunFolder, read_runs, run_folders
-from offrl.running.runner import Event
+from offrl.results.collect import read_runs
+from offrl.results.store import RunFolder, run_folders
+from offrl.running.events import Event
 
 PROTOCOL = """
 id = "tiny"
@@ -93,7 +94,7 @@ def start(protocol: Path, runs: Path) -> subprocess.Popen[str]:
     A shell that runs the tests in the background has SIGINT ignored, which children inherit.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "offrl.cli.main", "run", str(protocol), "-o", str(runs), "-j", "2"],
+        [sys.executable, "-m", "offrl", "run", str(protocol), "-o", str(runs), "-j", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -239,7 +240,7 @@ from dataclasses import dataclass
 import torch
 
 import offrl
-from offrl.learning.learner import StatelessPolicy
+from offrl.learning.policy import StatelessPolicy
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import pytest
 
 from offrl.errors import InputError
 from offrl.results.table import Failure, ScoreTable
-from offrl.statistics import adastop as module
-from offrl.statistics.adastop import adastop, decide
+from offrl.statistics.adastop import COLUMNS, adastop, decide
 
 TOLD = ("larger", "smaller")
 
@@ -38,7 +37,7 @@ def test_the_boundary_is_the_closed_form():
         {"x": "a", "y": "b", "decision": "smaller", "interim": 1}
         | {"statistic": 10.0, "boundary": 6.5, "n_x": 4, "n_y": 4}
     ]
-    assert tuple(found.columns) == module.COLUMNS
+    assert tuple(found.columns) == COLUMNS
 
 
 @pytest.mark.parametrize("size", [4, 5])

@@ -11,8 +11,10 @@ from hypothesis.extra.numpy import arrays
 
 from offrl.errors import InputError
 from offrl.results.table import ScoreTable
-from offrl.statistics import bootstrap, comparison
-from offrl.statistics.comparison import compare
+from offrl.statistics import bootstrap
+from offrl.statistics.comparison import Comparison, compare, resampled_iqms, resampled_probabilities
+from offrl.statistics.pairs import PAIRS, Pair, probability_of_improvement
+from offrl.statistics.significance import holm, permutation
 
 
 def table_of(scores: dict[str, Any], **options: Any) -> ScoreTable:
@@ -35,7 +37,7 @@ def ragged(scores: dict[str, list[Any]]) -> ScoreTable:
     return ScoreTable.from_frame(pd.DataFrame(rows))
 
 
-def row(result: comparison.Comparison, x: str, y: str) -> Any:
+def row(result: Comparison, x: str, y: str) -> Any:
     pairs = result.pairs
     return pairs[(pairs["x"] == x) & (pairs["y"] == y)].iloc[0]
 
@@ -51,7 +53,7 @@ def test_probabilities_of_improvement_are_the_known_ones(known):
             mine = got["probability"] if got["x"] == x else 1 - got["probability"]
             assert mine == pytest.approx(expected["point"], rel=1e-12)
             scores = ([cells[a][task] for task in suite["tasks"]] for a in (x, y))
-            assert comparison.probability_of_improvement(*scores) == pytest.approx(mine, rel=1e-12)
+            assert probability_of_improvement(*scores) == pytest.approx(mine, rel=1e-12)
             checked += 1
     assert checked >= 14
 
@@ -62,8 +64,8 @@ def test_ends_of_probabilities_are_the_known_ones_within_monte_carlo_error(known
         cells = table.cells()
         for name, expected in suite["poi"].items():
             x, y = name.split(" > ")
-            pair = comparison._Pair(cells[x], cells[y])
-            samples = np.sort(comparison._probabilities([pair], 0, reps, 3)[0])
+            pair = Pair(cells[x], cells[y])
+            samples = np.sort(resampled_probabilities([pair], 0, reps, 3)[0])
             if pair.turned:
                 samples = np.sort(1 - samples)
             mine = bootstrap.read(samples, 0.025, 0)
@@ -88,8 +90,8 @@ def test_probabilities_are_those_of_rliable():
     )
     got = row(compare(table_of({"x": x, "y": y}), reps=100), "x", "y")
     assert got["probability"] == pytest.approx(float(point["x,y"]), rel=1e-12)
-    pair = comparison._Pair(*(dict(zip("abcde", s.T, strict=True)) for s in (x, y)))
-    samples = comparison._probabilities([pair], 0, 20_000, 0)[0]
+    pair = Pair(*(dict(zip("abcde", s.T, strict=True)) for s in (x, y)))
+    samples = resampled_probabilities([pair], 0, 20_000, 0)[0]
     mine = bootstrap.read(np.sort(1 - samples if pair.turned else samples), 0.025, 0)
     # A normal distribution's quantile has this standard error; values lie on a grid of 1 / 480.
     error = np.sqrt(0.025 * 0.975) / scipy.stats.norm.pdf(1.96) * samples.std()
@@ -112,9 +114,9 @@ def test_difference_intervals_are_those_of_scipy(runs):
     answer = scipy.stats.bootstrap(
         (*x, *y), difference, n_resamples=9_999, method="percentile", rng=3
     ).confidence_interval
-    pair = comparison._Pair(*(dict(zip("abc", cells, strict=True)) for cells in (x, y)))
+    pair = Pair(*(dict(zip("abc", cells, strict=True)) for cells in (x, y)))
     sides = [
-        comparison._iqms({(): side}, purpose, 0, 20_000, 0)[()]
+        resampled_iqms({(): side}, purpose, 0, 20_000, 0)[()]
         for side, purpose in zip(pair.sides, ("first", "second"), strict=True)
     ]
     mine = bootstrap.read(np.sort(pair.sign * (sides[0] - sides[1])), 0.025, 0)
@@ -192,10 +194,10 @@ def test_welch_is_that_of_scipy_and_undefined_without_spread():
 def test_holm_is_the_step_down_rule():
     # By hand: 4 x .01, 3 x .02 = .06, then 2 x .03 is no less than that, and .5.
     np.testing.assert_allclose(
-        comparison.holm(np.array([0.03, 0.01, 0.5, 0.02])), [0.06, 0.04, 0.5, 0.06], rtol=1e-12
+        holm(np.array([0.03, 0.01, 0.5, 0.02])), [0.06, 0.04, 0.5, 0.06], rtol=1e-12
     )
-    np.testing.assert_allclose(comparison.holm(np.array([0.9, np.nan, 0.6])), [1, np.nan, 1])
-    assert comparison.holm(np.array([0.2])).tolist() == [0.2]
+    np.testing.assert_allclose(holm(np.array([0.9, np.nan, 0.6])), [1, np.nan, 1])
+    assert holm(np.array([0.2])).tolist() == [0.2]
 
 
 def test_verdicts():
@@ -226,14 +228,14 @@ def test_the_t_test_of_one_task_is_yuens_for_trimmed_means():
     for n_x, n_y in ((3, 3), (2, 3)):
         x, y = rng.normal(0, 1, n_x), rng.normal(1, 3, n_y)
         expected = scipy.stats.ttest_ind(x, y, equal_var=False).pvalue
-        pair = comparison._Pair({"t": x}, {"t": y})
+        pair = Pair({"t": x}, {"t": y})
         assert pair.p == pytest.approx(expected, rel=1e-10)
     # Eight runs: two are cut at each end, four are winsorised copies.
     x, y = rng.normal(0, 1, 8), rng.normal(1, 3, 8)
     spread = [np.clip(c, *np.sort(c)[[2, 5]]).var(ddof=1) * 8 / 16 for c in (x, y)]
     df = sum(spread) ** 2 / sum(s**2 / 7 for s in spread)
     t = abs(trimmed(x) - trimmed(y)) / np.sqrt(sum(spread))
-    pair = comparison._Pair({"t": x}, {"t": y})
+    pair = Pair({"t": x}, {"t": y})
     assert pair.p == pytest.approx(2 * scipy.stats.t.sf(t, df), rel=1e-10)
     # Equivalence is the same test against the margin, one-sided at alpha.
     edge = abs(trimmed(x) - trimmed(y)) + scipy.stats.t.isf(0.05, df) * np.sqrt(sum(spread))
@@ -247,7 +249,7 @@ def test_the_larger_p_counts_and_is_corrected():
     pairs = compare(table, reps=100, permutations=500).pairs
     larger = pairs[["p_permutation", "p_t"]].max(axis=1).to_numpy()
     assert (pairs["p_permutation"] < pairs["p_t"]).any()
-    np.testing.assert_array_equal(pairs["p_holm"], comparison.holm(larger))
+    np.testing.assert_array_equal(pairs["p_holm"], holm(larger))
 
 
 def test_without_spread_nothing_is_equivalent():
@@ -265,7 +267,7 @@ def test_the_number_of_seeds_would_tell():
     # Normal scores at their quantiles, so that the table shows what the population is.
     z = scipy.stats.norm.ppf((np.arange(10) + 0.5) / 10)
     x = np.tile(z[:, None] / z.std(ddof=1), (1, 2))
-    pair = comparison._Pair(*({"a": c[:, 0], "b": c[:, 1]} for c in (x + 0.7, x)))
+    pair = Pair(*({"a": c[:, 0], "b": c[:, 1]} for c in (x + 0.7, x)))
     seeds = pair.seeds(0.05, None, 10_000)
     assert seeds is not None
     assert 10 < seeds < 40
@@ -273,8 +275,8 @@ def test_the_number_of_seeds_would_tell():
     told = 0
     for k in range(200):
         cells = [{t: rng.normal(shift, 1, seeds) for t in "ab"} for shift in (0.7, 0)]
-        drawn = comparison._Pair(*cells)
-        told += max(comparison._permutation([drawn], 400, k)[0], drawn.p) <= 0.05
+        drawn = Pair(*cells)
+        told += max(permutation([drawn], 400, k)[0], drawn.p) <= 0.05
     assert 0.68 <= told / 200 <= 0.92  # 0.8, 4 standard errors of .03
 
 
@@ -333,7 +335,7 @@ suites = st.tuples(st.integers(2, 4), st.integers(1, 3)).flatmap(
     )
 )
 quick = settings(max_examples=25, deadline=None)
-NUMBERS = [c for c in comparison.PAIRS if c not in ("x", "y", "p_holm", "verdict", "seeds")]
+NUMBERS = [c for c in PAIRS if c not in ("x", "y", "p_holm", "verdict", "seeds")]
 
 
 def test_of_two_algorithms_with_each_others_scores_no_name_decides():

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offrl.statistics import bootstrap, comparison
-from offrl.statistics import summary as statistics
+from offrl import statistics
+from offrl.statistics import bootstrap
+from offrl.statistics.comparison import pair_intervals
+from offrl.statistics.pairs import Pair
+from offrl.statistics.significance import permutation, welch
 
 TASKS = 9
 POPULATIONS: dict[str, Callable[[np.random.Generator, int], Any]] = {
@@ -58,10 +61,10 @@ def errors(
         x = POPULATIONS[x_law](rng, runs[0]) - centre[0]
         y = factor * (POPULATIONS[y_law](rng, runs[1]) - centre[1])
         cells = [{str(k): cell for k, cell in enumerate(scores.T)} for scores in (x, y)]
-        pair = comparison._Pair(*cells)
-        (((probability, difference), _),) = comparison._intervals([pair], 1_000, suite, None)
-        tasks = comparison.welch(dict(zip("xy", cells, strict=True)), [("x", "y")])
-        exact = comparison._permutation([pair], 500, suite)[0] <= 0.05
+        pair = Pair(*cells)
+        (((probability, difference), _),) = pair_intervals([pair], 1_000, suite, None)
+        tasks = welch(dict(zip("xy", cells, strict=True)), [("x", "y")])
+        exact = permutation([pair], 500, suite)[0] <= 0.05
         told += [
             not difference.low <= 0 <= difference.high,
             not probability.low <= 0.5 <= probability.high,

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from offrl import statistics
 from offrl.errors import InputError
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics import summary as statistics
 
 METRICS = statistics.METRICS
 

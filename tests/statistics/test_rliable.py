@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from offrl import statistics
 from offrl.errors import InputError
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics import bootstrap, comparison
 from offrl.statistics import rliable as rliable_engine
-from offrl.statistics import summary as statistics
+from offrl.statistics.pairs import Pair, probability_of_improvement
 
 OURS = 20_000  # our resamples, where intervals are compared
 ORDER = ("median", "iqm", "mean", "optimality_gap")  # of expected.json
@@ -186,10 +187,10 @@ def test_probabilities_have_our_labels_points_and_percentile_intervals():
     assert list(got) == list(ours.columns[:5])
     assert list(zip(got["x"], got["y"], strict=True)) == pairs
     point, low, high = got.iloc[0, 2:].astype(float)
-    expected = comparison.probability_of_improvement(list(scores["iql"].T), list(scores["cql"].T))
+    expected = probability_of_improvement(list(scores["iql"].T), list(scores["cql"].T))
     assert point == pytest.approx(expected, rel=1e-12)
-    pair = comparison._Pair(*(table.cells()[name] for name in pairs[0]))
-    samples = comparison._probabilities([pair], 0, OURS, 0)[0]
+    pair = Pair(*(table.cells()[name] for name in pairs[0]))
+    samples = comparison.resampled_probabilities([pair], 0, OURS, 0)[0]
     agree(low, high, 1 - samples if pair.turned else samples, reps)
     # The same pair the other way round.
     np.testing.assert_allclose(got.iloc[1, 2:].astype(float), [1 - point, 1 - high, 1 - low])
@@ -239,7 +240,7 @@ def test_the_engine_is_asked_for_by_name():
 
 def test_the_global_state_is_put_back_after_an_error():
     before = np.random.get_state(legacy=False)["state"]["key"].tolist()  # noqa: NPY002
-    with pytest.raises(KeyboardInterrupt), rliable_engine._seeded(0):
+    with pytest.raises(KeyboardInterrupt), rliable_engine.seeded(0):
         raise KeyboardInterrupt
     assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before  # noqa: NPY002
 

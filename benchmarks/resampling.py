@@ -1,8 +1,8 @@
 """Speed and memory of the statistics on one core, beside rliable's and scipy's.
 
-    python benchmarks/statistics.py                      # minutes
-    python benchmarks/statistics.py --full --repeats 1   # the others in full: more than an hour
-    python benchmarks/statistics.py --quick              # whether it runs; its figures say nothing
+    python benchmarks/resampling.py                      # minutes
+    python benchmarks/resampling.py --full --repeats 1   # the others in full: more than an hour
+    python benchmarks/resampling.py --quick              # whether it runs; its figures say nothing
 
 The programs take turns on the same random scores; every figure is a median over the rounds. Where
 the others would take minutes to hours they do the part of the job that the table names, fewer
@@ -23,19 +23,19 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
-# This file is named like a module of the standard library, which others import: not from here.
-if not sys.flags.safe_path:
-    sys.path.pop(0)
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import scipy.stats
 from rliable import library, metrics
 
+from offrl import statistics
 from offrl.reporting.report import report
-from offrl.results.table import ScoreTable, write_scores
-from offrl.statistics import bootstrap, comparison
-from offrl.statistics import summary as statistics
+from offrl.results.files import write_scores
+from offrl.results.table import ScoreTable
+from offrl.statistics import bootstrap
+from offrl.statistics.comparison import compare, resampled_probabilities
+from offrl.statistics.pairs import Pair
 
 SOLVED = 100.0
 Arrays = Mapping[str, Any]
@@ -44,7 +44,7 @@ STEP = """
 import resource, sys
 from pathlib import Path
 from offrl.statistics.comparison import compare
-from offrl.results.table import read_scores
+from offrl.results.files import read_scores
 from offrl.statistics.summary import summarise
 table, reps = read_scores(Path(sys.argv[1])), int(sys.argv[2])
 summarise(table, reps=reps)
@@ -136,9 +136,9 @@ def rliable_improvement(scores: Arrays, count: int, reps: int) -> Any:
 
 def improvement(table: ScoreTable, reps: int) -> list[tuple[float, bootstrap.Interval]]:
     """P(X > Y) and its percentile interval for all pairs, and nothing else of a comparison."""
-    pairs = [comparison._Pair(x, y) for x, y in combinations(table.cells().values(), 2)]
+    pairs = [Pair(x, y) for x, y in combinations(table.cells().values(), 2)]
     found = []
-    for pair, samples in zip(pairs, comparison._probabilities(pairs, 0, reps, 0), strict=True):
+    for pair, samples in zip(pairs, resampled_probabilities(pairs, 0, reps, 0), strict=True):
         ordered = np.sort(1 - samples if pair.turned else samples)
         found.append((pair.probability, bootstrap.read(ordered, 0.025, pair.probability)))
     return found
@@ -171,7 +171,7 @@ def jobs(shape: tuple[int, int, int], full: bool, quick: bool) -> Iterator[Job]:
         f"P(X > Y) {size}, {count} pairs, {reps:,} reps",
         {
             "": partial(improvement, table, reps),
-            "; ours: all of compare": partial(comparison.compare, table, reps=reps),
+            "; ours: all of compare": partial(compare, table, reps=reps),
         },
         "rliable",
         partial(rliable_improvement, scores, some),

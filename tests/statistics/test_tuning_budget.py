@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from offrl.errors import InputError
 from offrl.results.table import Failure, ScoreTable
-from offrl.statistics import tuning_budget as online
+from offrl.statistics import tuning_budget
 from offrl.statistics.tuning_budget import expected_maximum, online_performance
 
 
@@ -154,14 +154,16 @@ def test_intervals_are_those_of_scipy():
 def test_a_cells_weight_is_the_slope_of_the_value():
     rng = np.random.default_rng(10)
     means = rng.normal(size=(2, 4))
-    weights = online._weights(4, [1, 2, 4])
-    slopes = online._slopes(means, weights).reshape(3, 2, 4)
+    weights = tuning_budget.maximum_weights(4, [1, 2, 4])
+    slopes = tuning_budget.slopes_of_means(means, weights).reshape(3, 2, 4)
     for d, k in np.ndindex(2, 4):
         step = 1e-6 * (np.arange(4) == k)
         rise = expected_maximum(means[d] + step, [1, 2, 4]) - expected_maximum(means[d], [1, 2, 4])
         assert slopes[:, d, k] == pytest.approx(rise / 1e-6, rel=1e-6)
     # Ties share, also those that rounding parts: weights 1/9, 3/9, 5/9 of the largest of two.
-    tied = online._slopes(np.array([[0.1 + 0.2, 0.0, 0.3], [5, 5, 5]]), online._weights(3, [2]))
+    tied = tuning_budget.slopes_of_means(
+        np.array([[0.1 + 0.2, 0.0, 0.3], [5, 5, 5]]), tuning_budget.maximum_weights(3, [2])
+    )
     assert tied.tolist() == [pytest.approx([4 / 9, 1 / 9, 4 / 9, 1 / 3, 1 / 3, 1 / 3], rel=1e-15)]
 
 
@@ -186,7 +188,7 @@ def test_intervals_cover_where_the_quantiles_of_resamples_do_not():
         target: Any = np.mean([expected_maximum(row, [4]) for row in truth])
         means = [[cell.mean() for cell in row] for row in grid]
         value = np.mean([expected_maximum(row, [4]) for row in means])
-        (ci,) = online._intervals(grid, [4], np.array([value]), 500, k, 0.95)
+        (ci,) = tuning_budget.intervals_of(grid, [4], np.array([value]), 500, k, 0.95)
         covered += ci.low <= target <= ci.high
         plain += 2 * value - ci.high <= target <= 2 * value - ci.low
         biases.append(value - target)
@@ -199,7 +201,7 @@ def test_budgets_default_to_the_settings_and_may_exceed_them():
     scores = np.random.default_rng(7).normal(50, 20, size=(2, 3, 4))
     table = table_of({"A": scores, "B": scores[:, :1]})
     found = online_performance(table, reps=100)
-    assert list(found.columns) == list(online.COLUMNS)
+    assert list(found.columns) == list(tuning_budget.COLUMNS)
     assert found["budget"].tolist() == [1, 2, 3, 1]
     assert found["n_settings"].tolist() == [3, 3, 3, 1]
     more = online_performance(table, [5, 1, 1_000_000], reps=100)

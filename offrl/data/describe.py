@@ -1,0 +1,138 @@
+"""What a data set holds: checked against its card, and summarised."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.data.cache import (
+    digest,
+    read_meta,
+    verify,
+)
+from offrl.data.card import Card
+from offrl.data.columns import Totals
+from offrl.data.convert import source_files
+from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.fetch import check_file
+from offrl.data.resolve import resolve
+from offrl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `check` read again and found as it should be."""
+
+    id: str
+    version: int
+    totals: dict[str, Totals]  # by split: of the source
+    columns: dict[str, dict[str, str]]  # by split: each column's SHA-256
+    files: dict[str, str]  # each source file that is still here: path and SHA-256
+    compared: list[str]  # what a card or the cache gave to compare with
+    notes: list[str]
+
+
+def check(source: str | Path | Card, *, view: str | None = None) -> Check:
+    """What a data set holds, every byte of the cache and of its files read again and compared.
+
+    Raises InputError where a checksum, a count or the mean return is not what the card or the cache
+    expects.
+    """
+    card = resolve(source, view)
+    train = load_dataset(card)
+    splits = {"train": train}
+    if train.validation is not None:
+        splits["validation"] = train.validation
+    files = {}
+    compared = ["the cache's checksums"]
+    for split, dataset in splits.items():
+        told = read_meta(dataset.folder)["files"]
+        for file, entry in zip(source_files(card, split), told, strict=False):
+            path = Path(entry["path"])
+            if not path.is_file():
+                continue
+            check_file(path, file)
+            files[str(path)] = digest(path)
+            if files[str(path)] != entry["sha256"]:
+                raise InputError(
+                    f"{path}: SHA-256 {files[str(path)]}, but {entry['sha256']} when it was first "
+                    f"read; fetch it again, or delete {dataset.folder} to read it anew"
+                )
+            if file.md5 or file.sha256:
+                compared.append(f"the published checksum of {file.name}")
+    compared += [key for key, value in card.expected if value is not None]
+    return Check(
+        id=card.id,
+        version=card.version,
+        totals={split: dataset.source for split, dataset in splits.items()},
+        columns={split: verify(dataset.folder) for split, dataset in splits.items()},
+        files=files,
+        compared=compared,
+        notes=[note for dataset in splits.values() for note in dataset.notes],
+    )
+
+
+def share_outside(actions: NDArray[np.float32], bound: float = 1.0) -> float:
+    """The share of action entries outside [-bound, bound]; every shipped card's bound is 1."""
+    return float(np.mean(np.abs(actions) > bound))
+
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a data set looks like. Returns are undiscounted; quantiles are those of `QUANTILES`."""
+
+    id: str
+    version: int
+    view: str
+    transitions: int
+    episodes: int
+    observation_size: int
+    action_size: int
+    terminations: int
+    truncations: int
+    length_min: int
+    length_mean: float
+    length_max: int
+    return_mean: float
+    return_std: float  # over episodes, ddof 1; NaN for a single episode
+    return_quantiles: list[float]
+    score_mean: float | None  # on 0-100; None where the card has no reference returns
+    action_min: float
+    action_max: float
+    actions_outside: float  # share of entries outside [-1, 1]
+    notes: list[str]
+
+
+def stats(dataset: Dataset) -> Stats:
+    """The summary of a data set that `offrl data stats` prints."""
+    returns = dataset.episode_returns
+    lengths = dataset.episode_lengths
+    mean = float(returns.mean())
+    actions = dataset.actions
+    return Stats(
+        id=dataset.card.id,
+        version=dataset.card.version,
+        view=dataset.card.view,
+        transitions=len(dataset),
+        episodes=len(lengths),
+        observation_size=dataset.observations.shape[1],
+        action_size=actions.shape[1],
+        terminations=int(dataset.terminations.sum()),
+        truncations=int(dataset.truncations.sum()),
+        length_min=int(lengths.min()),
+        length_mean=float(lengths.mean()),
+        length_max=int(lengths.max()),
+        return_mean=mean,
+        return_std=float(returns.std(ddof=1)) if len(returns) > 1 else math.nan,
+        return_quantiles=[float(q) for q in np.quantile(returns, QUANTILES)],
+        score_mean=float(dataset.normalized(mean)) if dataset.card.reference else None,
+        action_min=float(actions.min()),
+        action_max=float(actions.max()),
+        actions_outside=share_outside(actions),
+        notes=dataset.notes,
+    )

@@ -1,0 +1,306 @@
+"""Figures of comparisons and ranks."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from offrl.errors import InputError
+from offrl.plots.layout import (
+    LINE,
+    label,
+    legend_below,
+    legend_height,
+    line_count,
+    name_rows,
+    new_axes,
+    not_computed,
+    point,
+    row_places,
+    text_width,
+)
+from offrl.plots.style import (
+    DOT,
+    EXPANDED,
+    HOLLOW,
+    INK,
+    JOINED,
+    NO_DIFFERENCE,
+    NO_INTERVAL,
+    line_style,
+)
+
+
+def improvement_plot(
+    pairs: pd.DataFrame,
+    *,
+    baseline: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Probability of improvement P(X > Y) with its interval, a row per pair; returns the Axes.
+
+    Beyond some 6 algorithms give a baseline, or see `improvement_matrix_plot`.
+
+    Args:
+        pairs: the pairs of `comparison.compare`.
+        baseline: draw only this algorithm's pairs, with it as Y; InputError if it has none.
+        labels: what to write in place of an algorithm's name.
+        ax: where to draw; by default a new figure of fitting size.
+    """
+    if baseline is not None:
+        both = pd.concat([pairs, _turned(pairs)])
+        pairs = both[both["y"] == baseline]
+        if not len(pairs):
+            names = ", ".join(dict.fromkeys(both["x"]))
+            raise InputError(f"no pair with baseline {baseline!r}; expected one of {names}")
+    left, right = ([label(name, labels) for name in pairs[side]] for side in ("x", "y"))
+    ys, bottom = row_places([max(two, key=line_count) for two in zip(left, right, strict=True)])
+    ax = ax or new_axes(3.8 + text_width(left) + text_width(right), 1.2 + LINE * max(3.0, bottom))
+    values = pairs[["probability", "probability_low", "probability_high"]].to_numpy(np.float64)
+    ax.axvline(0.5, **NO_DIFFERENCE)
+    for y, name, (value, low, high) in zip(ys, pairs["x"], values.tolist(), strict=True):
+        if np.isnan(value):
+            not_computed(ax, y)
+            continue
+        colour = line_style(name)["color"]
+        ax.plot([low, high], [y, y], color=colour, **EXPANDED)
+        point(ax, value, y, colour, hollow=bool(np.isnan(low)))
+    name_rows(ax, ys, bottom, left)
+    ax.set_ylabel("algorithm X")
+    other = ax.twinx()
+    name_rows(other, ys, bottom, right)
+    other.set_ylabel("algorithm Y", labelpad=8)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel("probability of improvement P(X > Y), 0–1")
+    legend = {"no difference": Line2D([], [], **NO_DIFFERENCE)}
+    if not np.isnan(values[:, 1]).all():
+        legend["95 % interval"] = Line2D([], [], color=INK, **EXPANDED)
+    if np.isnan(values[:, 1]).any():
+        legend[NO_INTERVAL] = Line2D([], [], color=INK, **HOLLOW)
+    legend_below(ax, legend.values(), legend, beside=text_width(left) + text_width(right))
+    return ax
+
+
+def improvement_matrix_plot(
+    pairs: pd.DataFrame,
+    *,
+    alpha: float = 0.05,
+    labels: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Probabilities of improvement P(X > Y), X in rows and Y in columns; returns the Axes.
+
+    Algorithms stand in the order of their mean probability, best first. A dot marks the pairs whose
+    IQMs the tests tell apart: p at most alpha after Holm's correction.
+
+    Args:
+        pairs: the pairs of `comparison.compare`; a pair that they lack is left empty.
+        alpha: level of the test.
+        labels: what to write in place of an algorithm's name.
+        ax: where to draw (its colour bar takes some of the room); by default a new figure of
+            fitting size.
+    """
+    both = pd.concat([pairs, _turned(pairs)])
+    means = both.groupby("x", sort=False)["probability"].mean()
+    names = list(means.sort_values(ascending=False, kind="stable").index)
+    texts = [label(name, labels) for name in names]
+    lines = max((*map(line_count, texts), 1.7))
+    size = text_width(texts) + max(2.4, len(names) * (0.08 + LINE * lines))
+    ax = ax or new_axes(size + 1.5, size + 0.9)
+    # White is no difference, grey no value.
+    colours = matplotlib.colormaps["PuOr"].with_extremes(bad="#d5d8dc")
+    grid = both.pivot(index="x", columns="y", values="probability").loc[names, names]
+    cells = grid.to_numpy(np.float64)
+    image = ax.pcolormesh(cells, cmap=colours, vmin=0, vmax=1, edgecolors="white", lw=0.8)
+    place = {name: k + 0.5 for k, name in enumerate(names)}
+    for x, y, chance, p in zip(
+        *(both[c] for c in ("x", "y", "probability", "p_holm")), strict=True
+    ):
+        if np.isnan(chance):
+            continue
+        # Not INK, which takes the page's text colour: cells are as bright on a dark page.
+        ink = "black" if np.dot(colours(chance)[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
+        at = place[y], place[x]
+        ax.text(*at, f"{chance:.2f}", color=ink, fontsize=7, ha="center", va="center_baseline")
+        if p <= alpha:
+            ax.plot(at[0], at[1] + 0.33, color=ink, **DOT)
+    for axis, name in ((ax.xaxis, "algorithm Y"), (ax.yaxis, "algorithm X")):
+        axis.set_ticks(np.arange(len(names)) + 0.5, texts)
+        axis.set_tick_params(length=0)
+        axis.set_label_text(name)
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.tick_params(axis="x", length=0, rotation=90)
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    figure = ax.get_figure()
+    assert figure is not None
+    bar = figure.colorbar(image, ax=ax, fraction=0.06, pad=0.03, aspect=30)
+    bar.set_label("probability of improvement\nP(X > Y), 0–1")
+    bar.outline.set_visible(False)
+    told = f"IQMs told apart:\np ≤ {alpha:g} after Holm's correction"
+    legend_below(ax, [Line2D([], [], color=INK, **DOT)], [told], gap=8)
+    return ax
+
+
+def critical_difference_plot(
+    ranks: pd.DataFrame,
+    pairs: pd.DataFrame,
+    *,
+    alpha: float = 0.05,
+    labels: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """The critical-difference diagram of Demšar (2006, figure 1): mean ranks; returns the Axes.
+
+    A bar joins neighbours in mean rank no two of whose IQMs the tests tell apart: p
+    above alpha after Holm's correction. Two that are not told apart, but have between them one that
+    is told apart from either, get no bar.
+
+    Args:
+        ranks: what `statistics.ranks` gives.
+        pairs: the pairs of `comparison.compare`; InputError where two algorithms have none.
+        alpha: level of the test.
+        labels: what to write in place of an algorithm's name.
+        ax: where to draw; by default a new figure of fitting size.
+    """
+    # Rounded: equal ranks summed in another order are one place on the axis.
+    means = ranks.set_index("algorithm")["mean_rank"].sort_values(kind="stable").round(9)
+    names = list(means.index)
+    last = max(2, len(names))
+    bars, ends = [], list[float]()
+    for low, high in _joined(means, pairs, alpha):
+        # The first level where it comes near no other bar.
+        level = next((k for k, end in enumerate(ends) if end < low - 0.03 * last), len(ends))
+        ends[level : level + 1] = [high]
+        bars.append((low, high, 1.2 + 0.7 * level))
+    # Half of the names at each side, the outermost on top: so no two leader lines cross.
+    half = (len(names) + 1) // 2
+    halves = names[:half], names[: half - 1 : -1]
+    sides = [[label(name, labels) for name in side] for side in halves]
+    places = [row_places(texts) for texts in sides]
+    top = 1.2 + 0.7 * len(ends)
+    bottom = top + max(below for _, below in places)
+    ax = ax or new_axes(5.2 + sum(map(text_width, sides)), 0.9 + LINE * bottom)
+    for low, high, y in bars:
+        # Square ends, so that a bar of no length, between ties, is seen too.
+        ax.plot([low, high], [y, y], **JOINED, marker="s", ms=3, mew=0, zorder=3)
+    beside = ax.get_yaxis_transform()
+    for side, texts, (ys, _), edge, sign in zip(
+        halves, sides, places, (0, 1), (-1, 1), strict=True
+    ):
+        align = "left" if edge else "right"
+        for name, text, y in zip(side, texts, ys, strict=True):
+            x, end, colour = means[name], (1, last)[edge], line_style(name)["color"]
+            ax.plot([x, x, end], [0, top + y, top + y], color=colour, lw=1.2)
+            ax.plot(x, 0, marker="o", ms=4.5, color=colour, clip_on=False, zorder=3)
+            for points, words in ((4, f"{x:.2f}"), (34, text)):
+                ax.annotate(
+                    words,
+                    (edge, top + y),
+                    xycoords=beside,
+                    xytext=(sign * points, 0),
+                    textcoords="offset points",
+                    ha=align,
+                    va="center",
+                )
+    ax.set_xlim(1, last)
+    ax.set_ylim(bottom, 0)
+    ax.set_xticks(range(1, last + 1, 1 + (last - 1) // 20))
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.set_xlabel("mean rank over data sets (1 is best)")
+    ax.set_yticks([])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.spines["top"].set_visible(True)
+    told = f"no two IQMs told apart:\np > {alpha:g} after Holm's correction"
+    legend_below(ax, [Line2D([], [], **JOINED)], [told], gap=6)
+    return ax
+
+
+def rank_plot(
+    ranks: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Distribution of the ranks, a stacked bar per algorithm, best mean rank first; the Axes.
+
+    Args:
+        ranks: what `statistics.ranks` gives.
+        labels: what to write in place of an algorithm's name.
+        ax: where to draw; by default a new figure of fitting size.
+    """
+    ranks = ranks.sort_values("mean_rank", kind="stable")
+    texts = [label(name, labels) for name in ranks["algorithm"]]
+    # Viridis is ordered in lightness, for colour-blind readers too.
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, len(texts)))
+    legend = {f"rank {k + 1}": Patch(facecolor=colour) for k, colour in enumerate(colours)}
+    beside = text_width(texts)
+    ys, bottom = row_places(texts)
+    height = 0.8 + LINE * max(3.0, bottom) + legend_height(legend, 4.4)
+    ax = ax or new_axes(4.4 + beside, height)
+    start = np.zeros(len(texts))
+    for k, colour in enumerate(colours):
+        chance = ranks[f"rank_{k + 1}"].to_numpy(np.float64)
+        ax.barh(ys, chance, 1.2, start, color=colour, edgecolor="white", lw=0.25)
+        start += chance
+    name_rows(ax, ys, bottom, texts)
+    ax.set_ylabel("algorithm")
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("probability of the rank on a data set (1 is best), 0–1")
+    legend_below(ax, legend.values(), legend, beside=beside)
+    return ax
+
+
+def _turned(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs with X and Y exchanged: P(Y > X) is 1 - P(X > Y), ties counting half to each."""
+    return pd.DataFrame(
+        {
+            "x": pairs["y"],
+            "y": pairs["x"],
+            "probability": 1 - pairs["probability"],
+            "probability_low": 1 - pairs["probability_high"],
+            "probability_high": 1 - pairs["probability_low"],
+            "p_holm": pairs["p_holm"],
+        }
+    )
+
+
+def _joined(
+    means: "pd.Series[float]", pairs: pd.DataFrame, alpha: float
+) -> Iterator[tuple[float, float]]:
+    """The widest ranges of mean ranks in which no two algorithms are told apart, best first.
+
+    Algorithms of equal mean rank are all in a range or none is, as no reader could tell otherwise.
+    """
+    told = {
+        frozenset((x, y)): p <= alpha
+        for x, y, p in zip(pairs["x"], pairs["y"], pairs["p_holm"], strict=True)
+    }
+    for two in itertools.combinations(means.index, 2):
+        if frozenset(two) not in told:
+            raise InputError(
+                f"no pair of {two[0]!r} and {two[1]!r}; compare all pairs, not a baseline's"
+            )
+    places = [(rank, list(same.index)) for rank, same in means.groupby(means)]
+    reached = -np.inf
+    for first, (low, _) in enumerate(places):
+        inside: list[str] = []
+        high = -np.inf
+        for rank, same in places[first:]:
+            if any(told[frozenset(two)] for two in itertools.combinations(inside + same, 2)):
+                break
+            inside += same
+            high = rank
+        if len(inside) > 1 and high > reached:
+            yield low, high
+            reached = high

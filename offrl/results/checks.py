@@ -1,0 +1,241 @@
+"""Checks of score tables; their messages name the row, cell or column that is wrong."""
+
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from offrl.errors import InputError
+
+REQUIRED = ("algorithm", "dataset", "seed", "score")
+T = TypeVar("T")
+
+
+def _row(frame: pd.DataFrame, position: int) -> str:
+    """How messages name a row: `line 7` of a CSV, else `row` and the frame's own index."""
+    return f"{frame.index.name or 'row'} {frame.index[position]}"
+
+
+def label_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that tell scores apart, as far as the frame has them."""
+    return [c for c in ("algorithm", "dataset", "setting", "seed", "step") if c in frame]
+
+
+def run_keys(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, int]]:
+    """The run of each row: algorithm, setting (empty where none is told), data set and seed."""
+    settings = frame["setting"] if "setting" in frame else itertools.repeat("", len(frame))
+    return zip(frame["algorithm"], settings, frame["dataset"], frame["seed"], strict=True)
+
+
+def algorithm_text(algorithm: str, setting: str = "") -> str:
+    """How messages name an algorithm, with its setting if it has one."""
+    return f"{algorithm!r} with setting {setting!r}" if setting else repr(algorithm)
+
+
+def cell_text(cell: tuple[str, str, str]) -> str:
+    """How messages name a cell: (algorithm, setting, data set)."""
+    algorithm, setting, dataset = cell
+    return f"{algorithm_text(algorithm, setting)} on {dataset!r}"
+
+
+def run_text(algorithm: str, setting: str, dataset: str, seed: Any, step: Any = None) -> str:
+    """How messages name a run, or an evaluation of it."""
+    at = "" if step is None or step is pd.NA else f", step {step}"
+    return f"{cell_text((algorithm, setting, dataset))}, seed {seed}{at}"
+
+
+def run_of(row: "pd.Series[Any]") -> str:
+    """How messages name a row's run, by its labels."""
+    setting, step = row.get("setting", ""), row.get("step")
+    return run_text(row["algorithm"], setting, row["dataset"], row["seed"], step)
+
+
+def first_few(items: Sequence[T], name: Callable[[T], str] = str) -> str:
+    """The names of the first few items, and how many more there are."""
+    first = ", ".join(map(name, items[:5]))
+    return first + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+
+
+def _and_more(frame: pd.DataFrame, positions: Sequence[int]) -> str:
+    """How messages name further rows that are wrong in the same way."""
+    if not positions:
+        return ""
+    return f" (and {len(positions)} more: {first_few(positions, lambda k: run_of(frame.iloc[k]))})"
+
+
+def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """A sort key by which `iql-9` stands before `iql-10`, whatever the case."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    key = [(p[0] not in "0123456789", int(p) if p[0] in "0123456789" else 0, p) for p in parts]
+    return key, name
+
+
+def labels_of(labels: Any, algorithm: str, what: str) -> Sequence[Any]:
+    """An algorithm's labels: its own, or those that all share."""
+    if not isinstance(labels, Mapping):
+        return list(labels)
+    if algorithm not in labels:
+        raise InputError(f"scores of {algorithm!r}: no {what}s are given for this algorithm")
+    return list(labels[algorithm])
+
+
+def score_array(
+    algorithm: str, values: ArrayLike, tasks: int, steps: int | None
+) -> NDArray[np.float64]:
+    """The scores as (runs, tasks), or (runs, tasks, steps); InputError for another shape."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal lengths
+        array = np.array(None)
+    axes, wanted = ["runs", "data sets"], [tasks]
+    if steps is not None:
+        axes, wanted = [*axes, "steps"], [*wanted, steps]
+    shape = f"(runs, {', '.join(map(str, wanted))})"
+    if array.dtype.kind not in "iuf" or array.ndim != len(axes):
+        found = f"shape {array.shape}" if array.dtype.kind in "iuf" else "no array of numbers"
+        hint = "; give its steps" if array.ndim == 3 and steps is None else ""
+        raise InputError(f"scores of {algorithm!r}: {found}; expected {shape}{hint}")
+    if list(array.shape[1:]) != wanted:
+        hint = ""
+        for order in itertools.permutations(range(array.ndim)):
+            if [array.shape[k] for k in order[1:]] == wanted:
+                seen = ", ".join(axes[order.index(k)] for k in range(array.ndim))
+                hint = f"; its axes seem to be ({seen}): pass array.transpose{order}"
+                break
+        named = f"{tasks} data sets" + ("" if steps is None else f" and {steps} steps")
+        raise InputError(
+            f"scores of {algorithm!r}: shape {array.shape}, but {named} named; expected "
+            f"{shape}{hint}"
+        )
+    if not array.size:
+        raise InputError(f"scores of {algorithm!r}: shape {array.shape} is empty; expected {shape}")
+    return array.astype(np.float64)
+
+
+def check_columns(frame: pd.DataFrame, where: str) -> None:
+    """Raise InputError for a column that is missing or there twice."""
+    columns = [str(column) for column in frame.columns]
+    for column in columns:
+        if columns.count(column) > 1:
+            raise InputError(f"{where}: column {column!r} stands there twice; rename one")
+    for column in REQUIRED:
+        if column not in columns:
+            others = [name for name in columns if name not in REQUIRED]
+            near = [name for name in others if column in name.lower()]
+            near = near or difflib.get_close_matches(column, others, n=1)
+            hint = f"; if {near[0]!r} is meant, rename it" if near else ""
+            raise InputError(
+                f"{where}: no column {column!r}; expected {', '.join(REQUIRED)} "
+                f"(and step, where there are several), found {', '.join(columns) or 'none'}{hint}"
+            )
+
+
+def label_column(frame: pd.DataFrame, column: str, where: str) -> list[str]:
+    """A column of names as stripped text; InputError for an empty one."""
+    names = ["" if pd.isna(value) else str(value).strip() for value in frame[column]]
+    if "" in names:
+        raise InputError(
+            f"{where}, {_row(frame, names.index(''))}: the {column} is empty; expected its name"
+        )
+    return names
+
+
+def whole_numbers(
+    frame: pd.DataFrame, column: str, where: str, *, optional: bool = False
+) -> "pd.Series[Any]":
+    """A column of whole numbers (nullable integers where it may be empty)."""
+
+    def whole(value: Any) -> int | None:
+        if optional and (value is None or value is pd.NA or value == "" or value != value):
+            return None
+        if isinstance(value, str):
+            try:
+                value = int(value)
+            except ValueError:
+                value = float(value)
+        if isinstance(value, bool | np.bool_) or value != int(value) or value < 0:
+            raise ValueError(value)
+        return int(value)
+
+    numbers: list[int | None] = []
+    for position, value in enumerate(frame[column]):
+        try:
+            numbers.append(whole(value))
+        except (ValueError, TypeError, OverflowError):
+            shown = "empty" if str(value).strip() in ("", "nan", "<NA>", "None") else repr(value)
+            raise InputError(
+                f"{where}, {_row(frame, position)}: {column} is {shown}; "
+                f"expected a whole number, 0 or more"
+            ) from None
+    dtype = "Int64" if optional else "int64"
+    try:
+        return pd.Series(numbers, index=frame.index, dtype=dtype)
+    except OverflowError:
+        raise InputError(f"{where}: a {column} is above 2^63; expected smaller numbers") from None
+
+
+def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
+    """The scores as floats; InputError for what is no finite number."""
+    scores = np.empty(len(frame))
+    for position, value in enumerate(frame["score"]):
+        try:
+            if isinstance(value, bool | np.bool_):
+                raise ValueError
+            scores[position] = np.nan if value is pd.NA or value == "" else float(value)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{where}, {_row(frame, position)}: score is {value!r}; expected a number"
+            ) from None
+    bad = np.flatnonzero(~np.isfinite(scores)).tolist()
+    if bad:
+        row = frame.iloc[bad[0]]
+        value = "empty" if row["score"] is pd.NA or row["score"] == "" else scores[bad[0]]
+        raise InputError(
+            f"{where}, {_row(frame, bad[0])}: score of {run_of(row)} is {value}"
+            f"{_and_more(frame, bad[1:])}; expected a finite number (a run that failed gives its "
+            "cause in a column 'failure' instead)"
+        )
+    return scores
+
+
+def check_unique(frame: pd.DataFrame, where: str) -> None:
+    """Raise InputError where two rows have the same labels."""
+    labels = label_columns(frame)
+    twice = np.flatnonzero(frame.duplicated(cast(list[Hashable], labels))).tolist()
+    if twice:
+        later = twice[0]
+        key = frame.iloc[later]
+        same = np.logical_and.reduce(
+            [
+                (frame[c] == key[c]).fillna(False) if not pd.isna(key[c]) else frame[c].isna()
+                for c in labels
+            ]
+        )
+        first = int(np.flatnonzero(same)[0])
+        raise InputError(
+            f"{where}, {_row(frame, later)}: a second score for {run_of(key)} (the first: "
+            f"{_row(frame, first)}){_and_more(frame, twice[1:])}; keep one, or tell settings apart "
+            "in a column 'setting' or in the algorithm's name"
+        )
+
+
+def scale_notes(frame: pd.DataFrame, where: str, scale: float) -> list[str]:
+    """A doubt about the declared scale: a factor of 100 changes the optimality gap in silence."""
+    if not len(frame):
+        return []
+    largest = float(frame["score"].abs().max())
+    if scale == 100 and largest <= 1.5:
+        doubt = "declare scale 1 if 1 is the reference's upper end"
+    elif scale == 1 and largest > 10:
+        doubt = "declare scale 100 if 100 is the reference's upper end"
+    else:
+        return []
+    return [
+        f"scale: the largest score of {where} is {largest:.4g} in size, though 0-{scale:g} is "
+        f"declared; {doubt}"
+    ]

@@ -1,0 +1,55 @@
+"""What a score depends on besides its run: code, versions, hardware."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from offrl import registry
+from offrl.version import __version__
+
+if TYPE_CHECKING:
+    pass
+
+
+def commit() -> str | None:
+    """The git commit of the checkout that offrl runs from, `-dirty` if changed; None in a wheel."""
+    root = registry.folder("algorithms").parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain", "--", "offrl", *registry.CONTENT],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-dirty" if changed else head
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, as far as a score's last digits depend on it."""
+    import torch
+
+    return {
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cpus": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a score depends on, by distribution name."""
+    names = ("numpy", "torch", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+    return {
+        "offrl": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }

@@ -1,0 +1,200 @@
+"""The runs that a protocol expands into."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
+
+from offrl import registry
+from offrl.data.dataset import Dataset
+from offrl.errors import InputError, unknown
+from offrl.learning.learner import find_algorithm
+from offrl.running.patterns import is_chosen
+from offrl.running.protocol import Entry, Protocol
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: one algorithm, one data set, one seed."""
+
+    protocol: str  # id@version
+    dataset: str  # an id or a path, as the protocol gives it
+    label: str  # the algorithm's name in reports
+    algorithm: str  # registered name or path
+    config: dict[str, Any]  # complete, defaults included
+    code: str | None  # SHA-256 of an algorithm file outside the package
+    view: str | None  # the rows that the algorithm needs; None: those of the data set's card
+    steps: int
+    evaluation: dict[str, int]
+    seed: int
+
+    @property
+    def config_hash(self) -> str:
+        """Eight hexadecimal digits that tell configurations (and files of one's own) apart."""
+        identity = {"algorithm": Path(self.algorithm).stem, "config": self.config}
+        if self.code:
+            identity["code"] = self.code
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    def folder(self, root: Path) -> Path:
+        """Where the run lives below `root`."""
+        protocol = self.protocol.partition("@")[0]
+        if self.dataset.startswith("minari:"):
+            dataset = self.dataset.replace(":", "-").replace("/", "-")
+        else:
+            dataset = Path(self.dataset).stem if "/" in self.dataset else self.dataset
+        return root / protocol / dataset / f"{self.label}-{self.config_hash}" / f"seed-{self.seed}"
+
+
+def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
+    """The algorithm's config with `overrides` applied; an error names `where` and the key."""
+    try:
+        found = find_algorithm(algorithm)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    config_type = getattr(found, "Config", None)
+    if not isinstance(config_type, type) or not dataclasses.is_dataclass(config_type):
+        raise InputError(
+            f"{where}: class {found.__name__} has no Config; expected a frozen dataclass with at "
+            "least batch_size"
+        )
+    if not config_type.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise InputError(
+            f"{where}: {config_type.__name__} is a dataclass that can be changed; write "
+            "@dataclass(frozen=True)"
+        )
+    fields = [field.name for field in dataclasses.fields(config_type)]
+    for key in overrides:
+        if key not in fields:
+            raise InputError(f"{where}: {unknown('config key', key, fields)}")
+    try:
+        # As JSON, where a list may stand for a tuple; nothing else is converted.
+        text = json.dumps(overrides, default=str)
+        config: Any = TypeAdapter(config_type).validate_json(text, strict=True)
+        values = dataclasses.asdict(config)
+        json.dumps(values)  # a run folder keeps it
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{where}: {key}: {first['msg']}, found {first['input']!r}") from None
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"{where}: {config_type.__name__} cannot be written as TOML: {reason}; give its fields "
+            "types such as float, int, bool, str or tuple[int, ...]"
+        ) from None
+    if type(values.get("batch_size")) is not int or values["batch_size"] < 1:
+        raise InputError(
+            f"{where}: batch_size: expected a field of {config_type.__name__} that is a positive "
+            f"integer, found {values.get('batch_size')!r}"
+        )
+    for key, value in values.items():
+        if value != value:
+            raise InputError(f"{where}: {key}: expected a number, found nan")
+    return config
+
+
+def expand(
+    protocol: Protocol, algorithms: Sequence[str] = (), datasets: Sequence[str] = ()
+) -> list[Job]:
+    """All runs of a protocol, seed by seed so that complete comparisons come first.
+
+    Args:
+        protocol: what to expand.
+        datasets: ids or patterns; only the protocol's data sets that match one. Empty: all.
+        algorithms: labels of the protocol, registered names or paths of Python files; only these
+            run, those that the protocol does not list with their own defaults. Empty: all it lists.
+    """
+    chosen = {} if algorithms else dict(protocol.algorithms)
+    for name in algorithms:
+        if name.endswith(".py"):
+            label, entry = Path(name).stem, Entry(algorithm=str(Path(name).resolve()))
+        else:
+            known = {**registry.modules("algorithms"), **protocol.algorithms}
+            if name not in known:
+                raise unknown("algorithm", name, known, "or give the path of a .py file")
+            label, entry = name, protocol.algorithms.get(name, Entry())
+        if chosen.get(label, entry) != entry:
+            raise InputError(f"--algorithm {name}: a second {label!r}; rename the file of one")
+        chosen[label] = entry
+    for pattern in datasets:
+        if not any(is_chosen(dataset, [pattern]) for dataset in protocol.datasets):
+            raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets)
+    jobs = []
+    for label, entry in chosen.items():
+        name = entry.algorithm or label
+        where = f"{protocol.id}, algorithm {label}"
+        configure(name, entry.config, where)
+        code, view = _code(name), find_algorithm(name).view
+        for dataset in protocol.datasets:
+            if not entry.runs_on(dataset) or not is_chosen(dataset, datasets or ["*"]):
+                continue
+            setting = entry.setting(dataset)
+            config = dataclasses.asdict(configure(name, setting.config, f"{where} on {dataset}"))
+            evaluation = protocol.evaluation.model_dump()
+            evaluation["every"] = setting.every or evaluation["every"]
+            evaluation["episodes"] = setting.episodes or evaluation["episodes"]
+            jobs += [
+                Job(
+                    protocol=f"{protocol.id}@{protocol.version}",
+                    dataset=dataset,
+                    label=label,
+                    algorithm=name,
+                    config=json.loads(json.dumps(config)),
+                    code=code,
+                    view=view,
+                    steps=setting.steps or protocol.steps,
+                    evaluation=evaluation,
+                    seed=seed,
+                )
+                for seed in protocol.seeds
+            ]
+    owner: dict[Path, str] = {}
+    for job in jobs:
+        other = owner.setdefault(job.folder(Path()), job.dataset)
+        if other != job.dataset:
+            raise InputError(
+                f"protocol {protocol.id}: data sets {other} and {job.dataset} would share a folder "
+                "of runs; rename the file of one"
+            )
+    return sorted(jobs, key=lambda job: protocol.seeds.index(job.seed))
+
+
+def _code(algorithm: str) -> str | None:
+    """SHA-256 of an algorithm's file, or None where offrl's version and commit stand for it."""
+    module = sys.modules[find_algorithm(algorithm).__module__]
+    if module.__name__.startswith("offrl.") or not module.__file__:
+        return None
+    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+
+
+def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
+    """Everything that decides a run's scores; a run folder refuses to carry on with another."""
+    card = dataset.card
+    return {
+        "protocol": job.protocol,
+        "dataset": f"{card.id}@{card.version}",
+        "data_sha256": dataset.checksum,
+        "view": card.view,
+        "environment": card.environment.model_dump() if card.environment else None,
+        "reference": card.reference.model_dump() if card.reference else None,
+        "label": job.label,
+        "algorithm": Path(job.algorithm).name if job.code else job.algorithm,  # files may move
+        "config": job.config,
+        "code": job.code,
+        "config_hash": job.config_hash,
+        "steps": job.steps,
+        "evaluation": job.evaluation,
+        "seed": job.seed,
+    }

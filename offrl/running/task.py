@@ -1,0 +1,96 @@
+"""All that a run needs before its learner exists."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from offrl.data.card import Card, Environment, Reference
+from offrl.data.dataset import Dataset
+from offrl.data.transitions import Transitions, transitions
+from offrl.errors import InputError
+from offrl.evaluation.environments import spaces
+from offrl.learning.batch import Batch
+from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
+from offrl.learning.sampler import whole
+from offrl.learning.single import build
+from offrl.learning.spec import Spec
+from offrl.running.jobs import Job, configure
+
+
+def scoring(card: Card) -> tuple[Environment, Reference]:
+    """The simulator and the reference returns of a card. Raises InputError where it lacks one."""
+    if card.environment is None or card.reference is None:
+        lacking = "environment" if card.environment is None else "reference"
+        raise InputError(
+            f"data set {card.id}: its card has no [{lacking}], so a policy cannot be scored"
+            f"{f'; its notes may say why (offrl show {card.id})' if card.notes else ''}; give a "
+            "card (TOML) that has one"
+        )
+    return card.environment, card.reference
+
+
+def describe(data: Transitions, max_action: float, steps: int) -> Spec:
+    """What a learner may know of the prepared training data."""
+    return Spec(
+        observation_dim=data.observations.shape[1],
+        action_dim=data.actions.shape[1],
+        max_action=max_action,
+        steps=steps,
+        observation_mean=data.observations.mean(0, dtype=np.float64).astype(np.float32),
+        observation_std=data.observations.std(0, dtype=np.float64).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a run needs before its learner exists."""
+
+    algorithm: type[Learner] | type[SingleSeedLearner]
+    config: Any
+    environment: Environment
+    data: Transitions
+    spec: Spec
+
+
+def prepare(job: Job, dataset: Dataset) -> Task:
+    """What `job` trains with. Raises InputError where algorithm, data and simulator do not fit."""
+    algorithm = find_algorithm(job.algorithm)
+    config = configure(job.algorithm, job.config, f"algorithm {job.label}")
+    environment, _ = scoring(dataset.card)
+    data = algorithm.prepare(transitions(dataset), config)
+    sizes = (data.observations.shape[1], data.actions.shape[1])
+    observation_dim, action_dim, limit = spaces(environment)
+    if sizes != (observation_dim, action_dim):
+        raise InputError(
+            f"data set {dataset.card.id}: holds observations and actions of {sizes} numbers, but "
+            f"environment {environment.id!r} of its card has {(observation_dim, action_dim)}; "
+            "correct the card"
+        )
+    return Task(algorithm, config, environment, data, describe(data, limit, job.steps))
+
+
+def validation_split(job: Job, dataset: Dataset) -> Batch:
+    """The published validation split as one batch. Raises InputError where there is none."""
+    if dataset.validation is None:
+        raise InputError(
+            f"algorithm {job.label} looks at a validation split, which data set {dataset.card.id} "
+            "does not publish; set checkpoint = 'last'"
+        )
+    return whole(transitions(dataset.validation))
+
+
+def check(job: Job, dataset: Dataset) -> Spec:
+    """What the learner will know; raises InputError where `job` cannot run on `dataset`."""
+    task = prepare(job, dataset)
+    try:
+        learner = build(task.algorithm, task.spec, task.config, [job.seed])
+        learner.state_dict()  # raises where something cannot be saved
+    except Exception as error:  # of a file or a config of the user's own
+        raise InputError(
+            f"algorithm {job.label} cannot be built: {type(error).__name__}: {error}; correct its "
+            "config or its file"
+        ) from error
+    if learner.validation_interval:
+        validation_split(job, dataset)
+    return task.spec

@@ -1,0 +1,14 @@
+"""The engines that compute estimates."""
+
+from offrl.errors import unknown
+
+METHODS = ("percentile", "expanded percentile", "studentized")
+DEFAULT = METHODS[:2]
+ENGINES = ("offrl", "rliable")
+
+
+def check_engine(name: str) -> str:
+    """The name of an engine; InputError for an unknown one."""
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return name

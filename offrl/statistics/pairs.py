@@ -1,0 +1,161 @@
+"""Two algorithms on the same data sets."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.stats
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from offrl.errors import InputError, unknown
+from offrl.results.table import ScoreTable
+from offrl.statistics import bootstrap
+from offrl.statistics.bootstrap import Array, Interval
+from offrl.statistics.metrics import canonical, iqm, variances_of
+
+POWER = 0.8  # with which the numbers of seeds that a verdict names would tell
+SEEDS = np.unique(np.geomspace(2, 100_000, 400).round().astype(int))
+PAIRS = (
+    *("x", "y", "probability", "probability_low", "probability_high"),
+    *("difference", "difference_low", "difference_high", "p_permutation", "p_t", "p_holm"),
+    *("verdict", "seeds"),
+    *("n_x", "n_y", "n_tasks", "reps", "probability_error", "difference_error"),
+)
+Tasks = Mapping[str, Array]
+
+
+def probability_of_improvement(x: Sequence[Array], y: Sequence[Array]) -> float:
+    """P(X > Y): mean over tasks of the share of pairs of runs with x above y, ties one half.
+
+    Args:
+        x: one array of runs per task.
+        y: the same tasks in the same order.
+    """
+    return float(np.mean([_above(a, b).mean() for a, b in zip(x, y, strict=True)]))
+
+
+class Pair:
+    """Two algorithms on the same data sets, in an order that no name decides.
+
+    `x` and `y` are sorted runs per task, `turned` if they stand the other way round than asked for:
+    resamples of the one come from a first stream and of the other from a second.
+    """
+
+    def __init__(self, x: Tasks, y: Tasks):
+        tasks = [(np.sort(x[task]), np.sort(y[task])) for task in x]
+        mine, other = (canonical([task[k] for task in tasks]) for k in (0, 1))
+        keys = [
+            (cells_key(side), sorted(tuple(map(tuple, task[::step])) for task in tasks))
+            for side, step in ((mine, 1), (other, -1))
+        ]
+        self.turned = keys[0] > keys[1]
+        if self.turned:
+            tasks = [task[::-1] for task in tasks]
+            mine, other = other, mine
+        tasks.sort(key=lambda task: (len(task[0]), len(task[1]), *task[0], *task[1]))
+        self.x, self.y = [a for a, _ in tasks], [b for _, b in tasks]
+        runs = np.array([[len(a), len(b)] for a, b in tasks])
+        self.runs = runs
+        self.sides = mine, other  # as `Draws` takes them for the IQM of each alone
+        self.n_x, self.n_y = runs.T[::-1] if self.turned else runs.T
+        self.sign = -1 if self.turned else 1
+        self.above = [_above(a, b) for a, b in tasks]
+        point = probability_of_improvement(self.x, self.y)
+        self.probability = 1 - point if self.turned else point
+        self.grid = 1 / (2 * int(runs.prod(axis=1).min()) * len(tasks))
+        self.difference = self.sign * (iqm(mine) - iqm(other))
+        # Variances of the difference and of P(X > Y), of 2 T strata each.
+        self.variances = np.concatenate([variances_of(side, np.inf)[0] for side in self.sides])
+        self.strata = np.array([len(cell) for side in self.sides for cell in side])
+        placed = [[above.mean(axis=1 - k).var(ddof=1) for above in self.above] for k in (0, 1)]
+        self.placements = (np.array(placed) / runs.T / len(tasks) ** 2).ravel()
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of the t test of the IQMs; without any spread 1 for none, 0 for some."""
+        error, df = self._error()
+        if error == 0:
+            return float(self.difference == 0)
+        return float(2 * scipy.stats.t.sf(abs(self.difference) / error, df))
+
+    def within(self, margin: float, alpha: float) -> bool:
+        """Whether two one-sided t tests at level alpha put the difference within the margin."""
+        error, df = self._error()
+        reach = abs(self.difference) + scipy.stats.t.isf(alpha, df) * error
+        return bool(error > 0 and reach < margin)
+
+    def _error(self) -> tuple[float, float]:
+        """Standard error of the difference, and its degrees of freedom."""
+        df, _ = bootstrap.freedom(self.variances, self.strata)
+        return float(np.sqrt(self.variances.sum())), float(df)
+
+    def seeds(self, alpha: float, margin: float | None, permutations: int) -> int | None:
+        """The fewest seeds, more than now, with which tests at level alpha would tell; or None."""
+        share = self.variances * self.strata  # with a single seed
+        if share.sum() == 0:
+            return None
+        t, seeds = scipy.stats.t, SEEDS[np.searchsorted(SEEDS, self.runs.max(), side="right") :]
+        error = np.sqrt(share.sum() / seeds)
+        df = (seeds - 1) * share.sum() ** 2 / (share**2).sum()
+        different = t.sf(t.isf(alpha / 2, df) - abs(self.difference) / error, df)
+        # The permutation test cannot tell with less than this p.
+        ways = len(self.runs) * (gammaln(2 * seeds + 1) - 2 * gammaln(seeds + 1))
+        least = np.maximum(np.exp(np.log(2) - ways), 1 / (permutations + 1))
+        found = np.where(least <= alpha, different, 0)
+        if margin is not None:
+            limit = t.isf(alpha, df)
+            low, high = (
+                t.cdf((side - self.difference) / error - sign * limit, df)
+                for side, sign in ((-margin, -1), (margin, 1))
+            )
+            found = np.maximum(found, high - low)
+        enough = np.flatnonzero(found >= POWER)
+        return int(seeds[enough[0]]) if len(enough) else None
+
+
+def comparable_cells(
+    table: ScoreTable, baseline: str | None, algorithms: Sequence[str] | None
+) -> dict[str, Tasks]:
+    """Scores of the algorithms to compare; InputError where a comparison is impossible."""
+    cells: dict[str, Tasks] = dict(table.cells())
+    for name in [*([baseline] if baseline else []), *(algorithms or [])]:
+        if name not in cells:
+            raise unknown("algorithm", name, cells)
+    if algorithms is not None:
+        cells = {name: cells[name] for name in cells if name in {*algorithms, baseline}}
+    if len(cells) < 2:
+        raise InputError(
+            f"{', '.join(cells) or 'no algorithm'}: a comparison needs two algorithms or more"
+        )
+    empty = [(a, d) for a in cells for d in table.datasets if d not in cells[a]]
+    if empty:
+        more = f" and {len(empty) - 1} more cells" if len(empty) > 1 else ""
+        raise InputError(
+            f"{empty[0][0]!r} has no finished run on {empty[0][1]!r}{more}; compare the algorithms "
+            "that have, or leave the data set out for all"
+        )
+    table.only(cells).check_several_runs()
+    return cells
+
+
+def _above(x: Array, y: Array) -> Array:
+    """1 where a run of x scores more than a run of y, 1/2 where they tie, shape (n_x, n_y)."""
+    found: Array = (x[:, None] > y) + 0.5 * (x[:, None] == y)
+    return found
+
+
+def turn(interval: Interval, whole: int) -> Interval:
+    """The interval of `whole` minus the estimate."""
+    return Interval(
+        whole - interval.high, whole - interval.low, interval.high_error, interval.low_error
+    )
+
+
+def run_counts(runs: NDArray[np.int_]) -> tuple[int, ...]:
+    """Numbers of runs as one tuple: what decides a pair's resamples."""
+    return tuple(runs.ravel().tolist())
+
+
+def cells_key(cells: Sequence[Array]) -> tuple[float, ...]:
+    """Sorted scores as one tuple, task after task, with the numbers of runs."""
+    return tuple(value for cell in cells for value in (len(cell), *cell.tolist()))

@@ -1,0 +1,132 @@
+"""Sentences on estimates, for their reader."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offrl.results.table import ScoreTable
+from offrl.statistics.engines import DEFAULT
+from offrl.statistics.metrics import METRICS, point_estimates
+from offrl.statistics.pairs import Pair
+from offrl.statistics.significance import permutation_count
+
+
+def words(pair: Mapping[Any, Any], margin: float | None = None) -> str:
+    """The verdict of a row of `Comparison.pairs` in words, on x."""
+    verdict = str(pair["verdict"])
+    if verdict == "equivalent":
+        return f"equivalent within {margin:g}"
+    if verdict != "cannot tell":
+        return verdict
+    verdict += f" with {min(pair['n_x'], pair['n_y'])} seeds"
+    return verdict if pd.isna(pair["seeds"]) else f"{verdict}; some {pair['seeds']:,} would"
+
+
+def comparison_notes(
+    pairs: Sequence[Pair],
+    frame: pd.DataFrame,
+    alpha: float,
+    permutations: int,
+) -> list[str]:
+    """What a reader must know: pairs that no number can tell apart, intervals that are a point."""
+    notes = []
+    # Where all numbers of runs are equal, swapping the two algorithms changes no difference.
+    ways = [
+        (permutation_count(pair.runs), bool((pair.runs[:, 0] == pair.runs[:, 1]).all()))
+        for pair in pairs
+    ]
+    least = min(max((1 + even) / number, 1 / (permutations + 1)) for number, even in ways)
+    if least * len(pairs) > alpha:
+        notes.append(
+            f"no pair can be told apart, whatever the scores: the smallest p that so few runs or "
+            f"permutations can give is {least:.2g}, and {min(1, least * len(pairs)):.2g} corrected "
+            f"for {len(pairs)} {'pairs' if len(pairs) > 1 else 'pair'}; run more seeds"
+            + (", or compare with one baseline" if len(pairs) > 1 else "")
+        )
+    point = frame[(frame["probability_low"] == frame["probability_high"])]
+    if len(point):
+        shown = [f"{x} and {y}" for x, y in zip(point["x"], point["y"], strict=True)]
+        if len(shown) > 5:
+            shown[5:] = [f"{len(shown) - 5} more pairs"]
+        notes.append(
+            "The interval of P(X > Y) is a single point where every resample agrees, which is no "
+            f"evidence of certainty: {', '.join(shown)}"
+        )
+    return notes
+
+
+def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
+    """Sentences on what is missing or odd in `summarise(table)`, for its reader."""
+    notes = []
+    sizes = {a: {d: len(c) for d, c in tasks.items()} for a, tasks in table.cells().items()}
+    for algorithm, tasks in sizes.items():
+        lacking = [d for d in table.datasets if d not in tasks]
+        single = [d for d, n in tasks.items() if n == 1]
+        if lacking:
+            notes.append(
+                f"{algorithm} has no finished run on {', '.join(lacking)}: "
+                "no aggregate is computed for it"
+            )
+        elif single:
+            notes.append(
+                f"{algorithm} has a single run on {', '.join(single)}: no interval can be "
+                "computed; an interval needs two runs or more on every data set"
+            )
+    counts = sorted({n for tasks in sizes.values() for n in tasks.values()})
+    if len(counts) > 1:
+        notes.append(
+            f"Numbers of runs differ, from {counts[0]} to {counts[-1]} per data set (each is shown "
+            "in the table per data set). Mean, median and optimality gap weigh data sets equally; "
+            "the IQM pools runs, so a data set with more runs weighs more"
+        )
+    cells = table.cells()
+    point: dict[tuple[str, ...], list[str]] = {}
+    capped: dict[tuple[str, ...], list[str]] = {}
+    # The default method's, or the only one that rliable gives.
+    method = DEFAULT[1] if (summary["ci_method"] == DEFAULT[1]).any() else DEFAULT[0]
+    main = summary[(summary["ci_method"] == method) & summary["ci_low"].notna()]
+    for name in main["algorithm"].unique():
+        scores = list(cells[name].values())
+        ends = [
+            point_estimates([np.array([end(cell)]) for cell in scores], table.scale)
+            for end in (np.min, np.max)
+        ]
+        tied, at_end = [], []
+        rows = main[main["algorithm"] == name].set_index("metric")
+        for k, metric in enumerate(METRICS):
+            low, high = rows.loc[metric, ["ci_low", "ci_high"]].astype(float)
+            lowest, highest = sorted(float(end[k]) for end in ends)
+            slack = 1e-9 * (highest - lowest)
+            if low == high:
+                tied.append(metric)
+            elif low <= lowest + slack or high >= highest - slack:
+                at_end.append(metric)
+        for group, found in ((point, tied), (capped, at_end)):
+            if found:
+                group.setdefault(tuple(found), []).append(name)
+    endless = summary[np.isinf(summary["ci_low"]) | np.isinf(summary["ci_high"])]
+    if len(endless):
+        notes.append(
+            "A studentized interval has no end where too many resamples of so few runs have no "
+            f"variance: {', '.join(endless['algorithm'].unique())}"
+        )
+    for metrics, names in point.items():
+        notes.append(
+            f"The interval of {_words(metrics)} is a single point for {', '.join(names)}: runs "
+            "tie, so that every resample gives the same value. That is no evidence of certainty"
+        )
+    if capped:
+        which = "; ".join(f"{', '.join(names)} ({_words(m)})" for m, names in capped.items())
+        notes.append(
+            f"Some {method} intervals reach the lowest or highest value that resampling so few "
+            "runs can give, are narrower than they should be, and may cover less than 95 % (some "
+            f"75 % with 3 runs on 1 data set): {which}"
+        )
+    return notes
+
+
+def _words(metrics: Sequence[str]) -> str:
+    names: Mapping[str, str] = {"iqm": "IQM", "optimality_gap": "optimality gap"}
+    return ", ".join(names.get(metric, metric) for metric in metrics)
