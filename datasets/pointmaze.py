@@ -33,7 +33,8 @@ from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
 from offrl.data.card import find_card
-from offrl.evaluation import rollouts as evaluation
+from offrl.evaluation import environments
+from offrl.progress import Progress
 
 Array = NDArray[Any]
 Observation = Mapping[str, Array]
@@ -139,7 +140,7 @@ class Driver:
 
 def make(
     directory: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
     episodes: int = EPISODES,
 ) -> Path:
@@ -178,7 +179,7 @@ def measure_references(episodes: int, seed: int) -> tuple[Array, Array]:
     return returns[0], returns[1]
 
 
-def _collect(name: str, episodes: int, progress: Callable[[int, int], None] | None) -> None:
+def _collect(name: str, episodes: int, progress: Progress | None) -> None:
     env, maze = _environment()
     buffers = []
     for episode in range(episodes):
@@ -207,7 +208,7 @@ def _collect(name: str, episodes: int, progress: Callable[[int, int], None] | No
 def _environment() -> tuple[gymnasium.Env[Any, Any], Maze]:
     card = find_card(CARD).environment
     assert card is not None
-    env = evaluation.make(card)
+    env = environments.make(card)
     unwrapped: Any = env.unwrapped
     return env, Maze(unwrapped.maze)
 

@@ -13,7 +13,6 @@ import csv
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +27,8 @@ from matplotlib.figure import Figure
 
 from offrl import plots, statistics
 from offrl.errors import InputError
+from offrl.files import replacing
+from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.comparison import Comparison, compare
@@ -59,7 +60,6 @@ INTERIM = (
     "unequal steps",
     "unfinished",
 )  # how notes on scores that may still move begin
-Progress = Callable[[int, int], None]
 Draw = Callable[[], Axes | None]
 Entry = dict[str, Any]
 
@@ -99,16 +99,9 @@ def write(
             f"({first.algorithm} on {first.dataset}, seed {first.seed}) by: {first.cause}"
         )
     final = table.final()
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with replacing(directory, "give another folder for the report") as temporary:
         for folder in ("figures", "tables"):
             (temporary / folder).mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"{directory}: cannot be written: {error.strerror}; give another folder for the report"
-        ) from None
-    try:
         page = _Page(table, final, reps, seed, studentized, engine, progress)
         drawn = [page.draw(temporary / "figures", *part) for part in page.plan]
         figures = [figure for figure in drawn if figure is not None]
@@ -120,9 +113,6 @@ def write(
         record["files"] = sorted([*files, "summary.json"])
         text = json.dumps(record, indent=1, allow_nan=False, default=str)
         (temporary / "summary.json").write_text(text + "\n", encoding="utf-8")
-        _move_in(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return directory / "index.html"
 
 
@@ -607,17 +597,3 @@ def _check_replaceable(directory: Path) -> None:
             f"{directory}: {added[0]} does not belong to the report that would be replaced; "
             "move it away, or give a new folder"
         )
-
-
-def _move_in(temporary: Path, directory: Path) -> None:
-    """Put the new report in its place; the old one is deleted only when the new one stands."""
-    old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
-    if directory.exists():
-        directory.rename(old)
-    try:
-        temporary.rename(directory)
-    except OSError:
-        if old.exists():
-            old.rename(directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from offrl import progress
 
 if TYPE_CHECKING:
     from offrl.results.table import ScoreTable
@@ -84,7 +86,7 @@ def toml(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def bar(what: str) -> Iterator[progress.Progress]:
     """A progress bar with time to go, as the callback that library functions take."""
     columns = (TextColumn("{task.description}"), BarColumn(), "{task.percentage:3.0f}%")
     with Progress(

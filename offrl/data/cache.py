@@ -10,8 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import InputError
+from offrl.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -42,37 +41,9 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-@contextlib.contextmanager
-def writing(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` to write to: renamed when all went well, else removed.
-
-    Works for files and folders; a folder that is in the way is moved aside first. A disk that is
-    full or not writable ends in an InputError that says where offrl wanted to write.
-    """
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if target.is_dir():
-                aside = temporary.with_name(temporary.name + ".old")
-                target.rename(aside)
-                temporary.rename(target)
-                shutil.rmtree(aside, ignore_errors=True)
-            else:
-                temporary.replace(target)
-        finally:
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno is None:  # of a download: not about writing
-            raise
-        raise InputError(
-            f"{target}: cannot be written: {error.strerror or error}; free some space, or set "
-            f"OFFRL_CACHE to a folder that can be written"
-        ) from error
+def writing(target: Path) -> contextlib.AbstractContextManager[Path]:
+    """`files.replacing` for a file or folder of the cache."""
+    return replacing(target, "free some space, or set OFFRL_CACHE to a folder that can be written")
 
 
 @contextlib.contextmanager

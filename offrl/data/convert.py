@@ -25,8 +25,9 @@ from offrl.data.cache import (
 )
 from offrl.data.card import Card, File
 from offrl.data.columns import NAMES, Columns, Totals, totals
-from offrl.data.fetch import Progress, fetch, fetch_file, from_minari
+from offrl.data.fetch import fetch, fetch_file, from_minari
 from offrl.errors import InputError
+from offrl.progress import Progress
 from offrl.version import __version__
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from offrl.data.cache import (
 from offrl.data.card import Card
 from offrl.data.columns import NAMES, Totals, episodes
 from offrl.data.convert import cached_folder, check_expected, convert, kept_conversion
-from offrl.data.fetch import Progress
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
+from offrl.progress import Progress
 
 log = logging.getLogger(__name__)
 

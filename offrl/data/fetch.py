@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from offrl import registry
 from offrl.data.cache import cache_folder, digest, lock, writing
 from offrl.data.card import Card, File
 from offrl.errors import InputError
+from offrl.progress import Progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]  # done so far and the total, in bytes or episodes
 
 
 def from_minari(card: Card) -> bool:

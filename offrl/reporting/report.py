@@ -1,9 +1,10 @@
 """Makes a report of scores: collects them, and hands them to the page that `reports/` holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from offrl import registry
+from offrl.progress import Progress
 from offrl.results.collect import collect
 
 
@@ -17,7 +18,7 @@ def report(
     studentized: bool = False,
     engine: str = "offrl",
     command: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """The path of the index.html of a new report; an earlier one in `output` is replaced.
 

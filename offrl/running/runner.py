@@ -15,6 +15,7 @@ from offrl.data.dataset import load_dataset
 from offrl.data.describe import share_outside
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
+from offrl.progress import Progress
 from offrl.results.store import RunFolder
 from offrl.running.events import Event, key
 from offrl.running.executors.local import cores, work
@@ -35,7 +36,7 @@ def run(
     datasets: Sequence[str] = (),
     workers: int | None = None,
     on_event: Callable[[Event], None] = lambda _event: None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Event]:
     """Runs every run of a protocol that is not done yet; the last event of each run.
 
@@ -120,7 +121,7 @@ def train(
     episodes: int = 10,
     workers: int | None = None,
     on_event: Callable[[Event], None] = lambda _event: None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Event]:
     """Trains one algorithm on one data set outside any protocol; the last event of each run.
 

@@ -21,13 +21,14 @@ over all pairs, Welch's over all pairs and data sets. Correction aside, a pair's
 its own scores alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from offrl.errors import InputError
+from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import LEVEL, Array, Draws, Interval, Trimmed
@@ -35,8 +36,6 @@ from offrl.statistics.engines import check_engine
 from offrl.statistics.pairs import PAIRS, Pair, cells_key, comparable_cells, run_counts, turn
 from offrl.statistics.remarks import comparison_notes
 from offrl.statistics.significance import PERMUTATIONS, holm, permutation, welch
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from offrl.errors import InputError
+from offrl.progress import Progress
 from offrl.results.checks import first_few
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap, profiles, summary
@@ -31,8 +32,6 @@ from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
 METHOD = "percentile"
 REPS = 2_000  # rliable's default for profiles; its 50,000 for the others take minutes to hours
 FEW = 100  # of our own resamples, where a frame of ours is made for its labels
-
-Progress = Callable[[int, int], None]
 
 
 def summarise(

@@ -15,13 +15,14 @@ No number depends on the other algorithms, on the order of runs, or on the order
 data sets and algorithms: scores are sorted within tasks, and tasks by their scores.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
 from offrl.errors import InputError
+from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import LEVEL, NONE, Array, Counts, Draws, Interval, Trimmed
@@ -51,7 +52,6 @@ COLUMNS = (
     "mc_error",
 )
 
-Progress = Callable[[int, int], None]
 Found = dict[str, dict[str, Interval]]
 
 
