@@ -1,6 +1,7 @@
-"""What the battery needs of each algorithm: small configurations, data, and trained learners."""
+"""What the battery is made of: settings of each algorithm, data, and trained learners."""
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +18,33 @@ from offrl.learning.spec import Spec
 EXAMPLE = str(Path(__file__).parents[1] / "docs" / "my_algo.py")
 SPEC = Spec(5, 3, 2.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))
 
-# Where narrow `*hidden` fields and small batches are not all it takes to make a run quick.
-SMALL: dict[str, dict[str, Any]] = {
-    "decision_transformer": {
-        "target_returns": (10.0, 5.0),
-        "return_scale": 10.0,
-        "context": 4,
-        "embedding": 16,
-        "layers": 1,
-        "warmup": 10,
-        "batch_size": 16,
-    },
-}
 
-# At its default, alpha lets a Q that was fitted at one action only pull to the corners.
-IMITATING: dict[str, dict[str, Any]] = {
-    "edac": {"eta": 5.0, "critic_lr": 3e-3},
-    "td3_bc": {"alpha": 0.1},
-}
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the battery needs of an algorithm beyond its defaults: `BATTERY` in its test file.
 
-# Choices that take other ways through a learner than its defaults: two replicas and two halves of a
-# run have to agree there too.
-VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    ("awac", {"weights": "softmax", "log_std": "sigmoid", "advantage": "before"}),
-    ("cql", {"lagrange": "corl", "order": "corl", "policy": "corl", "bc_steps": 0}),
-    ("cql", {"order": "offlinerl", "backup": "min then max", "importance_sampling": False}),
-    ("decision_transformer", {"padding": "right", "average_over": "all steps"}),
-    ("edac", {"order": "corl", "max_q_backup": True}),
-    ("edac", {"order": "offlinerl-kit"}),
-    ("iql", {"order": "corl", "dropout": 0.1}),
-    ("sac_n", {"order": "corl", "max_q_backup": True}),
-]
+    Attributes:
+        small: what makes a run quick beside narrow `*hidden` fields and small batches.
+        imitating: changes with which a data set with one action is imitated; None where nothing in
+            the losses pulls towards the data's actions.
+        plain: changes with which the critic estimates the plain discounted return of the data's
+            actions, so that a chain has a known solution; None where there is no critic.
+        variants: changes that take other ways through the learner than its defaults: two replicas
+            and two halves of a run have to agree there too.
+    """
 
-# Settings with which the critic estimates the plain discounted return of the data's actions, so
-# that a chain has a known solution. An algorithm that is not here has no critic to ask.
-PLAIN: dict[str, dict[str, Any]] = {
-    "awac": {},
-    "cql": {"cql_alpha": 0.0},
-    "edac": {"eta": 0.0},
-    "iql": {"value_lr": 3e-3, "expectile": 0.5},
-    "rebrac": {"critic_bc_coef": 0.0},
-    "sac_n": {},
-    "td3_bc": {},
-}
+    small: dict[str, Any] = dataclasses.field(default_factory=dict)
+    imitating: dict[str, Any] | None = dataclasses.field(default_factory=dict)
+    plain: dict[str, Any] | None = None
+    variants: tuple[dict[str, Any], ...] = ()
 
-# Nothing in its losses pulls towards the data's actions: where its critics agree, any action is as
-# good as the data's.
-NOT_IMITATING = ("sac_n",)
+
+def settings(name: str) -> Settings:
+    """`BATTERY` of tests/algorithms/test_NAME.py; the defaults where there is none."""
+    if not (Path(__file__).parent / "algorithms" / f"test_{name}.py").is_file():
+        return Settings()
+    stated: Settings = getattr(importlib.import_module(f"test_{name}"), "BATTERY", Settings())
+    return stated
 
 
 def data(rows: int = 400, bound: float = 2.0) -> Transitions:
@@ -100,7 +81,7 @@ def small(name: str, **changes: Any) -> Any:
     config = find_algorithm(name).Config()
     fields = [field.name for field in dataclasses.fields(config)]
     narrow: dict[str, Any] = {f: (16, 16) for f in fields if f.endswith("hidden")}
-    narrow |= {"batch_size": 32, **SMALL.get(name, {})}
+    narrow |= {"batch_size": 32, **settings(name).small}
     known = {key: value for key, value in changes.items() if key in fields}
     return dataclasses.replace(config, **{**narrow, **known})
 
@@ -109,11 +90,11 @@ def untrained(
     name: str, transitions: Transitions, seeds: list[int], config: Any = None
 ) -> tuple[Learner, Sampler]:
     """A learner of the prepared data, and its sampler."""
-    found: type[Learner] | type[SingleSeedLearner] = find_algorithm(name)
+    algorithm: type[Learner] | type[SingleSeedLearner] = find_algorithm(name)
     config = config or small(name)
-    prepared = found.prepare(transitions, config)
-    learner = build(found, SPEC, config, seeds)
-    return learner, found.sampler(prepared, config, seeds, "cpu")
+    prepared = algorithm.prepare(transitions, config)
+    learner = build(algorithm, SPEC, config, seeds)
+    return learner, algorithm.sampler(prepared, config, seeds, "cpu")
 
 
 def trained(
@@ -128,17 +109,17 @@ def trained(
 
 def parameters(learner: Learner) -> list[torch.Tensor]:
     """The trained and target parameters of a learner."""
-    found: list[torch.Tensor] = []
+    tensors: list[torch.Tensor] = []
     for value in vars(learner).values():
         if isinstance(value, torch.nn.Module):
-            found += list(value.parameters())
+            tensors += list(value.parameters())
         elif isinstance(value, torch.nn.Parameter):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, list):  # the single-seed learners of an algorithm without the axis
-            found += [
+            tensors += [
                 p for item in value if isinstance(item, SingleSeedLearner) for p in _plain(item)
             ]
-    return found
+    return tensors
 
 
 def _plain(learner: SingleSeedLearner) -> list[torch.Tensor]:
@@ -146,6 +127,11 @@ def _plain(learner: SingleSeedLearner) -> list[torch.Tensor]:
     return [parameter for module in modules for parameter in module.parameters()]
 
 
+def named() -> list[str]:
+    """All that the registry finds, entry points included."""
+    return sorted(registry.modules("algorithms"))
+
+
 def algorithms(paths: list[str]) -> list[str]:
-    """All that the registry finds, entry points included, the documented example, and `paths`."""
-    return [*sorted(registry.modules("algorithms")), EXAMPLE, *paths]
+    """The named algorithms, the documented example, and `paths`."""
+    return [*named(), EXAMPLE, *paths]

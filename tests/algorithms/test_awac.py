@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from battery import Settings
 
 from offrl.algorithms import awac
 from offrl.data.transitions import Transitions
@@ -14,6 +15,10 @@ from offrl.learning import losses
 from offrl.learning.sampler import UniformSampler
 from offrl.learning.spec import Spec
 
+BATTERY = Settings(
+    plain={},
+    variants=({"weights": "softmax", "log_std": "sigmoid", "advantage": "before"},),
+)
 MEAN, STD = np.full(5, 0.1, np.float32), np.full(5, 2.0, np.float32)
 SMALL = awac.AWACConfig(actor_hidden=(16, 16), critic_hidden=(16, 16), batch_size=32)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from battery import Settings
 from torch import Tensor
 
 from offrl.algorithms import cql
@@ -19,6 +20,13 @@ from offrl.learning.networks import MLP
 from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
+BATTERY = Settings(
+    plain={"cql_alpha": 0.0},
+    variants=(
+        {"lagrange": "corl", "order": "corl", "policy": "corl", "bc_steps": 0},
+        {"order": "offlinerl", "backup": "min then max", "importance_sampling": False},
+    ),
+)
 SPEC = Spec(5, 3, 2.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))
 SMALL: dict[str, Any] = {"actor_hidden": (16, 16), "critic_hidden": (16, 16), "batch_size": 32}
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from battery import Settings
 from torch import Tensor
 
 from offrl.algorithms.decision_transformer import (
@@ -24,6 +25,18 @@ from offrl.learning.policy import Policy
 from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
 
+BATTERY = Settings(
+    small={
+        "target_returns": (10.0, 5.0),
+        "return_scale": 10.0,
+        "context": 4,
+        "embedding": 16,
+        "layers": 1,
+        "warmup": 10,
+        "batch_size": 16,
+    },
+    variants=({"padding": "right", "average_over": "all steps"},),
+)
 SPEC = Spec(3, 2, 2.0, 1000, np.full(3, 0.5, np.float32), np.full(3, 2.0, np.float32))
 SMALL: dict[str, Any] = {
     "target_returns": (20.0, 40.0),

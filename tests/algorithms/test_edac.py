@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from battery import Settings
 
 from offrl.algorithms import edac, sac_n
 from offrl.data.transitions import Transitions
@@ -16,6 +17,11 @@ from offrl.learning.optim import adam, step
 from offrl.learning.sampler import UniformSampler, whole
 from offrl.learning.spec import Spec
 
+BATTERY = Settings(
+    imitating={"eta": 5.0, "critic_lr": 3e-3},
+    plain={"eta": 0.0},
+    variants=({"order": "corl", "max_q_backup": True}, {"order": "offlinerl-kit"}),
+)
 NETWORKS = {"actor", "critic", "target_critic"}
 SPEC = Spec(5, 3, 1.0, 1000, np.zeros(5, np.float32), np.ones(5, np.float32))
 NARROW: dict[str, Any] = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from battery import SPEC as WIDE
-from battery import data, small
+from battery import Settings, data, small
 
 from offrl.algorithms import iql
 from offrl.data.transitions import Transitions
@@ -16,6 +16,10 @@ from offrl.errors import InputError
 from offrl.learning.batch import Batch
 from offrl.learning.sampler import UniformSampler
 
+BATTERY = Settings(
+    plain={"value_lr": 3e-3, "expectile": 0.5},
+    variants=({"order": "corl", "dropout": 0.1},),
+)
 SPEC = dataclasses.replace(WIDE, max_action=1.0)
 
 

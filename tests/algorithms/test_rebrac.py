@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from battery import Settings
 
 from offrl.algorithms import rebrac
 from offrl.data.card import Card
@@ -19,6 +20,7 @@ from offrl.errors import InputError
 from offrl.learning.sampler import UniformSampler
 from offrl.learning.spec import Spec
 
+BATTERY = Settings(plain={"critic_bc_coef": 0.0})
 SPEC = Spec(5, 3, 1.0, 1000, np.zeros(5, np.float32), np.ones(5, np.float32))
 SMALL = rebrac.ReBRACConfig(actor_hidden=(16, 16), critic_hidden=(16, 16), batch_size=32)
 

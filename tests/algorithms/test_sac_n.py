@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from battery import Settings
 
 from offrl.algorithms import sac_n
 from offrl.data.transitions import Transitions
@@ -15,6 +16,11 @@ from offrl.learning import losses
 from offrl.learning.sampler import UniformSampler, whole
 from offrl.learning.spec import Spec
 
+BATTERY = Settings(
+    imitating=None,  # where its critics agree, any action is as good as the data's
+    plain={},
+    variants=({"order": "corl", "max_q_backup": True},),
+)
 NETWORKS = {"actor", "critic", "target_critic"}
 SPEC = Spec(5, 3, 1.0, 1000, np.zeros(5, np.float32), np.ones(5, np.float32))
 SMALL = sac_n.SACNConfig(

@@ -1,5 +1,5 @@
 """One battery for every algorithm: the registered ones, the documented example, and a file of
-yours by `pytest tests/test_learners.py --algorithm ./my_algo.py`."""
+yours by `pytest tests/learning/test_learners.py --algorithm ./my_algo.py`."""
 
 import dataclasses
 from pathlib import Path
@@ -10,15 +10,13 @@ import pytest
 import torch
 from battery import (
     EXAMPLE,
-    IMITATING,
-    NOT_IMITATING,
-    PLAIN,
     SPEC,
-    VARIANTS,
     algorithms,
     chain,
     data,
+    named,
     parameters,
+    settings,
     small,
     trained,
     untrained,
@@ -32,6 +30,8 @@ from offrl.learning.sampler import UniformSampler, whole
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
 
+PLAIN = [name for name in named() if settings(name).plain is not None]
+VARIANTS = [(name, changes) for name in named() for changes in settings(name).variants]
 AXIS = ("actor", "critic", "value", "alpha", "validation")  # what a metric is about
 
 
@@ -153,13 +153,14 @@ def test_a_number_that_is_not_finite_shows_in_the_metrics(name: str) -> None:
 
 
 def test_a_data_set_with_one_action_is_imitated(name: str) -> None:
-    if name in NOT_IMITATING:
-        pytest.skip("it does not clone: with one action, its critics agree on all")
+    imitating = settings(name).imitating
+    if imitating is None:
+        pytest.skip("nothing in its losses pulls towards the data's actions")
     only = np.array([1.0, -0.6, 0.2], np.float32)
     imitated = dataclasses.replace(
         data(), actions=np.tile(only, (400, 1)), rewards=np.ones(400, np.float32)
     )
-    config = small(name, **{"actor_lr": 3e-3, "lr": 3e-3, **IMITATING.get(name, {})})
+    config = small(name, **{"actor_lr": 3e-3, "lr": 3e-3, **imitating})
     learner, _ = trained(name, imitated, [0], 500, config)
     actions = acted(learner, torch.as_tensor(imitated.observations).unsqueeze(0))[0]
     assert (actions - torch.as_tensor(only)).abs().mean() < 0.05 * 4  # of the range of actions
@@ -192,13 +193,14 @@ def test_actions_at_and_beyond_the_bounds_stay_finite(name: str) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in parameters(learner))
 
 
-@pytest.mark.parametrize("kind", sorted(PLAIN))
+@pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize(("termination", "last"), [(1.0, 1.0), (0.0, 1 / (1 - 0.25))])
 def test_the_chain_of_known_value_is_solved(kind: str, termination: float, last: float) -> None:
     """Q(s1) is 1 where the chain ends, whatever follows; a truncation bootstraps: 1 / (1 - 1/4)."""
     rates = {"critic_lr": 3e-3, "tau": 0.05, "gamma": 0.5}
+    plain = settings(kind).plain or {}
     transitions = chain(termination)
-    learner, sampler = untrained(kind, transitions, [0], small(kind, **rates, **PLAIN[kind]))
+    learner, sampler = untrained(kind, transitions, [0], small(kind, **rates, **plain))
     if hasattr(learner, "log_alpha"):  # no bonus for entropy
         learner.log_alpha.data.fill_(-20)
     for _ in range(1500):

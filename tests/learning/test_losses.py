@@ -1,4 +1,4 @@
-"""Closed forms of the losses of BC, TD3+BC and IQL."""
+"""Closed forms of the losses of BC and IQL."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from battery import data, small, trained
 
-from offrl.algorithms import bc, iql, td3_bc
+from offrl.algorithms import bc, iql
 from offrl.data.transitions import Transitions
 from offrl.learning import losses
 from offrl.learning.sampler import whole
@@ -39,14 +39,6 @@ def test_return_range_splits_where_the_next_observation_is_not_the_next_row() ->
         np.array([0, 1, 0, 0, 1], np.float32),
     )
     assert iql.return_range(transitions) == 30 - -4  # episodes of return 3, 30 and -4
-
-
-def test_actor_loss_of_td3_bc_scales_q_to_alpha() -> None:
-    """With Q = 2 everywhere the Q term is -alpha; cloning is the mean square over B and actions."""
-    q = torch.full((1, 4), 2.0)
-    actions = torch.zeros(1, 4, 2)
-    loss = td3_bc.actor_loss(q, actions + torch.tensor([1.0, 3.0]), actions, alpha=2.5)
-    assert loss.item() == pytest.approx(-2.5 + (1 + 9) / 2)
 
 
 def test_bc_keeps_the_parameters_with_the_lowest_validation_error() -> None:
