@@ -5,6 +5,9 @@ Datasets", 2020, arXiv 2006.09359. Reference code: the authors' rail-berkeley/rl
 (rlkit/torch/sac/awac_trainer.py, examples/awac/mujoco/awac1.py) and corl-team/CORL
 (algorithms/offline/awac.py), which differ.
 
+A TD critic under the current policy, and a policy fitted to the data's actions by maximum
+likelihood, weighted by their advantage.
+
     y    = r + gamma (1 - termination) min_i Q_i'(s', a'),  a' ~ pi(s')
     L_Q  = sum_i mean (Q_i(s, a) - y)^2
     A    = min_i Q_i(s, a) - min_i Q_i(s, a~),  a~ ~ pi(s), one sample
@@ -35,6 +38,9 @@ Known differences:
    They go on online after these offline steps; here, training ends with them.
 2. The authors' settings for the tasks of the dexterous hand (value at the policy's mean, advantage
    at most 0.5, Q at most 0, no terminations) are not offered.
+3. With the authors' settings, whose alpha is 0, their target subtracts 0 times a log density of
+   another shape, which broadcasts it to a (B, B) matrix of equal columns. Losses and gradients are
+   the same; here is no such matrix.
 """
 
 from collections.abc import Sequence
@@ -64,7 +70,7 @@ MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
 class AWACConfig:
     """Defaults of CORL for locomotion."""
 
-    temperature: Positive = 0.3333  # lambda in the paper; towards infinity it is behaviour cloning
+    temperature: Positive = 0.3333  # lambda in the paper, beta in rlkit; towards infinity: cloning
     weights: Literal["exp", "softmax"] = "exp"  # the authors: softmax
     mean: Literal["linear", "tanh"] = "linear"  # the authors: tanh
     log_std: Literal["clamp", "sigmoid"] = "clamp"  # the authors: sigmoid

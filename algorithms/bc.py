@@ -5,6 +5,9 @@ Computation 1991. Reference code: CORL `any_percent_bc.py` with the whole data s
 
     L = mean (pi(s) - a)^2    over the batch and the action dimensions
 
+with pi(s) = a_max tanh(f(s)), two hidden layers of 256 with ReLU, and Adam. CORL's filter by return
+is an algorithm of its own here, `percent_bc`.
+
 Known differences:
 1. CORL standardises observations with (s - mean) / (std + 1e-3): `normalize = true`, the default.
 2. NeoRL-2's benchmark (offlinerl 0.0.2) regresses with an untransformed linear output and

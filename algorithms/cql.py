@@ -4,6 +4,9 @@ Kumar, Zhou, Tucker & Levine, "Conservative Q-Learning for Offline Reinforcement
 2020, arXiv 2006.04779. Reference code: aviralkumar2907/CQL (d4rl/rlkit/torch/sac/cql.py); CORL's
 cql.py, which derives from young-geng/CQL; offlinerl's, which NeoRL-2's benchmark ran.
 
+A soft actor-critic whose critics are pushed down where the policy, its successor or chance would
+act, and up at the data's actions.
+
 With a~ ~ pi(s), a'~ ~ pi(s'), and H_t = -action_dim:
     L_alpha = -mean log(alpha) (log pi(a~|s) + H_t)
     L_pi    = mean (alpha log pi(a~|s) - min_i Q_i(s, a~)); for the first `bc_steps` steps
@@ -14,11 +17,15 @@ With a~ ~ pi(s), a'~ ~ pi(s'), and H_t = -action_dim:
 CQL(H), by importance sampling from u_j ~ U(-1, 1), a_j ~ pi(s), a'_j ~ pi(s'), N each, all at s:
     Z_i = log (sum_j exp(Q_i(s, u_j)) / 0.5^d + sum_j exp(Q_i(s, a_j)) / pi(a_j|s)
                + sum_j exp(Q_i(s, a'_j)) / pi(a'_j|s'))
-CQL(rho), `importance_sampling = false`, leaves the densities out and adds the data's action to the
-sum. Nothing divides either sum by its number of terms. With Lagrange's multiplier alpha' the last
-term of L_Q is penalty_i, and L_alpha' = -mean_i penalty_i:
+CQL(rho), `importance_sampling = false`, leaves the densities out and adds the data's action: 3N + 1
+terms. Nothing divides either sum by its number of terms, so that a gap is larger than that of an
+average by the log of that number. Densities take no gradient, nor do the policy or the actions in
+L_Q. With Lagrange's multiplier alpha' = min(exp(log alpha'), 1e6) the last term of L_Q is
+penalty_i, and L_alpha' = -mean_i penalty_i:
     authors: penalty_i = alpha' (cql_alpha gap_i - tau),  alpha' = 1 at first
     corl:    penalty_i = alpha' cql_alpha (gap_i - tau),  alpha' = e at first
+Both targets of Q move by the target update rate at every step. The policy acts by the tanh of its
+mean.
 
 Known differences. The defaults are the authors', of their code and its README for MuJoCo; `policy`,
 `initialisation` and `order` of "corl", `bc_steps = 0`, `cql_alpha = 10`, `actor_lr = 3e-5` and
@@ -43,16 +50,19 @@ Known differences. The defaults are the authors', of their code and its README f
 6. `backup_entropy`: offlinerl subtracts alpha log pi(a'~|s') in y, the others by option only.
    "max then min" has none in the authors' code, and refuses it here.
 7. The authors' and offlinerl's warm starts end one step short of the number they are given and
-   clamp the mean to +-9. CORL's takes the density of a fresh sample for that of the data's action.
+   clamp the mean to +-9. CORL's takes the density of a fresh sample for that of the data's action;
+   no setting of CORL's uses it.
 8. `gap_min` clips Z_i - Q_i of each state from below, as CORL does on antmaze (-200).
 9. `reward = "corl return range"` scales rewards to a range of returns of 1000, as CORL does on
    hopper-medium-v2, between cuts at terminations and at 1000 rows. As the data lack the rows of
    timeouts, the cuts drift by one row per timed-out episode, there and here.
 10. Random actions fill the bounds of the action space; in all references [-1, 1].
-11. `sampled_dtype = "bfloat16"` takes products at the 3N sampled actions in bfloat16, for speed, on
-    CPUs with AVX-512. Nobody published that.
+11. `sampled_dtype = "bfloat16"` takes the critics' products at the 3N sampled actions in bfloat16,
+    forward and back, but for the last layer's, for speed on CPUs with AVX-512. It is unpublished.
 12. Fixed, as in all the references' settings: a logsumexp at temperature 1, an alpha that is tuned,
     two critics, targets that move at every step; of offlinerl's backups, "min".
+13. CORL's last backward pass also leaves a gradient in log alpha'. The next update clears it before
+    use, so it changes nothing.
 """
 
 import math

@@ -3,21 +3,30 @@
 Chen, Lu et al., "Decision Transformer: Reinforcement Learning via Sequence Modeling", NeurIPS 2021,
 arXiv 2106.01345. Reference code: kzl/decision-transformer, `gym/`, on Hugging Face's GPT-2.
 
+No values and no bootstrapping: a causal transformer predicts actions from the last K steps.
+
 A window of K steps of one episode is a sequence of 3 K tokens
     x_{R,t} = R_t w_R + e_t,  x_{s,t} = s_t W_s + e_t,  x_{a,t} = a_t W_a + e_t
-in the order R_1, s_1, a_1, R_2, ..., with e_t a learned vector for step t of the episode and
+in the order R_1, s_1, a_1, R_2, ..., with e_t a learned vector for step t of the episode, biases
+left out here, and
     R_t = (sum over t' >= t of r_t') / scale                              the return-to-go
-After a LayerNorm, GPT-2 blocks under a causal mask turn them into outputs y, and
+After a LayerNorm, GPT-2 blocks (attention and a two-layer network, each after a LayerNorm and added
+on) under a causal mask and a last LayerNorm turn them into outputs y, and
     pi(R_1, s_1, a_1, ..., R_t, s_t) = a_max tanh(y_{s,t} W + b)
     L = mean (pi(...) - a_t)^2           over the windows' real steps and the action dimensions
-A window starts at a step drawn uniformly from all data and is padded where its episode ends first;
-no token attends to padding. To act, R_1 is the target return over the scale, R_{t+1} = R_t - r_t /
-scale, and the model sees the last K steps.
+A window starts at a step drawn uniformly from all data, so that an episode is drawn in proportion
+to its length, and is padded where its episode ends first; no token attends to padding. The
+optimiser is AdamW with a linear warm-up; the norm of each replica's gradient is clipped for itself.
+To act, R_1 is the target return over the scale, R_{t+1} = R_t - r_t / scale, and the model sees the
+last K steps. `target_returns` has no default: which returns are targets is part of a protocol.
+Of a D4RL file it takes the view "transitions", rows in whole episodes, whatever the card's view.
 
 Known differences:
 1. CORL has GELU (`activation`), N(0, 0.02) initial weights (`initialisation = "corl"`), padding on
    the right (`padding`) and a loss that divides by all steps, padding included (`average_over`);
-   for locomotion it trains with batch_size 4096 and actor_lr 8e-4. Defaults are the authors'.
+   for locomotion it trains with batch_size 4096 and actor_lr 8e-4. Defaults are the authors', whose
+   initial weights are N(0, 0.02) in the blocks, N(0, 1) for e_t and torch's own elsewhere. CORL's
+   queries, keys and values start by Xavier's uniform. Padding changes no action and no loss.
 2. The authors fill padding with the state 0 before standardising and with the action -10 (0 to
    act); here and in CORL it is zeros. CORL acts without a padding mask, on windows that have no
    padding. None of this is seen: attention to padding has the weight 0.

@@ -1,7 +1,9 @@
 """EDAC: an ensemble-diversified actor-critic.
 
 An, Moon, Kim & Song, "Uncertainty-Based Offline Reinforcement Learning with Diversified
-Q-Ensemble", NeurIPS 2021, arXiv 2110.01548. Reference code: snu-mllab/EDAC.
+Q-Ensemble", NeurIPS 2021, arXiv 2110.01548. Reference code: snu-mllab/EDAC
+(lifelong_rl/trainers/q_learning/sac.py); CORL's edac.py; OfflineRL-Kit's edac.py, whose update
+offlinerl 0.0.2 has too.
 
 The minimum over N critics is pessimistic only as far as the critics disagree. EDAC keeps the
 directions in which their values rise with the action apart, so that far fewer will do. With
@@ -14,10 +16,13 @@ scaled to length 1:
     L_ES    = 1/(N-1) mean sum_{i != j} <g_i, g_j> = 1/(N-1) mean (|sum_i g_i|^2 - sum_i |g_i|^2)
     L_Q     = sum_i mean (Q_i(s, a) - y)^2 + eta L_ES
 
-The policy is a Gaussian through tanh with a log standard deviation in [-5, 2]; it acts by its mean.
-No reference standardises observations.
+The targets of Q then move by tau. The policy is a Gaussian through tanh with a log standard
+deviation in [-5, 2]; it acts by its mean. No reference standardises observations.
 
-Known differences; the defaults are the authors':
+Known differences. The defaults are the authors'; CORL's algorithm is `order = "corl"`,
+`targets = "copy"`, `initialisation = "corl"`; that of OfflineRL-Kit and NeoRL-2 is
+`order = "offlinerl-kit"`, `targets = "copy"`, `initialisation = "offlinerl-kit"`,
+`actor_lr = 1e-4`.
 1. `order`: the authors' code builds all three losses before it steps alpha, the policy and the
    critics. CORL (edac.py) steps alpha; then the policy, with actions drawn anew and that alpha;
    then the critics, whose targets use the new policy and alpha. OfflineRL-Kit, and offlinerl, with
@@ -26,12 +31,14 @@ Known differences; the defaults are the authors':
 2. `targets`: the authors' code draws the target critics' initial weights independently of the
    critics', and they approach one another by tau alone. The others copy them.
 3. `initialisation`: hidden layers have biases of 0.1 and weights from U(-1/sqrt(n), 1/sqrt(n)). In
-   the authors' code n is a layer's inputs in the critics and its outputs in the policy; in CORL it
-   is the other way round. Last layers are alike: 3e-3 for the critics, 1e-3 for the policy. In
-   OfflineRL-Kit all of the policy starts as torch's layers do, and the critics' hidden weights
-   come from N(0, 1/(4 inputs)).
+   the authors' code n is a layer's inputs in the critics and its outputs in the policy, since one
+   function reads matrices that are stored transposed to one another; in CORL it is the other way
+   round, for a like reason. Last layers are alike: weights and biases within 3e-3 for the critics,
+   1e-3 for the policy. In OfflineRL-Kit all of the policy starts as torch's layers do, and the
+   critics' hidden weights come from N(0, 1/(4 inputs)).
 4. All of them add 1e-6 to 1 - tanh(u)^2 in log densities, and so does this file, though the change
-   of variables has no such term.
+   of variables has no such term. It bounds the density of saturated actions. Theirs cancels digits
+   in float32; here it is computed from u.
 5. `max_q_backup`, which CORL has not: the value of s' is the minimum over the critics, not over
    their targets, of each one's largest Q among 10 actions of the policy; no entropy is added. The
    authors use it for pen-cloned. OfflineRL-Kit takes the target critics there.
@@ -40,7 +47,8 @@ Known differences; the defaults are the authors':
 7. The authors' `--deterministic_backup`, which leaves out the entropy and keeps alpha at 1, is in
    none of their published commands and is not offered.
 8. All references run a second pass through the critics for g_i and differentiate it twice. Here Q_i
-   and g_i come from one pass and are differentiated in closed form: the numbers are the same.
+   and g_i come from one pass and are differentiated in closed form (`ValueAndInputGradient` in
+   `offrl.learning.kernels`): the numbers are the same, for less than half of the products.
 """
 
 from collections.abc import Sequence

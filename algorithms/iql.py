@@ -4,6 +4,9 @@ Kostrikov, Nair & Levine, "Offline Reinforcement Learning with Implicit Q-Learni
 arXiv 2110.06169. Reference code: ikostrikov/implicit_q_learning (JAX); CORL `iql.py`, which follows
 gwthomas/IQL-PyTorch.
 
+V is an upper expectile of Q over the data's actions, Q is backed up through V, and the policy is
+fitted to the data's actions by their advantage: no loss needs an action outside the data.
+
     L_V  = mean L2_tau(min_i Q_i'(s, a) - V(s)),  L2_tau(u) = |tau - 1(u < 0)| u^2      (eq. 5)
     L_pi = -mean w log pi(a|s),  w = min(exp(beta (min_i Q_i'(s, a) - V(s))), 100)      (eq. 7)
     L_Q  = sum_i mean (Q_i(s, a) - r - gamma (1 - termination) V(s'))^2                 (eq. 6)

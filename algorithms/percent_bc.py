@@ -9,7 +9,8 @@ Trajectories are ranked by R = sum_t gamma^t r_t. With `filter`
     "timesteps"     the best trajectories are kept, one at least, as long as together they have no
                     more than max(1, int(fraction N)) of the N steps; the first that would exceed
                     this ends it (Decision Transformer).
-What is left is cloned:
+The two differ where the trajectories' lengths do, as on hopper and walker2d. What is left is
+cloned:
     L = mean (pi(s) - a)^2    over the batch and the action dimensions
 with observations standardised by the mean and deviation of what is left, as CORL does.
 

@@ -19,20 +19,26 @@ actor, U(-3e-3, 3e-3) in the critic.
 
 What the code does and the paper does not say, done here as there:
 - the first step is an actor's step, then every second;
-- the target actor moves toward the actor as it was before the actor's step of this update, while
-  the target critic moves toward the critic after its step.
+- the target actor moves toward the actor as it was before the actor's step of this update (the code
+  passes the old parameters), while the target critic moves toward the critic after its step.
 
 Known differences:
 1. The authors' count of steps starts anew every 1000, which changes nothing for a delay of 2 and
    would for one that does not divide 1000. Here it never starts anew.
 2. The authors build a' by reading one row further in a D4RL file, and leave out its rows at
-   timeouts and its last row. Here `prepare` takes the next row's action and leaves out truncated
-   rows and the last one: the same rows, where the file holds `timeouts` and `next_observations`.
-   Where it lacks the latter, the row before a timeout is left out too: the loader, which cannot
-   know the successor of the row at the timeout, has dropped that row and its action. An unfinished
-   episode at the end of such a file likewise loses one row more.
+   timeouts and its last row. Here, on the view "transitions", `prepare` takes the next row's action
+   and leaves out truncated rows and the last one: the same rows, where the file holds `timeouts`
+   and `next_observations`. A successor is the one the file gives, where the authors take the next
+   row's observation. Where the file lacks `next_observations`, the row before a timeout is left
+   out too: the loader, which has no successor for the row at the timeout, has dropped that row and
+   its action. That is one row fewer per episode that timed out; an unfinished episode at the end of
+   such a file likewise loses one row more. Where the file lacks `timeouts`, the rows at the step
+   limit are not always d4rl's, whose count of steps is off by one after a termination
+   (`datasets/d4rl.py`).
 3. optax computes Adam's 1 - 0.999^t in float32, which has lost 5 digits at t = 1; torch does so in
    float64. In float32 the losses of ten updates differ by up to 7e-6 of their size for that alone.
+4. Options of the authors' code that all their settings leave alone are not offered: LayerNorm in
+   the actor or none in the critic, and lambda = 1.
 """
 
 from collections.abc import Sequence

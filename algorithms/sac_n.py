@@ -1,7 +1,8 @@
 """SAC-N: soft actor-critic with the minimum over N critics.
 
 An, Moon, Kim & Song, "Uncertainty-Based Offline Reinforcement Learning with Diversified
-Q-Ensemble", NeurIPS 2021, arXiv 2110.01548. Reference code: snu-mllab/EDAC with eta < 0.
+Q-Ensemble", NeurIPS 2021, arXiv 2110.01548. Reference code: snu-mllab/EDAC with eta < 0
+(lifelong_rl/trainers/q_learning/sac.py); CORL's sac_n.py.
 
 The minimum over many critics is low where they disagree, which is away from the data: a pessimism
 that needs neither a model of the behaviour policy nor a weight. With a~ ~ pi(s), a'~ ~ pi(s'):
@@ -11,20 +12,25 @@ that needs neither a model of the behaviour policy nor a weight. With a~ ~ pi(s)
     y       = r + gamma (1 - termination) (min_i Q_i'(s', a'~) - alpha log pi(a'~|s'))
     L_Q     = sum_i mean (Q_i(s, a) - y)^2
 
-The policy is a Gaussian through tanh with a log standard deviation in [-5, 2]; it acts by its mean.
-Neither the authors nor CORL standardise observations.
+The targets of Q then move by tau. The policy is a Gaussian through tanh with a log standard
+deviation in [-5, 2]; it acts by its mean. Neither the authors nor CORL standardise observations.
 
-Known differences; the defaults are the authors':
+Known differences. The defaults are the authors'; CORL's algorithm is `order = "corl"`,
+`targets = "copy"`, `initialisation = "corl"`.
 1. `order`: the authors' code builds all three losses before it steps alpha, the policy and the
    critics. CORL (sac_n.py) steps alpha; then the policy, with actions drawn anew and that alpha;
    then the critics, whose targets use the new policy and alpha.
 2. `targets`: the authors' code draws the target critics' initial weights independently of the
    critics', and they approach one another by tau alone. CORL copies them.
 3. `initialisation`: hidden layers have biases of 0.1 and weights from U(-1/sqrt(n), 1/sqrt(n)). In
-   the authors' code n is a layer's inputs in the critics and its outputs in the policy; in CORL it
-   is the other way round. Last layers are alike: 3e-3 for the critics, 1e-3 for the policy.
+   the authors' code n is a layer's inputs in the critics and its outputs in the policy, since one
+   function reads matrices that are stored transposed to one another; in CORL it is the other way
+   round, for a like reason. In the first layer, of 23 inputs and 256 outputs for halfcheetah, that
+   is a factor of 3.3. Last layers are alike: weights and biases within 3e-3 for the critics, 1e-3
+   for the policy.
 4. Both add 1e-6 to 1 - tanh(u)^2 in log densities, and so does this file, though the change of
-   variables has no such term.
+   variables has no such term. It bounds the density of saturated actions. Theirs cancels digits in
+   float32; here it is computed from u.
 5. `max_q_backup`, which the authors' code has and CORL has not: the value of s' is the minimum over
    the critics, not over their targets, of each one's largest Q among 10 actions of the policy; no
    entropy is added. The authors use it for pen-cloned.

@@ -9,7 +9,7 @@ Critic, every step (TD3's clipped double Q with a smoothed target policy):
     L_Q = mean (Q_1(s, a) - y)^2 + mean (Q_2(s, a) - y)^2
 Actor, every second step (eq. 5, with lambda of eq. 6):
     L_pi = -lambda mean Q_1(s, pi(s)) + mean (pi(s) - a)^2,  lambda = alpha / mean |Q_1(s, pi(s))|
-    where the second mean runs over the batch and the action dimensions.
+    where lambda takes no gradient and the second mean runs over the batch and action dimensions.
 Both targets move on the actor's steps only.
 
 Known differences:
