@@ -2,7 +2,7 @@
 
 Every number comes from numpy's RandomState (MT19937, whose stream is frozen), seeded by the CRC-32
 of a name, so a script that runs a reference elsewhere makes the same weights, batches and noise.
-`tests/golden/*.json` hold what such scripts found; docs/algorithms/ says which code they ran.
+`tests/golden/*.json` hold the figures of such scripts; docs/algorithms/ says which code they ran.
 """
 
 import zlib
@@ -35,7 +35,7 @@ def uniform(name: str, *shape: int) -> Floats:
 
 
 def initial(name: str, *shape: int) -> Floats:
-    """A parameter's first value, by its name in our learner, such as `critic.weights.0`.
+    """A parameter's first value, by its name in offrl's learner, such as `critic.weights.0`.
 
     Matrices (in, out) are N(0, 1/in), with any leading axes; what multiplies (a name with `scale`)
     is N(1, 0.01); the rest is N(0, 0.01).
@@ -134,9 +134,9 @@ def ours(
     algorithm: str, config: dict[str, Any], dtype: torch.dtype, updates: int = UPDATES
 ) -> dict[str, Any]:
     """Metrics of every update, and probes of every parameter after the first and the last."""
-    found = find_algorithm(algorithm)
+    kind = find_algorithm(algorithm)
     spec = Spec(OBSERVATION_DIM, ACTION_DIM, 1.0, 100, MEAN, STD)
-    learner = build(found, spec, found.Config(**config), [0])
+    learner = build(kind, spec, kind.Config(**config), [0])
     parameters: dict[str, Tensor] = {}
     for name, value in vars(learner).items():
         if isinstance(value, torch.nn.Module):
@@ -152,7 +152,7 @@ def ours(
             parameters[name] = value
     result: dict[str, Any] = {"metrics": {}, "parameters": {}}
     for update in range(updates):
-        for key, metric in learner.update(drawn(update, found.Config(**config), dtype)).items():
+        for key, metric in learner.update(drawn(update, kind.Config(**config), dtype)).items():
             result["metrics"].setdefault(key, []).append(float(metric))
         if update + 1 in (1, updates):
             result["parameters"][str(update + 1)] = {

@@ -14,7 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--algorithm",
         action="append",
         default=[],
-        help="A Python file with an algorithm, to put through tests/test_learners.py.",
+        help="A Python file with an algorithm, to put through tests/learning/test_learners.py.",
     )
 
 
