@@ -1,1 +1,37 @@
-"""Data sets: cards, loaders, the cache, whole episodes in memory-mapped arrays."""
+"""Data sets: cards, loaders, the cache, and the arrays that algorithms train on.
+
+Names below are loaded on first use, so that an algorithm, which imports `offrl.data.transitions`,
+draws in neither the cache nor downloads.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from offrl.data.card import Card as Card
+    from offrl.data.card import Environment as Environment
+    from offrl.data.card import Reference as Reference
+    from offrl.data.card import find_card as find_card
+    from offrl.data.card import shipped_cards as shipped_cards
+    from offrl.data.columns import Columns as Columns
+    from offrl.data.columns import Totals as Totals
+    from offrl.data.columns import column as column
+    from offrl.data.columns import flags as flags
+    from offrl.data.dataset import Dataset as Dataset
+    from offrl.data.dataset import load_dataset as load_dataset
+    from offrl.data.transitions import Transitions as Transitions
+
+_NAMES = {
+    "card": ("Card", "Environment", "Reference", "find_card", "shipped_cards"),
+    "columns": ("Columns", "Totals", "column", "flags"),
+    "dataset": ("Dataset", "load_dataset"),
+    "transitions": ("Transitions",),
+}
+_MODULE = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = list(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'offrl.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"offrl.data.{_MODULE[name]}"), name)

@@ -1,11 +1,15 @@
-"""Training data as arrays, which an algorithm's `prepare` may transform."""
+"""Training data as arrays, which an algorithm's `prepare` may transform.
+
+The one module of this wing that an algorithm imports: it draws in numpy alone.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offrl.data.dataset import Dataset
+if TYPE_CHECKING:
+    from offrl.data.dataset import Dataset
 
 CORL_LENGTH = 1000  # rows after which CORL cuts a trajectory, whatever the environment
 
@@ -65,7 +69,7 @@ class Transitions:
         return Transitions(**columns)
 
 
-def transitions(dataset: Dataset) -> Transitions:
+def transitions(dataset: "Dataset") -> Transitions:
     """A data set's transitions as arrays that `prepare` may transform; the originals stay."""
     return Transitions(
         np.asarray(dataset.observations),
