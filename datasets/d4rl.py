@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data.card import Card
-from offrl.data.columns import Columns, Totals, column, flags
+from offrl.data import Card, Columns, Totals, column, flags
 from offrl.errors import InputError
 
+SUFFIXES = (".hdf5", ".h5")
+VIEWS = ("transitions", "qlearning")
 KEYS = ("observations", "actions", "rewards", "terminals")
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -35,6 +35,8 @@ Floats = NDArray[np.float32]
 
 def read(path: Path, card: Card) -> Columns:
     """The columns of a D4RL file in the card's view. Raises InputError where it is not one."""
+    import h5py
+
     kind = ".npz" if path.suffix == ".npz" else "HDF5"
     try:
         if kind == ".npz":
@@ -52,8 +54,7 @@ def read(path: Path, card: Card) -> Columns:
 
 
 def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
-    columns = (h5py.Dataset, np.ndarray)
-    missing = [key for key in KEYS if not isinstance(file.get(key), columns)]
+    missing = [key for key in KEYS if not hasattr(file.get(key), "shape")]  # a group has none
     if missing:
         here = ", ".join(list(file)[:8])
         hint = "; Minari's, so give its folder" if "episode_0" in file else ""

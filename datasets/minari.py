@@ -15,73 +15,65 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data.card import Card, Environment, Reference
-from offrl.data.columns import Columns, column, flags
+from offrl.data import Card, Columns, Environment, Reference, column, flags, path_stamp
 from offrl.errors import InputError, unknown
 
+SUFFIXES = ()  # a data set is a folder
+VIEWS = ("transitions",)
 Floats = NDArray[np.float32]
 
 
-def locate(minari_id: str) -> Path | None:
-    """The folder of a data set in Minari's local storage, or None where it is not whole there."""
-    from minari.storage.datasets_root_dir import get_dataset_path
+def card(source: str | Path) -> dict[str, Any]:
+    """What a data set's metadata say for its card: id, environment and reference where given.
 
-    folder = get_dataset_path(minari_id)
-    data = folder / "data"
-    whole = (data / "metadata.json").is_file() and len(list(data.iterdir())) > 1
-    return folder if whole else None
+    A data set named by its Minari id is fetched first.
+    """
+    if isinstance(source, Path):
+        return _metadata(source)
+    return _metadata(fetch(source)) | {
+        "title": f"Minari {source}",
+        "licence": "see the data set's page at https://minari.farama.org",
+        "notes": "Named by its Minari id, without a card of its own.",
+    }
 
 
-def fetch(minari_id: str) -> Path:
+def fetch(name: str, folder: Path | None = None) -> Path:
     """The folder of a data set in Minari's local storage, downloaded by Minari where missing."""
-    if folder := locate(minari_id):
-        return folder
+    if folder is not None:
+        raise InputError(
+            f"minari:{name}: comes through Minari, which keeps its own folder; set "
+            f"MINARI_DATASETS_PATH={folder} instead of --from"
+        )
+    if local := _locate(name):
+        return local
     import minari
     from minari.storage.datasets_root_dir import get_dataset_path
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # Minari prints; libraries here do not
-            minari.load_dataset(minari_id, download=True)
+            minari.load_dataset(name, download=True)
     except Exception as error:  # its remotes raise errors of many libraries
-        local = minari.list_local_datasets()
-        near = str(unknown("Minari data set", minari_id, local)) if local else ""
+        names = minari.list_local_datasets()
+        near = str(unknown("Minari data set", name, names)) if names else ""
         raise InputError(
-            f"minari:{minari_id}: not in {get_dataset_path()} and Minari could not fetch it "
+            f"minari:{name}: not in {get_dataset_path()} and Minari could not fetch it "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
             f"connect to the network or set MINARI_DATASETS_PATH to a folder that holds it"
             f"{'; locally: ' + near if near else ''}"
         ) from None
-    found = locate(minari_id)
-    if found is None:
+    local = _locate(name)
+    if local is None:
         raise InputError(
-            f"{get_dataset_path(minari_id)}: holds a download that broke off; delete it and load "
-            f"minari:{minari_id} again"
+            f"{get_dataset_path(name)}: holds a download that broke off; delete it and load "
+            f"minari:{name} again"
         )
-    return found
+    return local
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """What a data set's metadata say for its card: id, environment and reference where given."""
-    path = _data(folder) / "metadata.json"
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        text = metadata.get("eval_env_spec") or metadata.get("env_spec")
-        spec = json.loads(text) if text else {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: expected Minari's metadata, but {error}") from None
-    about: dict[str, Any] = {"id": metadata.get("dataset_id")}
-    if spec.get("id") and spec.get("max_episode_steps"):
-        about["environment"] = Environment(
-            id=spec["id"],
-            max_episode_steps=int(spec["max_episode_steps"]),
-            kwargs=spec.get("kwargs") or {},
-        )
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low is not None and high is not None:
-        about["reference"] = Reference(
-            min=float(low), max=float(high), source="ref_min_score, ref_max_score of its metadata"
-        )
-    return about
+def stamp(name: str) -> list[Any] | None:
+    """Sizes and times of a data set's files in Minari's local storage; None where it is not."""
+    folder = _locate(name)
+    return path_stamp(folder) if folder is not None else None
 
 
 def read(path: Path, card: Card) -> Columns:
@@ -102,8 +94,47 @@ def read(path: Path, card: Card) -> Columns:
         ) from error
 
 
+def _locate(name: str) -> Path | None:
+    """The folder of a data set in Minari's local storage, or None where it is not whole there."""
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    folder = get_dataset_path(name)
+    data = folder / "data"
+    whole = (data / "metadata.json").is_file() and len(list(data.iterdir())) > 1
+    return folder if whole else None
+
+
 def _data(folder: Path) -> Path:
     return folder if (folder / "metadata.json").is_file() else folder / "data"
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    path = _data(folder) / "metadata.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: holds no data/metadata.json; expected the folder of a Minari data set"
+        )
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        text = metadata.get("eval_env_spec") or metadata.get("env_spec")
+        spec = json.loads(text) if text else {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: expected Minari's metadata, but {error}") from None
+    keys: dict[str, Any] = {}
+    if metadata.get("dataset_id"):
+        keys["id"] = metadata["dataset_id"]
+    if spec.get("id") and spec.get("max_episode_steps"):
+        keys["environment"] = Environment(
+            id=spec["id"],
+            max_episode_steps=int(spec["max_episode_steps"]),
+            kwargs=spec.get("kwargs") or {},
+        )
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if low is not None and high is not None:
+        keys["reference"] = Reference(
+            min=float(low), max=float(high), source="ref_min_score, ref_max_score of its metadata"
+        )
+    return keys
 
 
 def _read(episodes: Any, total: int, path: Path, card: Card) -> Columns:
@@ -177,15 +208,14 @@ def _read(episodes: Any, total: int, path: Path, card: Card) -> Columns:
             f"{path}: {rows + dropped} steps in its episodes, but {total} by its metadata; fetch "
             f"it again, or collect it again"
         )
-    where_ = path
 
     def joined(key: str, axes: int) -> Floats:
         parts = columns.pop(key)  # freed as soon as it is copied
         try:
             values = np.concatenate(parts)
         except ValueError as error:
-            raise InputError(f"{where_}: {key}: episodes differ in shape ({error})") from None
-        return column(values, where_, key, rows, axes)
+            raise InputError(f"{path}: {key}: episodes differ in shape ({error})") from None
+        return column(values, path, key, rows, axes)
 
     return Columns(
         observations=joined("observations", 2),
@@ -202,10 +232,10 @@ def _leaves(observations: Any, name: str = "") -> dict[str, NDArray[Any]]:
     """The arrays of a nested dict by path: `desired_goal/kettle`."""
     if not isinstance(observations, Mapping):
         return {name: np.asarray(observations)}
-    found: dict[str, NDArray[Any]] = {}
+    leaves: dict[str, NDArray[Any]] = {}
     for key in sorted(observations):
-        found.update(_leaves(observations[key], f"{name}/{key}" if name else key))
-    return found
+        leaves.update(_leaves(observations[key], f"{name}/{key}" if name else key))
+    return leaves
 
 
 def _flat(observations: Any, declared: list[str], where: str) -> tuple[Floats, list[str]]:
@@ -215,18 +245,18 @@ def _flat(observations: Any, declared: list[str], where: str) -> tuple[Floats, l
     if declared and isinstance(observations, Mapping):
         order = []
         for key in declared:
-            found = [name for name in leaves if name == key or name.startswith(f"{key}/")]
-            if not found:
+            below = [name for name in leaves if name == key or name.startswith(f"{key}/")]
+            if not below:
                 raise InputError(
                     f"{where}: observations lack {key!r}; found {', '.join(leaves)}; correct "
                     f"environment.observation_keys of the card"
                 )
-            order += found
+            order += below
     parts = [leaves[name] for name in order]
     if any(part.dtype.kind not in "fiub" for part in parts):
         kinds = ", ".join(f"{name} {leaves[name].dtype}" for name in order)
         raise InputError(f"{where}: observations are {kinds}; offrl reads numbers only")
-    with np.errstate(over="ignore"):  # beyond float32: found as infinity when all is read
+    with np.errstate(over="ignore"):  # beyond float32 turns to infinity: caught when all is read
         flat = [part.reshape(len(part), -1).astype(np.float32) for part in parts]
     joined = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
     return joined, order if isinstance(observations, Mapping) else []

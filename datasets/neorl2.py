@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from offrl.data.card import Card
-from offrl.data.columns import Columns, column, flags
+from offrl.data import Card, Columns, column, flags
 from offrl.errors import InputError
 
+SUFFIXES = (".npz",)
+VIEWS = ("transitions",)
 KEYS = ("obs", "action", "next_obs", "reward", "done", "truncated")
 
 

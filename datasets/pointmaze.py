@@ -32,7 +32,7 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
-from offrl.data.card import find_card
+from offrl.data import find_card
 from offrl.evaluation import environments
 from offrl.progress import Progress
 

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from offrl.data.columns import flags as flags
     from offrl.data.dataset import Dataset as Dataset
     from offrl.data.dataset import load_dataset as load_dataset
+    from offrl.data.loader import path_stamp as path_stamp
     from offrl.data.transitions import Transitions as Transitions
 
 _NAMES = {
     "card": ("Card", "Environment", "Reference", "find_card", "shipped_cards"),
     "columns": ("Columns", "Totals", "column", "flags"),
     "dataset": ("Dataset", "load_dataset"),
+    "loader": ("path_stamp",),
     "transitions": ("Transitions",),
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names}

@@ -1,4 +1,4 @@
-"""The cache: a data set's columns as .npy files, which later loads map into memory.
+"""Steps 4 and 5 of loading: columns as .npy files in the cache, which later loads map into memory.
 
 A folder of the cache holds one `.npy` file per column and `meta.json`, which lists each column's
 shape, size and SHA-256. It is written under a temporary name and renamed, so it is whole or absent.
@@ -8,7 +8,6 @@ A load compares shapes and sizes, which costs nothing; `verify` reads every byte
 import contextlib
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,10 +17,10 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.data.card import Card, File
+from offrl.data.loader import fetcher_of, path_stamp
 from offrl.errors import InputError
 from offrl.files import replacing
-
-log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the folder; another number is another folder name, so old caches are left alone
 
@@ -64,30 +63,86 @@ def lock(target: Path) -> Iterator[None]:
         holder.release()
 
 
+def cached_folder(card: Card, split: str = "train") -> Path:
+    """The folder that holds a data set's columns, or will.
+
+    Its name holds a hash of all that decides what is read, so that a source that changed is read
+    again. Where a loader keeps the data itself and they are gone, it is the newest folder that was
+    read from them.
+    """
+    key: list[Any] = [FORMAT, card.source.loader, card.view, split]
+    key += [_identity(card, file) for file in card.files(split)]
+    key += [card.source.maker, card.source.id]
+    if name := card.source.fetched_id:
+        stamp = fetcher_of(card).stamp(name)
+        if stamp is None and (kept := _kept(card, split)):
+            return kept[0]
+        key.append(stamp)
+    if card.environment is not None:  # both decide how a loader reads
+        key += [card.environment.observation_keys, card.environment.max_episode_steps]
+    text = json.dumps(key, sort_keys=True)
+    short = hashlib.sha256(text.encode()).hexdigest()[:10]
+    middle = "" if split == "train" else f"-{split}"
+    return cache_folder() / "datasets" / f"{card.id}-v{card.version}{middle}-{short}"
+
+
+def kept_card(card: Card) -> Card | None:
+    """The whole card of data that the loader kept and that are gone, from what was read of them."""
+    if (name := card.source.fetched_id) and fetcher_of(card).stamp(name) is None:
+        kept = _kept(card, "train")
+        return kept[1] if kept else None
+    return None
+
+
+def _kept(card: Card, split: str) -> tuple[Path, Card] | None:
+    """The newest folder that was read from the source of `card`, and the card it was read with."""
+    folders = (cache_folder() / "datasets").glob(f"{card.id}-v{card.version}-*")
+    for folder in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True):
+        with contextlib.suppress(NotCached, KeyError, ValueError):
+            meta = read_meta(folder)
+            other = Card.model_validate(meta["card"])
+            same = other.source == card.source and other.view == card.view
+            if same and meta["split"] == split:
+                return folder, other
+    return None
+
+
+def _identity(card: Card, file: File) -> Any:
+    """A value that differs between two versions of a file, found without reading it."""
+    if checksum := file.sha256 or file.md5:
+        return checksum.lower()
+    path = Path(file.name)
+    if path.is_absolute():
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; {card.id} reads its data from there")
+        return path_stamp(path)
+    return [file.name, *file.urls]
+
+
 def write_columns(
     folder: Path, columns: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
 ) -> None:
-    """Writes columns and what `meta` says of them to a folder of the cache."""
+    """Writes columns, and `meta` with their shapes and checksums, to a folder of the cache."""
     with writing(folder) as temporary:
         temporary.mkdir()
-        described = {}
+        column_meta = {}
         for name, values in columns.items():
             path = temporary / f"{name}.npy"
-            with path.open("wb") as file:
-                np.save(file, values, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut may leave the right size, all zeros
-            described[name] = {
+            with path.open("wb") as array:
+                np.save(array, values, allow_pickle=False)
+                array.flush()
+                os.fsync(array.fileno())  # else a power cut may leave the right size, all zeros
+            column_meta[name] = {
                 "shape": list(values.shape),
                 "dtype": str(values.dtype),
                 "bytes": path.stat().st_size,
                 "sha256": digest(path),
             }
-        text = json.dumps({"format": FORMAT, **meta, "columns": described}, indent=1)
-        with (temporary / "meta.json").open("w", encoding="utf-8") as told:
-            told.write(text + "\n")
-            told.flush()
-            os.fsync(told.fileno())
+        text = json.dumps({"format": FORMAT, **meta, "columns": column_meta}, indent=1)
+        with (temporary / "meta.json").open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class NotCached(Exception):
@@ -95,7 +150,7 @@ class NotCached(Exception):
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """What `meta.json` of a folder of the cache says. Raises NotCached unless it is whole."""
+    """The contents of a folder's `meta.json`. Raises NotCached unless it is whole."""
     path = folder / "meta.json"
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
@@ -110,16 +165,18 @@ def open_columns(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]
     """The memory-mapped columns of a folder and its meta. Raises NotCached unless it is whole."""
     meta = read_meta(folder)
     columns = {}
-    for name, told in meta["columns"].items():
+    for name, column_meta in meta["columns"].items():
         path = folder / f"{name}.npy"
         try:
-            if path.stat().st_size != told["bytes"]:
-                raise NotCached(f"{path}: {path.stat().st_size} bytes, expected {told['bytes']}")
+            size, expected = path.stat().st_size, column_meta["bytes"]
+            if size != expected:
+                raise NotCached(f"{path}: {size} bytes, expected {expected}")
             values = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise NotCached(f"{path}: {error}") from error
-        if list(values.shape) != told.get("shape") or str(values.dtype) != told.get("dtype"):
-            raise NotCached(f"{path}: {values.dtype} {values.shape}, expected {told}")
+        layout = {"shape": list(values.shape), "dtype": str(values.dtype)}
+        if layout != {key: column_meta.get(key) for key in layout}:
+            raise NotCached(f"{path}: {layout}, expected {column_meta}")
         columns[name] = values
     return columns, meta
 
@@ -127,13 +184,13 @@ def open_columns(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]
 def verify(folder: Path) -> dict[str, str]:
     """The SHA-256 of each column of a folder, read again. Raises InputError where one differs."""
     _, meta = open_columns(folder)
-    found = {}
-    for name, told in meta["columns"].items():
+    checksums = {}
+    for name, column_meta in meta["columns"].items():
         path = folder / f"{name}.npy"
-        found[name] = digest(path)
-        if found[name] != told["sha256"]:
+        checksums[name] = digest(path)
+        if checksums[name] != column_meta["sha256"]:
             raise InputError(
-                f"{path}: SHA-256 {found[name]}, expected {told['sha256']}; the cache is damaged: "
-                f"delete that folder and load the data set again"
+                f"{path}: SHA-256 {checksums[name]}, expected {column_meta['sha256']}; the cache "
+                f"is damaged: delete that folder and load the data set again"
             )
-    return found
+    return checksums

@@ -6,7 +6,7 @@ user's own card is a TOML file anywhere, holding one card's keys at the top leve
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -26,13 +26,31 @@ class File(Strict):
 
 
 class Source(Strict):
-    """Where the transitions come from and which loader reads them."""
+    """Where the transitions come from and which loader reads them.
 
-    loader: str  # a module of offrl.datasets: minari, d4rl, neorl2
+    Either `files`, or a `maker` that makes the data, or an `id` by which the loader fetches them.
+    The key `id` may also be spelled with the loader's name before it: `LOADER_id`.
+    """
+
+    loader: str  # a module of offrl.datasets that follows the contract of offrl/data/loader.py
     files: list[File] = Field(default_factory=list)  # the training data
     validation: list[File] = Field(default_factory=list)  # a published validation split
-    minari_id: str | None = None  # an id for Minari's own remotes
+    id: str | None = None
     maker: str | None = None  # a module of offrl.datasets that makes the data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_id(cls, values: Any) -> Any:
+        """The values with `LOADER_id`, as cards of the first format have it, under `id`."""
+        if not isinstance(values, dict) or "id" in values:
+            return values
+        spelled = f"{values.get('loader')}_id"
+        return {"id" if key == spelled else key: value for key, value in values.items()}
+
+    @property
+    def fetched_id(self) -> str | None:
+        """The id by which the loader fetches and keeps the data; None with files or a maker."""
+        return None if self.files or self.maker else self.id
 
 
 class Environment(Strict):
@@ -41,9 +59,7 @@ class Environment(Strict):
     id: str  # may carry a module: "offrl.datasets.neorl2_simulators:offrl/DMSD-v0"
     max_episode_steps: int = Field(gt=0)
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    observation_keys: list[str] = Field(
-        default_factory=list
-    )  # a dict observation's order, flattened
+    observation_keys: list[str] = Field(default_factory=list)  # order of a flattened dict
 
 
 class Reference(Strict):
@@ -83,10 +99,14 @@ class Card(Strict):
     environment: Environment | None = None
     reference: Reference | None = None
     expected: Expected = Expected()
-    view: Literal["transitions", "qlearning"] = "transitions"  # which rows; see datasets/d4rl.py
+    view: str = "transitions"  # which rows are taken, one of the loader's VIEWS
     licence: str
     citation: str
     notes: str = ""  # what a user of the scores has to know
+
+    def files(self, split: str) -> list[File]:
+        """The files of the split "train" or "validation"."""
+        return self.source.validation if split == "validation" else self.source.files
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +120,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def read_card(path: Path) -> Card:
     """The card in a TOML file of the user's own.
 
-    A file without URLs is a path on this machine, relative to the card's own folder.
+    A file without URLs is a path on this machine; a relative one starts at the card's folder.
     """
     card = validate(Card, read_toml(path), str(path))
     folder = path.absolute().parent
@@ -135,8 +155,8 @@ def shipped_cards() -> dict[str, Card]:
 
 
 def find_card(name: str) -> Card:
-    """The shipped card called `name`; the error of an unknown one suggests the nearest."""
+    """The shipped card called `name`. Raises InputError, with the nearest name, for another."""
     cards = shipped_cards()
     if name not in cards:
-        raise unknown("data set", name, cards, "or give a path, or minari:ID")
+        raise unknown("data set", name, cards)
     return cards[name]

@@ -1,10 +1,10 @@
 """Data sets: whole episodes in memory-mapped arrays, one row per transition.
 
-`load_dataset` finds the card, brings the files here, reads them once with the card's loader into
-the cache, and maps the cache from then on. Every number a score depends on is checked on the way.
+Loading is a line: `resolve` what is meant, `fetch` the bytes, `convert` them with the card's loader
+into the `cache`, and open the cache, with which later loads begin. Every number that a score
+depends on is checked on the way.
 """
 
-import contextlib
 import functools
 import hashlib
 import logging
@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offrl.data.cache import (
-    NotCached,
-    open_columns,
-)
+from offrl.data.cache import NotCached, cached_folder, open_columns
 from offrl.data.card import Card
 from offrl.data.columns import NAMES, Totals, episodes
-from offrl.data.convert import cached_folder, check_expected, convert, kept_conversion
+from offrl.data.convert import check_expected, convert
+from offrl.data.fetch import fetch_split
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
 from offrl.progress import Progress
@@ -42,7 +40,7 @@ class Dataset:
         notes: rows that were dropped or changed, and why.
         folder: where in the cache the columns lie.
         source: totals of the source, before a view left rows out.
-        checksum: SHA-256 over the columns' own, which tells data apart whatever their card says.
+        checksum: SHA-256 over the columns' own: equal for equal data, whatever their card says.
 
     The arrays are read-only. A pickled Dataset is a path, so workers map the same memory.
     """
@@ -120,7 +118,9 @@ class Dataset:
         score = f" (score {self.normalized(mean):.1f})" if self.card.reference else ""
         split = "" if self.split == "train" else f" {self.split} split,"
         view = "" if self.card.view == "transitions" else f", {self.card.view} view"
-        noted = f", {len(self.notes)} note{'s' * (len(self.notes) > 1)}" if self.notes else ""
+        noted = ""
+        if self.notes:
+            noted = f", {len(self.notes)} {'note' if len(self.notes) == 1 else 'notes'}"
         return (
             f"<Dataset {self.card.id} v{self.card.version}:{split} {len(self):,} transitions in "
             f"{len(lengths):,} episodes {of}, observations {self.observations.shape[1]}, actions "
@@ -134,11 +134,10 @@ def load_dataset(
     """The data set that `source` names, mapped from the cache; the first use fills the cache.
 
     Args:
-        source: the id of a shipped card (`neorl2-dmsd`), `minari:ID` for any Minari data set, a
-            Card, or a path: a card (.toml), a D4RL file (.hdf5, .h5), a NeoRL-2 file (.npz) or
-            the folder of a Minari data set.
-        view: `transitions` for every row or `qlearning` for the rows of d4rl.qlearning_dataset
-            (D4RL files only); by default the card's.
+        source: the id of a shipped card (`neorl2-dmsd`), `LOADER:NAME` for data that a loader
+            fetches by name (`minari:D4RL/door/human-v2`), a Card, or a path: a card (.toml), or a
+            file or folder that a loader reads.
+        view: which rows are taken, one of the loader's views; by default the card's.
         progress: called with done and total while files are downloaded or made.
 
     Raises InputError, one line, for anything that is missing, damaged or not as the card says.
@@ -147,11 +146,11 @@ def load_dataset(
 
 
 def _load(card: Card, split: str, progress: Progress | None) -> Dataset:
-    dataset = None
-    with contextlib.suppress(NotCached):
-        dataset = Dataset(card, split, kept_conversion(card, split) or cached_folder(card, split))
-    if dataset is None:
-        dataset = Dataset(card, split, convert(card, split, progress))
+    try:
+        dataset = Dataset(card, split, cached_folder(card, split))
+    except NotCached:
+        paths = fetch_split(card, split, progress=progress)
+        dataset = Dataset(card, split, convert(card, split, paths))
     check_expected(card, split, dataset.source)
     for note in dataset.notes:
         log.info("%s: %s", card.id, note)

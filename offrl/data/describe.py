@@ -1,4 +1,4 @@
-"""What a data set holds: checked against its card, and summarised."""
+"""What a data set holds: compared with its card and the cache, and summarised."""
 
 import math
 from dataclasses import dataclass
@@ -7,14 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data.cache import (
-    digest,
-    read_meta,
-    verify,
-)
+from offrl.data.cache import digest, read_meta, verify
 from offrl.data.card import Card
 from offrl.data.columns import Totals
-from offrl.data.convert import source_files
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.fetch import check_file
 from offrl.data.resolve import resolve
@@ -23,19 +18,19 @@ from offrl.errors import InputError
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` read again and found as it should be."""
+    """What `check` read again: it is as the card and the cache expect."""
 
     id: str
     version: int
     totals: dict[str, Totals]  # by split: of the source
     columns: dict[str, dict[str, str]]  # by split: each column's SHA-256
     files: dict[str, str]  # each source file that is still here: path and SHA-256
-    compared: list[str]  # what a card or the cache gave to compare with
+    compared: list[str]  # what of the card and of the cache it was compared with
     notes: list[str]
 
 
 def check(source: str | Path | Card, *, view: str | None = None) -> Check:
-    """What a data set holds, every byte of the cache and of its files read again and compared.
+    """What a data set holds, after every byte of the cache and of its files was read again.
 
     Raises InputError where a checksum, a count or the mean return is not what the card or the cache
     expects.
@@ -48,8 +43,8 @@ def check(source: str | Path | Card, *, view: str | None = None) -> Check:
     files = {}
     compared = ["the cache's checksums"]
     for split, dataset in splits.items():
-        told = read_meta(dataset.folder)["files"]
-        for file, entry in zip(source_files(card, split), told, strict=False):
+        entries = read_meta(dataset.folder)["files"]
+        for file, entry in zip(card.files(split), entries, strict=False):
             path = Path(entry["path"])
             if not path.is_file():
                 continue
@@ -75,7 +70,7 @@ def check(source: str | Path | Card, *, view: str | None = None) -> Check:
 
 
 def share_outside(actions: NDArray[np.float32], bound: float = 1.0) -> float:
-    """The share of action entries outside [-bound, bound]; every shipped card's bound is 1."""
+    """The share of action entries outside [-bound, bound]."""
     return float(np.mean(np.abs(actions) > bound))
 
 
@@ -84,7 +79,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class Stats:
-    """What a data set looks like. Returns are undiscounted; quantiles are those of `QUANTILES`."""
+    """A summary of a data set. Returns are undiscounted; quantiles are those of `QUANTILES`."""
 
     id: str
     version: int

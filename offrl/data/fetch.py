@@ -1,4 +1,4 @@
-"""Brings the files of a data set here: from URLs, from a folder, from Minari or from its maker."""
+"""Step 2 of loading: the bytes here, from URLs, a folder, a maker, or through the card's loader."""
 
 import json
 import logging
@@ -9,50 +9,50 @@ from typing import Any
 from offrl import registry
 from offrl.data.cache import cache_folder, digest, lock, writing
 from offrl.data.card import Card, File
+from offrl.data.loader import fetcher_of
 from offrl.errors import InputError
 from offrl.progress import Progress
 
 log = logging.getLogger(__name__)
 
 
-def from_minari(card: Card) -> bool:
-    """Whether Minari itself fetches and keeps a card's data."""
-    source = card.source
-    return bool(source.minari_id) and not source.files and not source.maker
-
-
 def fetch(
     card: Card, directory_from: Path | None = None, progress: Progress | None = None
 ) -> list[Path]:
-    """The paths of a card's files on this machine, brought here where they are missing.
+    """The paths of a card's data on this machine, brought here where they are missing.
 
     Args:
-        card: the data set; its training files come first, then those of its validation split.
-        directory_from: a folder to take the files from instead of the network. A file is found by
+        card: the data set; its training data come first, then the files of its validation split.
+        directory_from: a folder to take the files from instead of the network. A file is taken by
             its name, else by its checksum among the folder's files of the same suffix.
         progress: called with bytes done and bytes in all, for each download anew.
 
     Raises InputError where a file cannot be had or its checksum differs; nothing is left behind.
     """
+    splits = ["train", "validation"] if card.source.validation else ["train"]
+    return [path for split in splits for path in fetch_split(card, split, directory_from, progress)]
+
+
+def fetch_split(
+    card: Card,
+    split: str,
+    directory_from: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """The paths of one split, "train" or "validation"; see `fetch`."""
     if directory_from is not None and not directory_from.is_dir():
         raise InputError(f"{directory_from}: no such folder; --from takes the folder of the files")
-    if from_minari(card):
-        if directory_from is not None:
-            raise InputError(
-                f"{card.id}: comes through Minari, which keeps its own folder; set "
-                f"MINARI_DATASETS_PATH={directory_from} instead of --from"
-            )
-        return [
-            registry.load("datasets", card.source.loader, "loader").fetch(card.source.minari_id)
-        ]
+    if files := card.files(split):
+        return [_fetch_file(card, file, directory_from, progress) for file in files]
     if card.source.maker:
         return [make(card, progress)]
-    files = [*card.source.files, *card.source.validation]
-    return [fetch_file(card, file, directory_from, progress) for file in files]
+    if name := card.source.fetched_id:
+        return [fetcher_of(card).fetch(name, directory_from)]
+    raise InputError(f"card {card.id}: source: expected files, a maker or an id; it has none")
 
 
-def fetch_file(
-    card: Card, file: File, directory_from: Path | None = None, progress: Progress | None = None
+def _fetch_file(
+    card: Card, file: File, directory_from: Path | None, progress: Progress | None
 ) -> Path:
     """The path of one file of a card, brought here where it is missing and checked either way."""
     if Path(file.name).is_absolute():  # a user's own card, or a path: it stays where it is
@@ -63,15 +63,15 @@ def fetch_file(
         return path
     target = cache_folder() / "downloads" / f"{card.id}-v{card.version}" / file.name
     with lock(target):
-        unknown = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
-        if target.is_file() and not (directory_from is not None and unknown):
+        unverifiable = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
+        if target.is_file() and not (directory_from is not None and unverifiable):
             check_file(target, file)
         elif directory_from is not None:
-            found = _find(file, directory_from)
+            original = _find(file, directory_from)
             with writing(target) as temporary:
-                shutil.copyfile(found, temporary)
-                check_file(temporary, file, name=str(found))
-            log.info("%s: took %s", card.id, found)
+                shutil.copyfile(original, temporary)
+                check_file(temporary, file, name=str(original))
+            log.info("%s: took %s", card.id, original)
         else:
             _download(card, file, target, progress)
     return target
@@ -87,20 +87,22 @@ def check_file(path: Path, file: File, name: str | None = None) -> None:
 
 
 def _mismatch(path: Path, file: File) -> str | None:
+    """How a file differs from its card's checksums, or None where it does not."""
     for algorithm, expected in (("md5", file.md5), ("sha256", file.sha256)):
-        if expected and (found := digest(path, algorithm)) != expected.lower():
-            return f"{algorithm.upper()} {found}, expected {expected}"
+        if expected and (measured := digest(path, algorithm)) != expected.lower():
+            return f"{algorithm.upper()} {measured}, expected {expected}"
     return None
 
 
 def _find(file: File, folder: Path) -> Path:
+    """The path of a file in a folder, by its name or its checksum."""
     if (named := folder / file.name).is_file():
         return named
     suffix = Path(file.name).suffix
     candidates = sorted(path for path in folder.glob(f"*{suffix}") if path.is_file())
     algorithm, expected = ("md5", file.md5) if file.md5 else ("sha256", file.sha256)
     if expected is None:
-        how = "by name (the card knows no checksum)"
+        how = "by name (the card has no checksum)"
     else:
         how = f"by name or by {algorithm.upper()} {expected}"
         for path in candidates:
@@ -113,7 +115,7 @@ def _find(file: File, folder: Path) -> Path:
 
 
 class _Bar:
-    """What pooch asks of a progress bar, handed on to a callback."""
+    """A progress bar as pooch uses one, which calls a callback."""
 
     def __init__(self, progress: Progress) -> None:
         self.total = 0
@@ -149,13 +151,13 @@ def _download(card: Card, file: File, target: Path, progress: Progress | None) -
 
 
 def _retrieve(url: str, path: Path, progress: Progress | None) -> str | None:
-    """Downloads to `path`; why it failed, in a few words, or None where it did not."""
+    """Downloads to `path`; returns the reason of a failure in a few words, else None."""
     import pooch
 
     bar: Any = _Bar(progress) if progress else False
     try:
         pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20)(url, str(path), None)
-    except Exception as error:  # of any library below pooch: the next address may do
+    except Exception as error:  # of any library below pooch: the next address may work
         if getattr(error, "errno", None) is not None:
             raise  # of this disk
         log.info("%s: %s", url, error)
@@ -164,18 +166,8 @@ def _retrieve(url: str, path: Path, progress: Progress | None) -> str | None:
     return None
 
 
-def made(card: Card) -> Path | None:
-    """The path that the loader reads of a data set that its maker made here, or None."""
-    folder = cache_folder() / "made" / f"{card.id}-v{card.version}"
-    try:
-        relative: str = json.loads((folder / "made.json").read_text(encoding="utf-8"))["path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return folder / relative
-
-
 def make(card: Card, progress: Progress | None = None, again: bool = False) -> Path:
-    """The path of a data set that offrl makes itself; made on the first call, or `again`.
+    """The path of a data set that its card's maker makes; made on the first call, or `again`.
 
     Raises InputError where the card names no maker.
     """
@@ -185,7 +177,7 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
         )
     folder = cache_folder() / "made" / f"{card.id}-v{card.version}"
     with lock(folder):
-        path = made(card)
+        path = _made(folder)
         if path is None or not path.exists() or again:
             log.info("%s: making the data set (once; it is kept in %s)", card.id, folder)
             maker = registry.load("datasets", card.source.maker, "maker")
@@ -195,3 +187,12 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
                 (temporary / "made.json").write_text(json.dumps({"path": relative}) + "\n")
             path = folder / relative
     return path
+
+
+def _made(folder: Path) -> Path | None:
+    """The path in a maker's folder that the loader reads, or None where nothing was made."""
+    try:
+        relative: str = json.loads((folder / "made.json").read_text(encoding="utf-8"))["path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder / relative

@@ -1,99 +1,126 @@
-"""From what a user names, an id, a path or a card, to a card."""
+"""Step 1 of loading: what a user means by an id, a path, a name or a card, as a card."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-from offrl import registry
-from offrl.data.cache import (
-    read_meta,
-)
-from offrl.data.card import Card, File, Source, find_card, read_card, shipped_cards
-from offrl.data.convert import kept_conversion
+from offrl.data.cache import kept_card
+from offrl.data.card import Card, File, Source, read_card, shipped_cards
+from offrl.data.loader import Describes, Fetches, loader_and_name, loader_of, loaders
 from offrl.errors import InputError, unknown
-
-LOADERS = {".hdf5": "d4rl", ".h5": "d4rl", ".npz": "neorl2"}  # of a data file given by its path
 
 
 def resolve(source: str | Path | Card, view: str | None = None) -> Card:
-    """The card that `source` names (see `load_dataset`), with its view replaced by `view`."""
+    """The card that `source` names (see `load_dataset`), with its view replaced by `view`.
+
+    Raises InputError where there is none, or where its loader has no such view.
+    """
     card = source if isinstance(source, Card) else _card(source)
-    if view is not None and view != card.view:
-        known = ("transitions", "qlearning")
-        if view not in known:
-            raise unknown("view", view, known)
+    if view is not None:
         card = card.model_copy(update={"view": view})
-    if card.view != "transitions" and card.source.loader != "d4rl":
-        raise InputError(
-            f"{card.id}: view {card.view!r} is for D4RL files; leave it out, or use 'transitions'"
-        )
+    loader_of(card)
     return card
 
 
+def is_path(source: str) -> bool:
+    """Whether a text is a path by its looks, rather than an id or `LOADER:NAME`."""
+    if loader_and_name(source):
+        return False
+    suffix = Path(source).suffix
+    return "/" in source or "\\" in source or suffix == ".toml" or bool(_readers(suffix))
+
+
 def _card(source: str | Path) -> Card:
+    cards = shipped_cards()
     if isinstance(source, str):
-        if source.startswith("minari:"):
-            return _minari_card(source.removeprefix("minari:"))
-        cards = shipped_cards()
+        if named := loader_and_name(source):
+            return _named(*named)
         if source in cards:
             return cards[source]
     path = Path(source).expanduser()
-    looks_like_path = isinstance(source, Path) or "/" in source or "\\" in source
     if not path.exists():
-        if looks_like_path or path.suffix in {*LOADERS, ".toml"}:
+        if isinstance(source, Path) or is_path(source):
             raise InputError(f"{path}: no such file or folder; give a path that exists, or an id")
-        return find_card(str(source))  # raises, and suggests the nearest id
+        names = [f"{name}:ID" for name, loader in loaders().items() if isinstance(loader, Fetches)]
+        raise unknown("data set", source, cards, ", or ".join(["or give a path", *names]))
     path = path.absolute()
     if path.suffix == ".toml":
         return read_card(path)
-    if path.is_dir():
-        data = path if (path / "metadata.json").is_file() else path / "data"
-        if not (data / "metadata.json").is_file():
-            raise InputError(
-                f"{path}: holds no data/metadata.json; expected the folder of a Minari data set"
-            )
-        about = registry.load("datasets", "minari", "loader").describe(data)
-        name = about.pop("id", None) or path.name
-        return _path_card(path, name, "minari", **about)
-    if path.suffix not in LOADERS:
+    return _folder(path) if path.is_dir() else _file(path)
+
+
+def _named(loader: str, name: str) -> Card:
+    """A card for data given as `LOADER:NAME`; that of the cache where the data are gone."""
+    card = Card(
+        id=_slug(f"{loader}-{name}"),
+        version=1,
+        title=f"{loader}:{name}",
+        source=Source(loader=loader, id=name),
+        licence="unknown",
+        citation="",
+        notes="Given by its name, without a card: no checks of its numbers.",
+    )
+    module = loader_of(card)
+    if kept := kept_card(card):
+        return kept
+    about = module.card(name) if isinstance(module, Describes) else {}
+    return card.model_copy(update=about | {"id": card.id})
+
+
+def _file(path: Path) -> Card:
+    readers = _readers(path.suffix)
+    if not readers:
+        formats = [
+            f"{' or '.join(loader.SUFFIXES)} ({name})"
+            for name, loader in loaders().items()
+            if loader.SUFFIXES
+        ]
+        folders = [name for name, loader in loaders().items() if isinstance(loader, Describes)]
         raise InputError(
             f"{path}: cannot tell its format from {path.suffix or 'a name without a suffix'!r}; "
-            f"expected .toml (a card), .hdf5 or .h5 (D4RL), .npz (NeoRL-2) or a Minari folder"
+            f"expected .toml (a card), {', '.join(formats)} or a folder ({', '.join(folders)})"
         )
-    return _path_card(path, path.stem, LOADERS[path.suffix])
+    if len(readers) > 1:
+        raise InputError(
+            f"{path}: loaders {' and '.join(readers)} read {path.suffix} files; give a card (TOML) "
+            "whose source.loader names one of them"
+        )
+    return _path_card(path, readers[0], {})
+
+
+def _folder(path: Path) -> Card:
+    """A card for a folder, of the first loader that finds its format in it."""
+    reasons = []
+    for name, loader in loaders().items():
+        if isinstance(loader, Describes):
+            try:
+                return _path_card(path, name, loader.card(path))
+            except InputError as error:
+                reasons.append(str(error))
+    raise InputError("; ".join(reasons) or f"{path}: is a folder, and no loader reads folders")
+
+
+def _readers(suffix: str) -> list[str]:
+    """The loaders of files with a suffix, given by their path."""
+    if not suffix:
+        return []
+    return [name for name, loader in loaders().items() if suffix in loader.SUFFIXES]
+
+
+def _path_card(path: Path, loader: str, about: dict[str, Any]) -> Card:
+    """A card for data given by path: no checks, no references but those of the data themselves."""
+    name = path.name if path.is_dir() else path.stem
+    keys: dict[str, Any] = {
+        "id": name,
+        "version": 1,
+        "title": str(path),
+        "source": Source(loader=loader, files=[File(name=str(path))]),
+        "licence": "unknown",
+        "citation": "",
+        "notes": "Given by its path, without a card: no checks and no reference returns.",
+    } | about
+    return Card(**keys | {"id": _slug(keys["id"])})
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "data"
-
-
-def _path_card(path: Path, name: str, loader: str, **about: Any) -> Card:
-    """The card of data given by their path: all we know of them is what they hold."""
-    return Card(
-        id=_slug(name),
-        version=1,
-        title=str(path),
-        source=Source(loader=loader, files=[File(name=str(path))]),
-        licence="unknown",
-        citation="",
-        notes="Given by its path, without a card: no checks and no reference returns.",
-        **about,
-    )
-
-
-def _minari_card(minari_id: str) -> Card:
-    loader = registry.load("datasets", "minari", "loader")
-    card = Card(
-        id=_slug(f"minari-{minari_id}"),
-        version=1,
-        title=f"Minari {minari_id}",
-        source=Source(loader="minari", minari_id=minari_id),
-        licence="see the data set's page at https://minari.farama.org",
-        citation="",
-        notes="Named by its Minari id, without a card of ours.",
-    )
-    if kept := kept_conversion(card, "train"):
-        return Card.model_validate(read_meta(kept)["card"])
-    about = loader.describe(loader.fetch(minari_id))
-    about.pop("id", None)
-    return card.model_copy(update=about)

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from offrl import registry
-from offrl.data.resolve import LOADERS
+from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.running.patterns import matches_any
 from offrl.toml import Strict, read_toml, validate
@@ -152,7 +152,4 @@ def _placed_entry(folder: Path, entry: Entry) -> Entry:
 
 def _placed(folder: Path, dataset: str) -> str:
     """A data set of a protocol's file: ids stay, a path starts at the file's folder."""
-    is_path = "/" in dataset or Path(dataset).suffix in (".toml", *LOADERS)
-    if not is_path or dataset.startswith("minari:"):
-        return dataset
-    return str(folder / Path(dataset).expanduser())
+    return str(folder / Path(dataset).expanduser()) if is_path(dataset) else dataset

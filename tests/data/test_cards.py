@@ -23,7 +23,7 @@ def test_every_card_says_where_from_and_under_what_licence() -> None:
         source = card.source
         assert card.licence, name
         assert card.citation or source.maker, name
-        assert source.files or source.minari_id or source.maker, name
+        assert source.files or source.id or source.maker, name
         for file in [*source.files, *source.validation]:
             # The authors publish these demonstrations as a pickle, and offrl reads none.
             assert file.urls or name == "door-human-dapg", f"{name}: {file.name}"
@@ -185,7 +185,11 @@ files = [{ name = "a.npz" }]
         ("name =", "nmae =", r"source\.files\.0\.nmae: unknown key .*'name'\?"),
         ('id = "mine"', 'id = "my set"', r"id: .*pattern.*, found 'my set'"),
         ('"a.npz" }]', '"a.npz" }', r"mine\.toml: expected a TOML file, but"),
-        ('licence = "none"', 'licence = "none"\nview = "all"', r"view: .*'transitions' or 'qlea"),
+        (
+            'licence = "none"',
+            'licence = "none"\nview = "all"',
+            r"unknown view 'all'; expected one of: tr",
+        ),
         ('"neorl2"', '"neorl3"', r"unknown loader 'neorl3'; did you mean 'neorl2'\?"),
     ],
 )

@@ -164,12 +164,14 @@ def test_other_formats_are_named(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-def test_views_are_for_d4rl(tmp_path: Path) -> None:
+def test_views_are_those_of_the_loader(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz")
-    with pytest.raises(InputError, match="view 'qlearning' is for D4RL files"):
+    message = r"a, loader 'neorl2': unknown view 'qlearning'; expected one of: transitions"
+    with pytest.raises(InputError, match=message):
         load_dataset(path, view="qlearning")
+    (tmp_path / "b.hdf5").write_bytes(b"")
     with pytest.raises(InputError, match=r"unknown view 'qlearn'; did you mean 'qlearning'\?"):
-        load_dataset(path, view="qlearn")
+        load_dataset(tmp_path / "b.hdf5", view="qlearn")
 
 
 def test_files_of_a_card_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,7 +526,7 @@ def test_a_folder_without_the_file_is_named(tmp_path: Path, own_cache: Path) -> 
     with pytest.raises(InputError, match=r"gone: no such folder; --from takes the folder"):
         fetch(source, tmp_path / "gone")
     bare = card([{"name": "a.npz", "urls": ["http://x"]}])
-    with pytest.raises(InputError, match=r"no a\.npz by name \(the card knows no checksum\)"):
+    with pytest.raises(InputError, match=r"no a\.npz by name \(the card has no checksum\)"):
         fetch(bare, folder)
     npz(folder / "a.npz")
     with pytest.raises(InputError, match=r"here/a\.npz: MD5 \w{32}, expected 0{32}"):

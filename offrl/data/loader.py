@@ -1,0 +1,129 @@
+"""The contract of a loader, and which loader reads what.
+
+A loader reads one format. It is a module of `datasets/`, or of an installed package by an entry
+point of the group `offrl.datasets`, and holds
+
+    SUFFIXES    the suffixes of files that, given by their path alone, are of this format
+    VIEWS       names of choices of rows; the first, "transitions", is every row
+    read        reads one file or folder
+
+and, where the format has more to offer, `card` (see `Describes`) and `fetch` with `stamp` (see
+`Fetches`). Nothing else in offrl depends on a format. All loaders are imported to find the one of a
+path: a loader imports a slow library inside the function that needs it.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from offrl import registry
+from offrl.data.card import Card
+from offrl.data.columns import Columns
+from offrl.errors import InputError, unknown
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """A module that reads one format."""
+
+    SUFFIXES: Sequence[str]
+    VIEWS: Sequence[str]
+
+    def read(self, path: Path, card: Card) -> Columns:
+        """The rows of a file or folder in the view `card.view`, checked.
+
+        Raises InputError where it is not whole or not of this format.
+        """
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A loader of data that describe themselves, such as folders with metadata."""
+
+    def card(self, source: str | Path) -> dict[str, Any]:
+        """Keys of the card of data without one: the name that `fetch` takes, or a path.
+
+        Raises InputError where a folder is not of this format.
+        """
+
+
+@runtime_checkable
+class Fetches(Protocol):
+    """A loader of data with names, given as `LOADER:NAME` or as `source.id` of a card."""
+
+    def fetch(self, name: str, folder: Path | None) -> Path:
+        """The path of the data called `name`, brought here where they are missing.
+
+        `folder` is a place to take them from instead of the network, where the user gave one.
+        Raises InputError where they cannot be had.
+        """
+
+    def stamp(self, name: str) -> Any:
+        """A value for JSON that changes when the data do; None where they are not here."""
+
+
+def loader_of(card: Card) -> Loader:
+    """The loader that a card names. Raises InputError where there is none, or not in its view."""
+    name = card.source.loader
+    try:
+        module = registry.load("datasets", name, "loader")
+    except InputError as error:
+        raise InputError(f"card {card.id}: {error}") from None
+    if not isinstance(module, Loader):
+        lacking = [part for part in ("SUFFIXES", "VIEWS", "read") if not hasattr(module, part)]
+        raise InputError(
+            f"card {card.id}: source.loader: {name!r} is no loader (it has no "
+            f"{', '.join(lacking)}); expected a loader such as {', '.join(loaders())}"
+        )
+    if card.view not in module.VIEWS:
+        raise InputError(
+            f"card {card.id}, loader {name!r}: {unknown('view', card.view, module.VIEWS)}"
+        )
+    return module
+
+
+def fetcher_of(card: Card) -> Fetches:
+    """The loader that fetches a card's data by `source.id`. Raises InputError where none does."""
+    loader = loader_of(card)
+    if not isinstance(loader, Fetches):
+        raise InputError(
+            f"card {card.id}: loader {card.source.loader!r} fetches nothing by source.id "
+            f"({card.source.id!r}); give source.files"
+        )
+    return loader
+
+
+def loader_and_name(source: str) -> tuple[str, str] | None:
+    """The two parts of `LOADER:NAME`, where that loader fetches by name; None for another text."""
+    loader, colon, name = source.partition(":")
+    if not colon or loader not in registry.modules("datasets"):
+        return None
+    module = registry.load("datasets", loader, "loader")
+    return (loader, name) if isinstance(module, Fetches) else None
+
+
+def loaders() -> dict[str, Loader]:
+    """Every loader by name.
+
+    The folder holds makers and simulators too, which take long to import: a module whose source
+    assigns no SUFFIXES is no loader and is not imported.
+    """
+    every: dict[str, Loader] = {}
+    for name, module_name in registry.modules("datasets").items():
+        spec = importlib.util.find_spec(module_name)
+        if spec is None or spec.origin is None:
+            continue
+        lines = Path(spec.origin).read_text(encoding="utf-8").splitlines()
+        if any(line.startswith("SUFFIXES") for line in lines):
+            module = importlib.import_module(module_name)
+            if isinstance(module, Loader):
+                every[name] = module
+    return every
+
+
+def path_stamp(path: Path) -> list[Any]:
+    """Path, sizes and modification times of a file or folder here: they change when it does."""
+    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [str(path), *((p.stat().st_size, p.stat().st_mtime_ns) for p in inside)]
