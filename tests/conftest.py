@@ -49,6 +49,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for one test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("OFFRL_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def known(shared: Path) -> list[Any]:
     """Known answers of the statistics: (a suite's expectations, its table), on 0-1."""

@@ -1,0 +1,249 @@
+"""Bringing data here: downloads, files from a folder, and data that offrl makes."""
+
+import contextlib
+import hashlib
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sources import card, left_over, npz
+
+from offrl.data.card import Card, find_card
+from offrl.data.dataset import load_dataset
+from offrl.data.fetch import fetch, make
+from offrl.errors import InputError
+
+# --- downloads ---
+
+
+class Server:
+    """A web server on this machine: the body of each path; it lists the requests it gets."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.cut: set[str] = set()  # answers that break off half-way
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                body = outer.files.get(self.path)
+                if body is None:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2] if self.path in outer.cut else body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    running = Server()
+    thread = threading.Thread(target=running.http.serve_forever, daemon=True)
+    thread.start()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+    thread.join()
+
+
+def remote(server: Server, data: bytes, *paths: str, md5: bool = True) -> Card:
+    file: dict[str, Any] = {"name": "a.npz", "urls": [server.url + path for path in paths]}
+    if md5:
+        file["md5"] = hashlib.md5(data).hexdigest()
+    return card([file])
+
+
+def test_a_mirror_serves_what_the_first_address_lacks(
+    tmp_path: Path, own_cache: Path, server: Server
+) -> None:
+    data = npz(tmp_path / "a.npz", rows=100).read_bytes()
+    server.files["/mirror/a.npz"] = data
+    reported: list[tuple[int, int]] = []
+    loaded = load_dataset(
+        remote(server, data, "/first/a.npz", "/mirror/a.npz"),
+        progress=lambda done, total: reported.append((done, total)),
+    )
+    assert len(loaded) == 100
+    assert server.requests == ["/first/a.npz", "/mirror/a.npz"]
+    assert reported[-1] == (len(data), len(data))
+    assert (own_cache / "downloads" / "tiny-v1" / "a.npz").read_bytes() == data
+    assert left_over(own_cache) == []
+    load_dataset(remote(server, data, "/first/a.npz", "/mirror/a.npz"))
+    assert len(server.requests) == 2
+
+
+def test_a_wrong_checksum_leads_to_the_mirror_and_then_to_an_error(
+    tmp_path: Path, own_cache: Path, server: Server
+) -> None:
+    data = npz(tmp_path / "a.npz").read_bytes()
+    server.files["/first/a.npz"] = data[:-1] + b"x"
+    wrong = hashlib.md5(data[:-1] + b"x").hexdigest()
+    source = remote(server, data, "/first/a.npz")
+    with pytest.raises(InputError) as caught:
+        load_dataset(source)
+    message = str(caught.value)
+    assert f"MD5 {wrong}, expected {hashlib.md5(data).hexdigest()}" in message
+    assert "`offrl data fetch tiny`" in message
+    assert "`offrl data fetch tiny --from DIR`" in message
+    assert "\n" not in message
+    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+    assert left_over(own_cache) == []
+    server.files["/mirror/a.npz"] = data
+    assert len(load_dataset(remote(server, data, "/first/a.npz", "/mirror/a.npz"))) == 20
+
+
+def test_an_answer_that_breaks_off_is_not_kept(
+    tmp_path: Path, own_cache: Path, server: Server
+) -> None:
+    data = npz(tmp_path / "a.npz", rows=1000).read_bytes()
+    server.files["/a.npz"] = data
+    server.cut.add("/a.npz")
+    with pytest.raises(InputError, match=r"a\.npz is not on this machine and could not be down"):
+        load_dataset(remote(server, data, "/a.npz", md5=False))
+    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+    assert left_over(own_cache) == []
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_without_a_published_checksum_the_one_found_is_noted(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = npz(tmp_path / "a.npz").read_bytes()
+    server.files["/a.npz"] = data
+    source = remote(server, data, "/a.npz", md5=False)
+    note = (
+        f"a.npz has no published checksum; its SHA-256 here is {hashlib.sha256(data).hexdigest()}"
+    )
+    for _ in range(2):  # on the first load and on every later one
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            loaded = load_dataset(source)
+        assert loaded.notes == [note]
+        assert note in caplog.text
+    assert "1 note>" in repr(loaded)
+
+
+def test_a_server_that_is_not_there_is_one_line(own_cache: Path, server: Server) -> None:
+    server.http.server_close()
+    with pytest.raises(InputError, match=r"could not be downloaded \(http://127") as caught:
+        load_dataset(remote(server, b"", "/a.npz"))
+    assert "\n" not in str(caught.value)
+    assert left_over(own_cache) == []
+
+
+# --- files from a folder ---
+
+
+def test_files_are_taken_from_a_folder_by_name_or_checksum(tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    data = npz(folder / "other name.npz").read_bytes()
+    npz(folder / "decoy.npz", seed=1)
+    source = card([{"name": "a.npz", "md5": hashlib.md5(data).hexdigest(), "urls": ["http://x"]}])
+    paths = fetch(source, folder)
+    assert paths == [own_cache / "downloads" / "tiny-v1" / "a.npz"]
+    assert paths[0].read_bytes() == data
+    assert fetch(source) == paths  # now it is here: no network is used
+    assert len(load_dataset(source)) == 20
+
+
+def test_a_folder_without_the_file_is_named(tmp_path: Path, own_cache: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    npz(folder / "decoy.npz")
+    source = card([{"name": "a.npz", "md5": "0" * 32, "urls": ["http://x"]}])
+    with pytest.raises(InputError, match=r"no a\.npz by name or by MD5 0+ among its 1 \.npz files"):
+        fetch(source, folder)
+    with pytest.raises(InputError, match=r"gone: no such folder; --from takes the folder"):
+        fetch(source, tmp_path / "gone")
+    bare = card([{"name": "a.npz", "urls": ["http://x"]}])
+    with pytest.raises(InputError, match=r"no a\.npz by name \(the card has no checksum\)"):
+        fetch(bare, folder)
+    npz(folder / "a.npz")
+    with pytest.raises(InputError, match=r"here/a\.npz: MD5 \w{32}, expected 0{32}"):
+        fetch(source, folder)
+    assert left_over(own_cache) == []
+    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_download_that_went_bad_is_refused(tmp_path: Path) -> None:
+    data = npz(tmp_path / "a.npz").read_bytes()
+    source = card([{"name": "a.npz", "md5": hashlib.md5(data).hexdigest(), "urls": ["http://x"]}])
+    target = fetch(source, tmp_path)[0]
+    target.write_bytes(b"bad")
+    with pytest.raises(InputError, match=r"MD5 \w+, expected \w+; .*delete it and fetch a\.npz"):
+        load_dataset(source)
+
+
+# --- data that offrl makes ---
+
+
+MAKER = """
+from pathlib import Path
+import numpy as np
+
+def make(directory, progress=None):
+    calls = Path(__file__).with_name("calls.txt")
+    calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
+    if progress:
+        progress(1, 1)
+    rows = 4
+    path = directory / "sub" / "made.npz"
+    path.parent.mkdir()
+    np.savez(path, obs=np.ones((rows, 2)), action=np.ones((rows, 1)), next_obs=np.ones((rows, 2)),
+             reward=np.ones(rows), done=np.array([0, 0, 0, 1]), truncated=np.zeros(rows))
+    return path
+"""
+
+
+def test_what_offrl_makes_is_made_once_and_kept(
+    tmp_path: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker = tmp_path / "maker.py"
+    maker.write_text(MAKER)
+    source = card([], source={"loader": "neorl2", "maker": str(maker)})
+    reported: list[tuple[int, int]] = []
+    with caplog.at_level(logging.INFO):
+        data = load_dataset(source, progress=lambda done, total: reported.append((done, total)))
+    assert "tiny: making the data set (once" in caplog.text
+    assert reported == [(1, 1)]
+    assert data.episode_returns.tolist() == [4.0]
+    path = make(source)
+    assert path == own_cache / "made" / "tiny-v1" / "sub" / "made.npz"
+    assert (tmp_path / "calls.txt").read_text() == "x"
+    assert make(source, again=True) == path
+    assert (tmp_path / "calls.txt").read_text() == "xx"
+    assert left_over(own_cache) == []
+
+
+def test_a_maker_that_fails_leaves_nothing(tmp_path: Path, own_cache: Path) -> None:
+    maker = tmp_path / "bad_maker.py"
+    maker.write_text(
+        "def make(directory, progress=None):\n    (directory / 'half').write_text('')\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    source = card([], source={"loader": "neorl2", "maker": str(maker)})
+    with contextlib.suppress(KeyboardInterrupt):
+        make(source)
+    assert not (own_cache / "made" / "tiny-v1").exists()
+    assert left_over(own_cache) == []
+
+
+def test_published_data_are_not_made() -> None:
+    with pytest.raises(InputError, match="neorl2-dmsd: is published, not made here"):
+        make(find_card("neorl2-dmsd"))

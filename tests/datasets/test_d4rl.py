@@ -1,0 +1,266 @@
+"""D4RL's files in both views."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numbered import numbers
+
+from offrl.data.card import Card, Environment
+from offrl.data.dataset import Dataset, load_dataset
+from offrl.errors import InputError
+
+
+def d4rl_file(
+    path: Path,
+    rows: int,
+    ends: Sequence[int] = (),
+    cuts: Sequence[int] | None = None,
+    successors: bool = False,
+    **replaced: Any,
+) -> Path:
+    """A file in the layout of D4RL's locomotion data: names, types and the groups beside them.
+
+    `ends` are the rows of terminals and `cuts` those of timeouts; `replaced` are whole columns.
+    """
+    observations = numbers(rows, 3)
+    data: dict[str, Any] = {
+        "observations": observations,
+        "actions": numbers(rows, 2, 1000) / 2000,
+        "rewards": np.arange(rows, dtype=np.float32) + 0.5,
+        "terminals": np.isin(np.arange(rows), ends),
+        "infos/qpos": np.zeros((rows, 4)),
+        "metadata/algorithm": np.bytes_("SAC"),
+    }
+    if cuts is not None:
+        data["timeouts"] = np.isin(np.arange(rows), cuts)
+    if successors:  # a row's true successor is its own observation plus 100
+        data["next_observations"] = observations + 100
+    data |= replaced
+    with h5py.File(path, "w") as file:
+        for key, values in data.items():
+            if values is not None:
+                file.create_dataset(key, data=values)
+    return path
+
+
+def d4rl_card(path: Path, view: str = "transitions", limit: int | None = None) -> Card:
+    card = Card.model_validate(
+        {
+            "id": path.stem,
+            "version": 1,
+            "title": "test",
+            "source": {"loader": "d4rl", "files": [{"name": str(path)}]},
+            "view": view,
+            "licence": "none",
+            "citation": "none",
+        }
+    )
+    if limit is None:
+        return card
+    environment = Environment(id="CartPole-v1", max_episode_steps=limit)
+    return card.model_copy(update={"environment": environment})
+
+
+def straight_qlearning(path: Path, limit: int) -> dict[str, list[Any]]:
+    """d4rl.qlearning_dataset, said again row by row in plain lists."""
+    with h5py.File(path, "r") as file:
+        data = {key: list(file[key]) for key in file if isinstance(file[key], h5py.Dataset)}
+    out: dict[str, list[Any]] = {"row": [], "next": [], "terminal": []}
+    counter = 0
+    for row in range(len(data["rewards"]) - 1):
+        final = data["timeouts"][row] if "timeouts" in data else counter == limit - 1
+        if final:
+            counter = 0
+            continue
+        if data["terminals"][row]:
+            counter = 0
+        out["row"].append(row)
+        out["next"].append(row + 1)
+        out["terminal"].append(bool(data["terminals"][row]))
+        counter += 1
+    return out
+
+
+def rows_of(dataset: Dataset, size: int = 3) -> list[int]:
+    return [int(first) // size for first in dataset.observations[:, 0]]
+
+
+@pytest.mark.parametrize("successors", [False, True])
+@pytest.mark.parametrize("with_timeouts", [False, True])
+def test_qlearning_view_is_the_one_of_d4rl(
+    tmp_path: Path, successors: bool, with_timeouts: bool
+) -> None:
+    rng = np.random.default_rng(np.random.SeedSequence(3))
+    rows, limit = 200, 7
+    ends = sorted(rng.choice(rows, 12, replace=False).tolist())
+    cuts = sorted(rng.choice(rows, 20, replace=False).tolist()) if with_timeouts else None
+    path = d4rl_file(tmp_path / "a.hdf5", rows, ends, cuts, successors)
+    expected = straight_qlearning(path, limit)
+    dataset = load_dataset(d4rl_card(path, "qlearning", limit))
+    assert rows_of(dataset) == expected["row"]
+    assert [int(first) // 3 for first in dataset.next_observations[:, 0]] == expected["next"]
+    assert dataset.terminations.tolist() == expected["terminal"]
+    np.testing.assert_array_equal(dataset.rewards, np.array(expected["row"]) + 0.5)
+    assert not (dataset.terminations & dataset.truncations).any()
+
+
+def test_qlearning_view_by_hand(tmp_path: Path) -> None:
+    # episodes: rows 0-3 time out, rows 4-6 terminate, rows 7-9 time out
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [6], [3, 9])
+    dataset = load_dataset(path, view="qlearning")
+    assert rows_of(dataset) == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert dataset.next_observations[5, 0] == 21  # row 7, the next episode's first
+    assert dataset.terminations.nonzero()[0].tolist() == [5]
+    assert dataset.truncations.nonzero()[0].tolist() == [2, 7]
+    assert dataset.episode_lengths.tolist() == [3, 3, 2]
+    assert (dataset.source.transitions, dataset.source.episodes) == (10, 3)
+    assert dataset.source.mean_return == pytest.approx((10 * 9 / 2 + 5) / 3)
+    assert "qlearning view: left out 1 rows at timeouts and the last row" in dataset.notes[-1]
+    assert "qlearning view" in repr(dataset)
+
+
+def test_qlearning_view_counts_steps_as_d4rl_does_after_a_terminal(tmp_path: Path) -> None:
+    # d4rl counts the first step after a terminal as the second: the next cut comes a step early
+    path = d4rl_file(tmp_path / "a.hdf5", 12, ends=[2])
+    dataset = load_dataset(d4rl_card(path, "qlearning", 4))
+    assert rows_of(dataset) == [0, 1, 2, 3, 4, 6, 7, 8, 10]
+    whole = load_dataset(d4rl_card(path, "transitions", 4))
+    assert whole.episode_lengths.tolist() == [3, 3, 3]  # of 3, 4, 4 and 1 steps: last rows go
+
+
+def test_transitions_view_keeps_every_row_with_successors(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [6], [3], successors=True)
+    dataset = load_dataset(path)
+    assert rows_of(dataset) == list(range(10))
+    np.testing.assert_array_equal(dataset.next_observations, np.asarray(dataset.observations) + 100)
+    assert dataset.terminations.nonzero()[0].tolist() == [6]
+    assert dataset.truncations.nonzero()[0].tolist() == [3, 9]
+    assert dataset.notes == ["the last episode is unfinished: marked as truncated"]
+    assert dataset.episode_lengths.tolist() == [4, 3, 3]
+    assert dataset.source.episodes == 2  # finished ones, as d4rl counts
+    assert dataset.source.mean_return == pytest.approx((7 * 6 / 2 + 3.5) / 2)
+
+
+def test_transitions_view_without_successors_drops_what_has_none(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [6], [3])
+    dataset = load_dataset(path)
+    assert rows_of(dataset) == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert [int(v) // 3 for v in dataset.next_observations[:, 0]] == [1, 2, 3, 5, 6, 6, 8, 9]
+    assert dataset.truncations.nonzero()[0].tolist() == [2, 7]
+    assert dataset.terminations.nonzero()[0].tolist() == [5]
+    assert "left out 2 rows" in dataset.notes[-1]
+    assert "1 terminal rows their own observation" in dataset.notes[-1]
+
+
+def test_a_row_that_terminates_at_the_limit_is_a_termination(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 6, [2, 5], [2])
+    dataset = load_dataset(path)
+    assert dataset.terminations.nonzero()[0].tolist() == [2, 5]
+    assert len(dataset) == 6
+
+
+def test_a_one_step_episode_that_times_out_leaves_no_flag_behind(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 6, [2, 5], [3])  # rows 0-2, row 3 alone, rows 4-5
+    dataset = load_dataset(path)
+    assert rows_of(dataset) == [0, 1, 2, 4, 5]
+    assert not dataset.truncations.any()
+
+
+def test_float64_and_column_shaped_rewards_are_read(tmp_path: Path) -> None:
+    path = d4rl_file(
+        tmp_path / "a.h5",
+        4,
+        [3],
+        [],
+        observations=numbers(4, 3).astype(np.float64),
+        rewards=np.ones((4, 1)),
+        terminals=np.array([0, 0, 0, 1], dtype=np.uint8),
+    )
+    dataset = load_dataset(path)
+    assert dataset.observations.dtype == np.float32
+    assert dataset.rewards.shape == (4,)
+    assert dataset.episode_returns.tolist() == [4.0]
+
+
+@pytest.mark.parametrize("view", ["transitions", "qlearning"])
+def test_d4rls_columns_in_an_npz_file_are_the_same(tmp_path: Path, view: str) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [6], [3, 9])
+    with h5py.File(path) as file:
+        columns = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
+    np.savez_compressed(tmp_path / "b.npz", **columns)
+    one = load_dataset(d4rl_card(path, view))
+    other = load_dataset(d4rl_card(tmp_path / "b.npz", view))
+    assert other.checksum == one.checksum
+    assert (other.source, other.notes) == (one.source, one.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"b\.npz: not a whole \.npz file \(.*delete it and fetch it again"),
+        (b"PK\x03\x04 and no more", r"b\.npz: not a whole \.npz file \("),
+        (None, r"b\.npz: not a whole \.npz file \(Object arrays cannot be loaded"),
+    ],
+)
+def test_npz_files_that_are_not_whole_are_refused(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "b.npz"
+    if content is None:  # a pickle inside
+        np.savez(path, observations=np.array([{}], dtype=object))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(d4rl_card(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_d4rl_without_timeouts_and_limit_is_refused(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10)
+    with pytest.raises(InputError, match=r"a\.hdf5: has no timeouts.*environment\.max_episode_st"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"actions": None}, r"a\.hdf5: lacks actions; found infos, metadata, observations"),
+        ({"rewards": np.ones(9)}, r"rewards: 9 rows, but the first column has 10"),
+        ({"actions": np.ones((10, 2, 2))}, r"actions: shape \(10, 2, 2\), expected \(rows, dim"),
+        ({"terminals": np.full(10, 0.5)}, r"terminals: 0\.5 in row 0; expected 0 or 1"),
+        ({"rewards": np.array([b"x"] * 10)}, r"rewards: expected numbers, found \|S1"),
+        ({"observations": np.ones((0, 3))}, r"terminals: 10 rows|no rows"),
+        ({"next_observations": np.ones((10, 4))}, r"next_observations: shape \(10, 4\), expected"),
+    ],
+)
+def test_odd_d4rl_files_are_refused_in_one_line(
+    tmp_path: Path, replaced: dict[str, Any], message: str
+) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [], [4, 9], **replaced)
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_numbers_that_are_not_finite_name_column_and_row(tmp_path: Path, bad: float) -> None:
+    observations = numbers(70_000, 1).astype(np.float64)
+    observations[66_000, 0] = bad  # in the second block of the search
+    observations[69_000, 0] = bad
+    path = d4rl_file(tmp_path / "a.hdf5", 70_000, [], [69_999], observations=observations)
+    with pytest.raises(InputError, match=r"observations: -?(nan|inf|1e\+300) in row 66000"):
+        load_dataset(path)
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 1000, [], [999])
+    whole = path.read_bytes()
+    for part in (whole[: len(whole) // 2], b"", b"<!DOCTYPE html><title>403 Forbidden</title>"):
+        path.write_bytes(part)
+        with pytest.raises(InputError, match=r"a\.hdf5: not a whole HDF5 file .* fetch it again"):
+            load_dataset(path)
