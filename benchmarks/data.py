@@ -20,7 +20,8 @@ import numpy as np
 
 STEP = """
 import json, resource, sys, time
-import h5py, minari, offrl.data.cache, offrl.data.dataset  # the libraries count as before
+import h5py, minari  # libraries count as before
+from offrl.data.columns import NAMES
 from offrl.data.dataset import load_dataset
 def resident():
     with open("/proc/self/statm") as file:
@@ -29,7 +30,7 @@ before, start = resident(), time.perf_counter()
 data = load_dataset(sys.argv[1])
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-size = sum(getattr(data, name).nbytes for name in offrl.data.columns.NAMES)
+size = sum(getattr(data, name).nbytes for name in NAMES)
 print(json.dumps({"seconds": seconds, "peak": peak / size, "size": size, "rows": len(data)}))
 """
 

@@ -1,8 +1,9 @@
 """Two simulators of NeoRL-2 (Gao et al. 2025, arXiv 2503.19267), written from their equations.
 
 Importing this module registers `offrl/DMSD-v0` and `offrl/SafetyHalfCheetah-v0` with Gymnasium.
-Both replay the published trajectories from their seeds (`tests/test_simulators.py`): episode i of a
-NeoRL-2 file is `reset(seed=i)` and the file's actions; of SafetyHalfCheetah only some i were kept.
+Both replay the published trajectories from their seeds (`tests/datasets/test_simulators.py`):
+episode i of a NeoRL-2 file is `reset(seed=i)` and the file's actions; of SafetyHalfCheetah only
+some i were kept.
 
 Reference: polixir/NeoRL2 at b50d91d0a65916a89342a4f6978188b17cb2d97a. Known differences:
 1. DMSD is written for many rows at once; the single environment is one row of it.

@@ -2,10 +2,12 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import offrl
@@ -208,6 +210,21 @@ def test_an_id_may_be_spelled_with_its_loader() -> None:
     with pytest.raises(ValueError, match="minari_id"):
         source_card(loader="d4rl", minari_id="a/b-v0")
     assert loader_of(plain) is loaders()["minari"]
+
+
+def test_the_loader_of_the_docs_reads_its_files(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    examples = [code for code in re.findall(r"```python\n(.*?)```", text, re.S) if "VIEWS" in code]
+    assert len(examples) == 1
+    loader = tmp_path / "my_format.py"
+    loader.write_text(examples[0])
+    table = np.random.default_rng(np.random.SeedSequence(0)).normal(size=(6, 13))
+    table[:, 11:] = [[0, 0], [0, 1], [0, 0], [0, 0], [1, 0], [0, 1]]
+    np.savetxt(tmp_path / "may.log", table, delimiter=",")
+    files = [{"name": str(tmp_path / "may.log")}]
+    data = load_dataset(source_card(loader=str(loader), files=files))
+    assert data.episode_lengths.tolist() == [2, 3, 1]
+    np.testing.assert_array_equal(data.actions, table[:, 8:10].astype(np.float32))
 
 
 def test_this_part_of_the_library_names_no_format() -> None:

@@ -13,8 +13,9 @@ import pytest
 from minari.data_collector import EpisodeBuffer
 from numbered import numbers
 
-from offrl.data.card import Environment
+from offrl.data.card import Environment, find_card
 from offrl.data.dataset import load_dataset
+from offrl.data.fetch import fetch
 from offrl.errors import InputError
 
 
@@ -227,3 +228,9 @@ def test_missing_minari_data_name_what_to_do(
     minari_data(monkeypatch, tmp_path, [episode(3)])
     with pytest.raises(InputError, match=r"minari:not an id: .*MINARI_DATASETS_PATH"):
         load_dataset("minari:not an id")
+
+
+def test_minari_keeps_its_own_folder(tmp_path: Path) -> None:
+    message = r"minari:D4RL/pointmaze/umaze-v2: .* set MINARI_DATASETS_PATH=\S+ instead of --from"
+    with pytest.raises(InputError, match=message):
+        fetch(find_card("pointmaze-umaze-v2"), tmp_path)
