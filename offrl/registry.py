@@ -4,6 +4,7 @@ A content module is found in its folder, through an entry point of the same grou
 `offrl.algorithms`, from an installed package), or at a path that the user gives.
 """
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -30,10 +31,14 @@ def resources(group: str, suffix: str) -> list[Path]:
 
 def modules(group: str) -> dict[str, str]:
     """Importable module names of a group by short name, entry points included."""
-    found = {path.stem: f"offrl.{group}.{path.stem}" for path in resources(group, ".py")}
-    for entry in entry_points(group=f"offrl.{group}"):
-        found[entry.name] = entry.module
-    return found
+    shipped = {path.stem: f"offrl.{group}.{path.stem}" for path in resources(group, ".py")}
+    return shipped | _installed(group, tuple(sys.path))
+
+
+@functools.cache  # the search takes 30 ms in a full environment; a load would repeat it
+def _installed(group: str, path: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
+    """Modules that installed packages offer; `path` is sys.path, on which they are searched."""
+    return {entry.name: entry.module for entry in entry_points(group=f"offrl.{group}")}
 
 
 def load(group: str, name: str, kind: str) -> ModuleType:
