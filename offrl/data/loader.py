@@ -43,15 +43,16 @@ class Describes(Protocol):
     """A loader of data that describe themselves, such as folders with metadata."""
 
     def card(self, source: str | Path) -> dict[str, Any]:
-        """Keys of the card of data without one: the name that `fetch` takes, or a path.
+        """Keys of a card for data that have none, such as id, environment and reference.
 
-        Raises InputError where a folder is not of this format.
+        `source` is a path, or a name that `fetch` takes. Raises InputError where a folder is not of
+        this format.
         """
 
 
 @runtime_checkable
 class Fetches(Protocol):
-    """A loader of data with names, given as `LOADER:NAME` or as `source.id` of a card."""
+    """A loader that fetches data by name, given as `LOADER:NAME` or as `source.id` of a card."""
 
     def fetch(self, name: str, folder: Path | None) -> Path:
         """The path of the data called `name`, brought here where they are missing.
@@ -61,11 +62,11 @@ class Fetches(Protocol):
         """
 
     def stamp(self, name: str) -> Any:
-        """A value for JSON that changes when the data do; None where they are not here."""
+        """A value of JSON that changes when the data do; None where they are not here."""
 
 
 def loader_of(card: Card) -> Loader:
-    """The loader that a card names. Raises InputError where there is none, or not in its view."""
+    """The loader that a card names. Raises InputError unless it is one, with the card's view."""
     name = card.source.loader
     try:
         module = registry.load("datasets", name, "loader")

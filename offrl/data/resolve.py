@@ -6,7 +6,7 @@ from typing import Any
 
 from offrl.data.cache import kept_card
 from offrl.data.card import Card, File, Source, read_card, shipped_cards
-from offrl.data.loader import Describes, Fetches, loader_and_name, loader_of, loaders
+from offrl.data.loader import Describes, Fetches, Loader, loader_and_name, loader_of, loaders
 from offrl.errors import InputError, unknown
 
 
@@ -18,7 +18,7 @@ def resolve(source: str | Path | Card, view: str | None = None) -> Card:
     card = source if isinstance(source, Card) else _card(source)
     if view is not None:
         card = card.model_copy(update={"view": view})
-    loader_of(card)
+    loader_of(card)  # raises unless it is a loader with this view
     return card
 
 
@@ -31,18 +31,17 @@ def is_path(source: str) -> bool:
 
 
 def _card(source: str | Path) -> Card:
-    cards = shipped_cards()
     if isinstance(source, str):
         if named := loader_and_name(source):
             return _named(*named)
-        if source in cards:
+        if not is_path(source) and source in (cards := shipped_cards()):
             return cards[source]
     path = Path(source).expanduser()
     if not path.exists():
         if isinstance(source, Path) or is_path(source):
             raise InputError(f"{path}: no such file or folder; give a path that exists, or an id")
         names = [f"{name}:ID" for name, loader in loaders().items() if isinstance(loader, Fetches)]
-        raise unknown("data set", source, cards, ", or ".join(["or give a path", *names]))
+        raise unknown("data set", source, shipped_cards(), ", or ".join(["or give a path", *names]))
     path = path.absolute()
     if path.suffix == ".toml":
         return read_card(path)
@@ -60,11 +59,9 @@ def _named(loader: str, name: str) -> Card:
         citation="",
         notes="Given by its name, without a card: no checks of its numbers.",
     )
-    module = loader_of(card)
     if kept := kept_card(card):
         return kept
-    about = module.card(name) if isinstance(module, Describes) else {}
-    return card.model_copy(update=about | {"id": card.id})
+    return card.model_copy(update=_description(loader_of(card), name) | {"id": card.id})
 
 
 def _file(path: Path) -> Card:
@@ -85,7 +82,7 @@ def _file(path: Path) -> Card:
             f"{path}: loaders {' and '.join(readers)} read {path.suffix} files; give a card (TOML) "
             "whose source.loader names one of them"
         )
-    return _path_card(path, readers[0], {})
+    return _path_card(path, readers[0], _description(loaders()[readers[0]], path))
 
 
 def _folder(path: Path) -> Card:
@@ -98,6 +95,10 @@ def _folder(path: Path) -> Card:
             except InputError as error:
                 reasons.append(str(error))
     raise InputError("; ".join(reasons) or f"{path}: is a folder, and no loader reads folders")
+
+
+def _description(loader: Loader, source: str | Path) -> dict[str, Any]:
+    return loader.card(source) if isinstance(loader, Describes) else {}
 
 
 def _readers(suffix: str) -> list[str]:
