@@ -71,7 +71,7 @@ def cached_folder(card: Card, split: str = "train") -> Path:
     read from them.
     """
     key: list[Any] = [FORMAT, card.source.loader, card.view, split]
-    key += [_identity(card, file) for file in card.files(split)]
+    key += [_identity(card, file) for file in card.source.of_split(split)]
     key += [card.source.maker, card.source.id]
     if name := card.source.fetched_id:
         stamp = fetcher_of(card).stamp(name)

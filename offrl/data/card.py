@@ -52,6 +52,10 @@ class Source(Strict):
         """The id by which the loader fetches and keeps the data; None with files or a maker."""
         return None if self.files or self.maker else self.id
 
+    def of_split(self, split: str) -> list[File]:
+        """The files of the split "train" or "validation"."""
+        return self.validation if split == "validation" else self.files
+
 
 class Environment(Strict):
     """The simulator that scores a policy, in Gymnasium's terms."""
@@ -103,10 +107,6 @@ class Card(Strict):
     licence: str
     citation: str
     notes: str = ""  # what a user of the scores has to know
-
-    def files(self, split: str) -> list[File]:
-        """The files of the split "train" or "validation"."""
-        return self.source.validation if split == "validation" else self.source.files
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

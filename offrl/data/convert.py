@@ -35,7 +35,7 @@ def convert(card: Card, split: str, paths: list[Path]) -> Path:
         files = [{"path": str(path), "sha256": digest(path)} for path in paths if path.is_file()]
         unchecked = [
             f"{file.name} has no published checksum; its SHA-256 here is {entry['sha256']}"
-            for file, entry in zip(card.files(split), files, strict=False)
+            for file, entry in zip(card.source.of_split(split), files, strict=False)
             if file.urls and not (file.md5 or file.sha256)
         ]
         meta = {

@@ -44,7 +44,7 @@ def check(source: str | Path | Card, *, view: str | None = None) -> Check:
     compared = ["the cache's checksums"]
     for split, dataset in splits.items():
         entries = read_meta(dataset.folder)["files"]
-        for file, entry in zip(card.files(split), entries, strict=False):
+        for file, entry in zip(card.source.of_split(split), entries, strict=False):
             path = Path(entry["path"])
             if not path.is_file():
                 continue

@@ -42,7 +42,7 @@ def fetch_split(
     """The paths of one split, "train" or "validation"; see `fetch`."""
     if directory_from is not None and not directory_from.is_dir():
         raise InputError(f"{directory_from}: no such folder; --from takes the folder of the files")
-    if files := card.files(split):
+    if files := card.source.of_split(split):
         return [_fetch_file(card, file, directory_from, progress) for file in files]
     if card.source.maker:
         return [make(card, progress)]

@@ -18,7 +18,6 @@ from pydantic import (
 
 from offrl import registry
 from offrl.data.dataset import Dataset
-from offrl.data.loader import loader_and_name
 from offrl.errors import InputError, unknown
 from offrl.learning.learner import find_algorithm
 from offrl.running.patterns import is_chosen
@@ -51,7 +50,7 @@ class Job:
     def folder(self, root: Path) -> Path:
         """Where the run lives below `root`."""
         protocol = self.protocol.partition("@")[0]
-        if loader_and_name(self.dataset):
+        if self.dataset.startswith("minari:"):
             dataset = self.dataset.replace(":", "-").replace("/", "-")
         else:
             dataset = Path(self.dataset).stem if "/" in self.dataset else self.dataset
