@@ -11,8 +11,8 @@ pays. Three behaviours take turns, a third of the episodes each:
 Cloning imitates the average of the three. The parts of a better policy are all in the data: which
 way to go, and that going fast pays; telling them apart takes the reward.
 
-The controller is ours: it follows cells found by breadth-first search, where D4RL's maze2d has a
-planner with waypoints.
+The controller is not that of D4RL's maze2d, a planner with waypoints: it follows cells found by
+breadth-first search.
 """
 
 import os

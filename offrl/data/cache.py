@@ -67,8 +67,8 @@ def cached_folder(card: Card, split: str = "train") -> Path:
     """The folder that holds a data set's columns, or will.
 
     Its name holds a hash of all that decides what is read, so that a source that changed is read
-    again. Where a loader keeps the data itself and they are gone, it is the newest folder that was
-    read from them.
+    again. For data that the loader fetched once and no longer holds, it is the newest folder that
+    was read from them.
     """
     key: list[Any] = [FORMAT, card.source.loader, card.view, split]
     key += [_identity(card, file) for file in card.source.of_split(split)]
@@ -87,7 +87,7 @@ def cached_folder(card: Card, split: str = "train") -> Path:
 
 
 def kept_card(card: Card) -> Card | None:
-    """The whole card of data that the loader kept and that are gone, from what was read of them."""
+    """The card, from the cache, of data that the loader has fetched once and no longer holds."""
     if (name := card.source.fetched_id) and fetcher_of(card).stamp(name) is None:
         kept = _kept(card, "train")
         return kept[1] if kept else None
