@@ -1,16 +1,20 @@
 """Score tables from folders of runs and from several sources."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from offrl.errors import InputError
 from offrl.results.checks import run_keys, run_text
 from offrl.results.files import SUFFIXES, read_scores
-from offrl.results.store import run_folders
-from offrl.results.table import ScoreTable
+from offrl.results.store import State, StoredRun, run_folders
+from offrl.results.table import Failure, ScoreTable
+
+COLUMNS = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]  # without rows
 
 
 def collect(sources: Sequence[Path], *, scale: float = 100.0, complete: bool = True) -> ScoreTable:
@@ -69,121 +73,248 @@ def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> 
     )
 
 
-def _named(label: str, way: str) -> str:
-    """The label of a score row: that of its run, and the way to act where there are several."""
-    return f"{label}: {way}" if way else label
-
-
 def read_runs(root: str | Path) -> ScoreTable:
     """The score table of all runs below a folder, with failures, notes and provenance.
 
     The table has a row per evaluation, and no times: the same scores give the same table. A failed
-    run is a failure with its cause, and so is one that stopped before its first evaluation. An
-    algorithm that ran on a data set under several protocols or configs (or versions of its file)
-    appears once for each, with protocol and config hash in its name.
+    run is a failure with its cause, and so is one that stopped before its first evaluation, or
+    whose folder is damaged. An algorithm that ran on a data set under several protocols or configs
+    (or versions of its file) appears once for each, with protocol and config hash in its name.
     """
-    import pandas as pd
-
-    from offrl.results.table import Failure, ScoreTable
-
     root = Path(root)
-    folders = run_folders(root)
-    if not folders:
+    stored = [folder.read() for folder in run_folders(root)]
+    if not stored:
         raise InputError(
             f"{root}: {'no run.json in this folder' if root.is_dir() else 'no such folder'}; "
             "expected a folder that offrl run has filled"
         )
-    records = [(folder, folder.record()) for folder in folders]
-    for folder, record in records:
-        if not {"identity", "status", "sessions"} <= record.keys():
-            raise InputError(
-                f"{folder.path / 'run.json'}: lacks identity, status or sessions; expected a file "
-                "that offrl wrote"
-            )
-    read = {folder.path: folder.rows() for folder in folders}
-    protocols: dict[tuple[str, str], set[str]] = {}
-    configs: dict[tuple[str, str, str], set[str]] = {}
-    ways: dict[tuple[str, str, str], dict[str, None]] = {}  # to act, by run but for its seed
-    for folder, record in records:
-        i = record["identity"]
-        cell = (i["label"], i["dataset"])
-        protocols.setdefault(cell, set()).add(i["protocol"])
-        configs.setdefault((*cell, i["protocol"]), set()).add(i["config_hash"])
-        ways.setdefault((*cell, i["config_hash"]), {"": None}).update(
-            dict.fromkeys(row["policy"] for row in read[folder.path])
-        )
-    many_protocols = {label for (label, _), found in protocols.items() if len(found) > 1}
-    many_configs = {label for (label, _, _), found in configs.items() if len(found) > 1}
-
-    rows, failures, provenance = [], [], []
-    on: dict[str, dict[str, set[str]]] = {}  # data sets, by label and by name with the way to act
-    unfinished: dict[tuple[str, str, int, int], list[int]] = {}
-    for folder, record in records:
-        identity = record["identity"]
-        name, dataset = identity["label"], identity["dataset"].partition("@")[0]
-        told = [identity["protocol"]] * (name in many_protocols | many_configs)
-        told += [identity["config_hash"]] * (name in many_configs)
-        acts = ways[name, identity["dataset"], identity["config_hash"]]
-        name += f" ({' '.join(told)})" * bool(told)
-        for way in acts:
-            on.setdefault(name, {}).setdefault(_named(name, way), set()).add(dataset)
-        found = read[folder.path]
-        if record["status"] == "failed" or not found:
-            cause = "stopped before its first evaluation; the same command carries on"
-            if record["status"] == "failed":
-                cause = record["cause"]
-            failures += [Failure(_named(name, w), dataset, identity["seed"], cause) for w in acts]
-        elif record["status"] != "done":
-            key = (name, dataset, found[-1]["step"], identity["steps"])
-            unfinished.setdefault(key, []).append(identity["seed"])
-        rows += [
-            {
-                "protocol": row["protocol"],
-                "dataset": dataset,
-                "algorithm": _named(name, row["policy"]),
-                "config": row["config"],
-                "seed": row["seed"],
-                "step": row["step"],
-                "score": row["score"],
-                "return": row["return"],
-                "episodes": len(row["returns"]),
-                "environment": row["environment"],
-                "mujoco": row["simulator"]["mujoco"],
-            }
-            for row in found
-        ]
-        provenance.append({**identity, "label": name, "sessions": record["sessions"]})
-    # One that has fewer ways to act on some data sets could not be compared as a whole.
-    partial = sorted(way for name, by in on.items() for way in by if by[way] < by[name])
-    rows = [row for row in rows if row["algorithm"] not in partial]
-    failures = [failure for failure in failures if failure.algorithm not in partial]
-    notes = [
-        f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(seeds)))}: "
-        f"step {step:,} of {steps:,}"
-        for (name, dataset, step, steps), seeds in sorted(unfinished.items())
+    runs, stray = _labelled(stored)
+    if not runs:
+        raise InputError(f"{stray[0].path}: {stray[0].cause}")
+    runs = _with_ways_to_act(_with_distinct_names(runs))
+    partial = _partial_names(runs)
+    runs = [
+        replace(run, ways=tuple(way for way in run.ways if run.named(way) not in partial))
+        for run in runs
     ]
-    notes += [f"{way} is left out: it is not on all data sets of its label" for way in partial]
-    for entry in provenance:
-        codes = {
-            (s["commit"], s["versions"]["offrl"], s["versions"]["torch"]) for s in entry["sessions"]
-        }
-        if len(codes) > 1:
-            notes.append(
-                f"{entry['label']} on {entry['dataset']}, seed {entry['seed']}, was interrupted "
-                "and carried on with another version of offrl or torch"
-            )
-    simulators = sorted({row["mujoco"] for row in rows})
-    if len(simulators) > 1:
-        notes.append(
-            f"scores from several versions of MuJoCo are pooled: {', '.join(simulators)}; from 3.5 "
-            "on Hopper, Ant and Humanoid move differently"
-        )
-    columns = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]
+    rows = [row for run in runs for row in _rows(run)]
     return ScoreTable.from_frame(
-        pd.DataFrame(rows, columns=list(rows[0]) if rows else columns),
+        pd.DataFrame(rows, columns=list(rows[0]) if rows else COLUMNS),
         str(root),
-        failures=failures,
-        notes=notes,
-        provenance=provenance,
+        failures=[failure for run in runs for failure in _failures(run)],
+        notes=[
+            *_unfinished_notes(runs),
+            *(f"{name} is left out: it is not on all data sets of its label" for name in partial),
+            *_version_notes(runs),
+            *_simulator_notes(rows),
+            *(
+                f"{run.path} is left out, as its name is not that of a run: {run.cause}"
+                for run in stray
+            ),
+        ],
+        provenance=[entry for run in runs for entry in _provenance(run)],
         complete=False,
     )
+
+
+class _Labels(NamedTuple):
+    """What tells a run from the others."""
+
+    protocol: str  # id@version
+    dataset: str  # id@version
+    label: str
+    config_hash: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A stored run, and what its rows are called in the table."""
+
+    stored: StoredRun
+    labels: _Labels
+    name: str  # the label, with protocol and config hash where one label has several
+    ways: tuple[str, ...] = ("",)  # to act, of this run and of its other seeds
+
+    @property
+    def dataset(self) -> str:
+        return self.labels.dataset.partition("@")[0]
+
+    def named(self, way: str) -> str:
+        """The name of the rows in which the run acts in this way; the main way is empty."""
+        return f"{self.name}: {way}" if way else self.name
+
+
+def _labelled(stored: Sequence[StoredRun]) -> tuple[list[_Run], list[StoredRun]]:
+    """Runs by their labels, and damaged folders whose path does not give any.
+
+    A run without a record has the labels of its path, where the other runs below folders of the
+    same names give the versions of protocol and data set.
+    """
+    protocols, datasets = {}, {}
+    for run in stored:
+        if run.record is not None:
+            _, protocol, dataset, _, _ = _parts(run.path)
+            protocols[protocol] = run.record.identity.protocol
+            datasets[dataset] = run.record.identity.dataset
+    runs, stray = [], []
+    for run in stored:
+        if run.record is not None:
+            identity = run.record.identity
+            labels = _Labels(
+                identity.protocol,
+                identity.dataset,
+                identity.label,
+                identity.config_hash,
+                identity.seed,
+            )
+        else:
+            _, protocol, dataset, algorithm, seed = _parts(run.path)
+            match = re.fullmatch(r"(.+)-([0-9a-f]{8})/seed-([0-9]{1,18})", f"{algorithm}/{seed}")
+            if match is None:
+                stray.append(run)
+                continue
+            labels = _Labels(
+                protocols.get(protocol, protocol),
+                datasets.get(dataset, dataset),
+                match[1],
+                match[2],
+                int(match[3]),
+            )
+        runs.append(_Run(run, labels, labels.label))
+    return runs, stray
+
+
+def _parts(path: Path) -> list[str]:
+    """The last five parts of a run folder's path: root, protocol, data set, algorithm, seed."""
+    return ["", "", "", "", "", *path.absolute().parts][-5:]
+
+
+def _with_distinct_names(runs: Sequence[_Run]) -> list[_Run]:
+    """The runs, named after protocol and config too where a label has several on a data set."""
+    protocols: dict[tuple[str, str], set[str]] = {}
+    configs: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        protocol, dataset, label, config_hash, _ = run.labels
+        protocols.setdefault((label, dataset), set()).add(protocol)
+        configs.setdefault((label, dataset, protocol), set()).add(config_hash)
+    many_protocols = {label for (label, _), several in protocols.items() if len(several) > 1}
+    many_configs = {label for (label, _, _), several in configs.items() if len(several) > 1}
+    named = []
+    for run in runs:
+        label, suffixes = run.labels.label, []
+        if label in many_protocols or label in many_configs:
+            suffixes.append(run.labels.protocol)
+        if label in many_configs:
+            suffixes.append(run.labels.config_hash)
+        named.append(replace(run, name=f"{label} ({' '.join(suffixes)})" if suffixes else label))
+    return named
+
+
+def _with_ways_to_act(runs: Sequence[_Run]) -> list[_Run]:
+    """The runs, each with the ways to act of all runs that differ from it in their seed alone."""
+    ways: dict[tuple[str, str, str], dict[str, None]] = {}
+
+    def cell(run: _Run) -> tuple[str, str, str]:
+        return run.labels.label, run.labels.dataset, run.labels.config_hash
+
+    for run in runs:
+        of_cell = ways.setdefault(cell(run), {"": None})
+        of_cell.update(dict.fromkeys(row.policy for row in run.stored.rows))
+    return [replace(run, ways=tuple(ways[cell(run)])) for run in runs]
+
+
+def _partial_names(runs: Sequence[_Run]) -> list[str]:
+    """Names of ways to act that some data sets of their label lack.
+
+    Such a one could not be compared as a whole.
+    """
+    datasets: dict[str, dict[str, set[str]]] = {}  # by the run's name and by that of its way
+    for run in runs:
+        for way in run.ways:
+            of_name = datasets.setdefault(run.name, {})
+            of_name.setdefault(run.named(way), set()).add(run.dataset)
+    return sorted(
+        way for name, of_name in datasets.items() for way in of_name if of_name[way] < of_name[name]
+    )
+
+
+def _rows(run: _Run) -> list[dict[str, Any]]:
+    """The table's rows of a run."""
+    return [
+        {
+            "protocol": row.protocol,
+            "dataset": run.dataset,
+            "algorithm": run.named(row.policy),
+            "config": row.config,
+            "seed": row.seed,
+            "step": row.step,
+            "score": row.score,
+            "return": row.mean_return,
+            "episodes": len(row.returns),
+            "environment": row.environment,
+            "mujoco": row.simulator.get("mujoco", ""),
+        }
+        for row in run.stored.rows
+        if row.policy in run.ways
+    ]
+
+
+def _failures(run: _Run) -> list[Failure]:
+    """One failure per way to act, where the run counts as failed."""
+    cause = run.stored.cause
+    if cause is None:
+        return []
+    return [Failure(run.named(way), run.dataset, run.labels.seed, cause) for way in run.ways]
+
+
+def _provenance(run: _Run) -> list[dict[str, Any]]:
+    """What a run's scores depend on; nothing where it has no record."""
+    if run.stored.record is None:
+        return []
+    record = run.stored.record
+    sessions = [session.model_dump() for session in record.sessions]
+    return [{**record.identity.model_dump(), "label": run.name, "sessions": sessions}]
+
+
+def _unfinished_notes(runs: Sequence[_Run]) -> list[str]:
+    """One note per algorithm, data set and step at which runs stand that are not done."""
+    seeds: dict[tuple[str, str, int, int], list[int]] = {}
+    for run in runs:
+        record, rows = run.stored.record, run.stored.rows
+        if run.stored.state is State.UNFINISHED and record is not None and rows:
+            key = (run.name, run.dataset, rows[-1].step, record.identity.steps)
+            seeds.setdefault(key, []).append(run.labels.seed)
+    return [
+        f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(of_step)))}: "
+        f"step {step:,} of {steps:,}"
+        for (name, dataset, step, steps), of_step in sorted(seeds.items())
+    ]
+
+
+def _version_notes(runs: Sequence[_Run]) -> list[str]:
+    """One note per run whose sessions had several versions of offrl or torch."""
+    notes = []
+    for run in runs:
+        sessions = run.stored.record.sessions if run.stored.record else []
+        versions = {
+            (session.commit, session.versions.get("offrl"), session.versions.get("torch"))
+            for session in sessions
+        }
+        if len(versions) > 1:
+            notes.append(
+                f"{run.name} on {run.labels.dataset}, seed {run.labels.seed}, was interrupted and "
+                "carried on with another version of offrl or torch"
+            )
+    return notes
+
+
+def _simulator_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A note where the rows have several versions of MuJoCo."""
+    simulators = sorted({row["mujoco"] for row in rows} - {""})
+    if len(simulators) < 2:
+        return []
+    return [
+        f"scores from several versions of MuJoCo are pooled: {', '.join(simulators)}; from 3.5 on "
+        "Hopper, Ant and Humanoid move differently"
+    ]

@@ -4,13 +4,10 @@ import os
 import platform
 import subprocess
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from offrl import registry
 from offrl.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 
 def commit() -> str | None:

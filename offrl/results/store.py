@@ -1,45 +1,55 @@
-"""The run store: one folder per run, written so that nothing is ever half there.
+"""The run store: one folder per run, in which no file is ever half-written.
 
 RUNS/<protocol>/<dataset>/<algorithm>-<config hash>/seed-<k>/
-    run.json            identity, versions, git commit, hardware, status
-    evaluations.jsonl   score rows, appended
+    run.json            format, identity, versions, git commit, hardware, status (`RunRecord`)
+    evaluations.jsonl   score rows, appended (`ScoreRow`)
     checkpoint/         state.safetensors: networks, optimisers and generators
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from offrl.errors import InputError
 from offrl.files import replacing
 from offrl.results.provenance import commit, hardware, versions
+from offrl.results.rows import FORMAT, Identity, RunRecord, ScoreRow, Session, Status
+from offrl.toml import Model, validate
+from offrl.version import __version__
 
-if TYPE_CHECKING:
-    pass
-
-LOCK_SECONDS = 10.0  # a worker whose parent was killed lets go at its next step
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+LOCK_SECONDS = 10.0  # a worker whose parent was killed ends, and frees its run, at its next step
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: expected the JSON that offrl writes, but {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
+class Damaged(InputError):
+    """A run folder that does not hold what offrl wrote; the message names file and fault."""
+
+
+class State(StrEnum):
+    """What can be made of a run folder."""
+
+    DONE = "done"
+    UNFINISHED = "unfinished"
+    FAILED = "failed"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run folder as it was read."""
+
+    path: Path
+    state: State
+    cause: str | None  # why the run counts as failed; None where its rows count
+    record: RunRecord | None  # None where run.json cannot be read
+    rows: tuple[ScoreRow, ...] = ()
 
 
 class RunFolder:
@@ -47,6 +57,8 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.record_file = path / "run.json"
+        self.rows_file = path / "evaluations.jsonl"
         self.checkpoint = path / "checkpoint" / "state.safetensors"
 
     @contextmanager
@@ -65,89 +77,159 @@ class RunFolder:
         finally:
             lock.release()
 
-    def enlist(self, identity: dict[str, Any]) -> None:
-        """Notes a run that waits for its turn, so that reports know of it. Needs `held`."""
-        self.check_same(identity)
-        if not self.record():
-            record: dict[str, Any] = {
-                "identity": identity,
-                "status": "waiting",
-                "cause": None,
-                "sessions": [],
-            }
-            write_json(self.path / "run.json", record)
+    def enlist(self, identity: Identity) -> StoredRun:
+        """The run as it stands; a new one is noted as waiting, so that reports show it.
 
-    def begin(self, identity: dict[str, Any]) -> None:
+        Needs `held`. Raises InputError where the folder holds a run of another identity.
+        """
+        if not self.record_file.exists() and not self.rows_file.exists():
+            self._write(RunRecord(identity=identity, status=Status.WAITING))
+        stored = self.read()
+        if stored.record is not None:
+            self._check_same(stored.record.identity, identity)
+        return stored
+
+    def begin(self, identity: Identity) -> None:
         """Opens the run, or carries it on if it is the same run. Needs `held`."""
-        self.enlist(identity)
+        stored = self.enlist(identity)
+        if stored.record is None or stored.state is State.DAMAGED:
+            raise Damaged(stored.cause)
         for left in [*self.path.glob(".*.tmp"), *self.checkpoint.parent.glob(".*.tmp")]:
             left.unlink()  # of a process that was killed while it wrote
-        session = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "hardware": hardware(),
-        }
-        sessions = [*self.record()["sessions"], session]
-        write_json(
-            self.path / "run.json",
-            {"identity": identity, "status": "running", "cause": None, "sessions": sessions},
+        session = Session(
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            commit=commit(),
+            versions=versions(),
+            hardware=hardware(),
         )
+        begun = {
+            "status": Status.RUNNING,
+            "cause": None,
+            "traceback": None,
+            "sessions": [*stored.record.sessions, session],
+        }
+        self._write(stored.record.model_copy(update=begun))
 
-    def record(self) -> dict[str, Any]:
-        """What run.json holds; empty where the run has not begun."""
-        path = self.path / "run.json"
-        return _read_json(path) if path.exists() else {}
+    def read(self) -> StoredRun:
+        """The run as it stands, whatever its files hold.
 
-    def check_same(self, identity: dict[str, Any]) -> None:
-        """Raises InputError where the folder holds a run of another identity."""
-        begun = self.record().get("identity", identity)
-        keys = sorted(k for k in identity if begun.get(k) != identity[k])
-        if keys:
-            was = json.dumps({key: begun.get(key) for key in keys})
-            now = json.dumps({key: identity[key] for key in keys})
+        Raises InputError only where a newer offrl wrote it.
+        """
+        record: RunRecord | None = None
+        try:
+            record = self.record()
+            rows = tuple(self.rows())
+            self._check_ended(record, rows)
+        except Damaged as error:
+            cause = f"damaged: {error}; delete the folder and run it again, or restore the file"
+            return StoredRun(self.path, State.DAMAGED, cause, record)
+        match record.status:
+            case Status.DONE:
+                return StoredRun(self.path, State.DONE, None, record, rows)
+            case Status.FAILED:
+                cause = record.cause or "no cause was noted"
+                return StoredRun(self.path, State.FAILED, cause, record, rows)
+        unscored = "stopped before its first evaluation; the same command carries on"
+        return StoredRun(self.path, State.UNFINISHED, None if rows else unscored, record, rows)
+
+    def record(self) -> RunRecord:
+        """What run.json holds. Raises Damaged where it is no record of offrl's."""
+        values = _parse(self.record_file, _text(self.record_file))
+        written = values.get("format", FORMAT)
+        if isinstance(written, int) and written > FORMAT:
+            raise InputError(
+                f"{self.record_file}: format {written}, but offrl {__version__} reads formats up "
+                f"to {FORMAT}; update offrl"
+            )
+        return _validated(RunRecord, values, str(self.record_file))
+
+    def set_status(
+        self, status: Status, cause: str | None = None, traceback: str | None = None
+    ) -> None:
+        """Notes how the run ended, a failure with its cause. Needs `held`."""
+        ended: dict[str, Any] = {"status": status, "cause": cause}
+        if traceback:
+            ended["traceback"] = traceback.splitlines()
+        self._write(self.record().model_copy(update=ended))
+
+    def rows(self) -> list[ScoreRow]:
+        """The score rows; a last line that a crash cut short does not count."""
+        if not self.rows_file.exists():
+            return []
+        lines = _text(self.rows_file).split("\n")
+        rows = []
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn
+            where = f"{self.rows_file}: line {number}"
+            rows.append(_validated(ScoreRow, _parse(where, line), where))
+        return rows
+
+    def rewind(self, step: int) -> None:
+        """Drops the rows after `step`, which the run will write again. Needs `held`."""
+        kept = [_line(row) for row in self.rows() if row.step <= step]
+        with replacing(self.rows_file) as temporary:
+            temporary.write_text("".join(kept))
+
+    def append(self, row: ScoreRow) -> None:
+        """Adds one score row and syncs it to the disk. Needs `held`."""
+        with self.rows_file.open("a") as file:
+            file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _check_ended(self, record: RunRecord, rows: Sequence[ScoreRow]) -> None:
+        steps = record.identity.steps
+        if record.status is Status.DONE and (not rows or rows[-1].step != steps):
+            last = f"step {rows[-1].step:,}" if rows else "none"
+            raise Damaged(
+                f"{self.rows_file}: the run is done, so expected its last score at step "
+                f"{steps:,}, found {last}"
+            )
+
+    def _check_same(self, begun: Identity, identity: Identity) -> None:
+        if keys := identity.differing(begun):
+            was = json.dumps({key: begun.model_dump().get(key) for key in keys})
+            now = json.dumps({key: identity.model_dump().get(key) for key in keys})
             raise InputError(
                 f"{self.path}: holds a run with {was[:200]}, but this one has {now[:200]}; choose "
                 "another -o, or delete the folder"
             )
 
-    def set_status(
-        self, status: str, cause: str | None = None, traceback: str | None = None
-    ) -> None:
-        """Notes `done`, `interrupted` or `failed` with its cause. Needs `held`."""
-        ended = {**self.record(), "status": status, "cause": cause}
-        if traceback:
-            ended["traceback"] = traceback.splitlines()
-        write_json(self.path / "run.json", ended)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The score rows; a last line that a crash cut short does not count."""
-        path = self.path / "evaluations.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text().split("\n")
-        rows = []
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}: line {number}: expected JSON, but {error}") from None
-        return rows
-
-    def rewind(self, step: int) -> None:
-        """Drops the rows after `step`, which the run will write again. Needs `held`."""
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        with replacing(self.path / "evaluations.jsonl") as temporary:
-            temporary.write_text("".join(kept))
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Adds one score row and sees it to the disk. Needs `held`."""
-        with (self.path / "evaluations.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _write(self, record: RunRecord) -> None:
+        left_out = {"traceback"} if record.traceback is None else set()
+        values = record.model_dump(exclude=left_out)
+        with replacing(self.record_file) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def run_folders(root: Path) -> list[RunFolder]:
     """All runs below a folder, by path."""
-    return [RunFolder(path.parent) for path in sorted(root.rglob("run.json"))]
+    names = ("run.json", "evaluations.jsonl")
+    return [RunFolder(p) for p in sorted({f.parent for f in root.rglob("*") if f.name in names})]
+
+
+def _line(row: ScoreRow) -> str:
+    return json.dumps(row.model_dump(by_alias=True)) + "\n"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Damaged(f"{path}: expected the JSON that offrl writes, but {error}") from None
+
+
+def _parse(where: Path | str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{where}: expected the JSON that offrl writes, but {error}") from None
+    if not isinstance(value, dict):
+        raise Damaged(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    try:
+        return validate(model, values, where)
+    except InputError as error:
+        raise Damaged(str(error)) from None

@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from offrl.results.rows import Status
 from offrl.running.jobs import Job
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run. `status`: waiting, running, done, failed or interrupted."""
+    """What happened to a run, at which step and with which latest score."""
 
     job: Job
-    status: str
+    status: Status
     step: int
     score: float | None = None
-    cause: str | None = None
+    cause: str | None = None  # of a failure
 
 
 def key(job: Job) -> str:

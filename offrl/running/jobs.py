@@ -20,6 +20,7 @@ from offrl import registry
 from offrl.data.dataset import Dataset
 from offrl.errors import InputError, unknown
 from offrl.learning.learner import find_algorithm
+from offrl.results.rows import Identity
 from offrl.running.patterns import is_chosen
 from offrl.running.protocol import Entry, Protocol
 
@@ -179,22 +180,22 @@ def _code(algorithm: str) -> str | None:
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
 
 
-def identity(job: Job, dataset: Dataset) -> dict[str, Any]:
-    """Everything that decides a run's scores; a run folder refuses to carry on with another."""
+def identity(job: Job, dataset: Dataset) -> Identity:
+    """Everything that decides the scores of `job` on `dataset`."""
     card = dataset.card
-    return {
-        "protocol": job.protocol,
-        "dataset": f"{card.id}@{card.version}",
-        "data_sha256": dataset.checksum,
-        "view": card.view,
-        "environment": card.environment.model_dump() if card.environment else None,
-        "reference": card.reference.model_dump() if card.reference else None,
-        "label": job.label,
-        "algorithm": Path(job.algorithm).name if job.code else job.algorithm,  # files may move
-        "config": job.config,
-        "code": job.code,
-        "config_hash": job.config_hash,
-        "steps": job.steps,
-        "evaluation": job.evaluation,
-        "seed": job.seed,
-    }
+    return Identity(
+        protocol=job.protocol,
+        dataset=f"{card.id}@{card.version}",
+        data_sha256=dataset.checksum,
+        view=card.view,
+        environment=card.environment.model_dump() if card.environment else None,
+        reference=card.reference.model_dump() if card.reference else None,
+        label=job.label,
+        algorithm=Path(job.algorithm).name if job.code else job.algorithm,  # files may move
+        config=job.config,
+        code=job.code,
+        config_hash=job.config_hash,
+        steps=job.steps,
+        evaluation=job.evaluation,
+        seed=job.seed,
+    )

@@ -16,7 +16,8 @@ from offrl.data.describe import share_outside
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
 from offrl.progress import Progress
-from offrl.results.store import RunFolder
+from offrl.results.rows import Status
+from offrl.results.store import RunFolder, State
 from offrl.running.events import Event, key
 from offrl.running.executors.local import cores, work
 from offrl.running.jobs import expand, identity
@@ -94,17 +95,17 @@ def run(
     for job in jobs:
         folder = RunFolder(job.folder(root))
         with folder.held():
-            folder.enlist(identity(job, loaded[job.dataset, job.view]))
-            record = folder.record()
-        if record["status"] == "done":
-            row = folder.rows()[-1]
-            event = Event(job, "done", row["step"], row["score"])
-            ended[key(job)] = event
-            on_event(event)
+            stored = folder.enlist(identity(job, loaded[job.dataset, job.view]))
+        last = stored.rows[-1] if stored.rows else None
+        if stored.state is State.DONE and last is not None:
+            event = Event(job, Status.DONE, last.step, last.score)
+        elif stored.state is State.DAMAGED:
+            event = Event(job, Status.FAILED, 0, cause=stored.cause)
         else:
+            event = Event(job, Status.WAITING, last.step if last else 0)
             waiting.append(job)
-            rows = folder.rows()
-            on_event(Event(job, "waiting", rows[-1]["step"] if rows else 0))
+        ended[key(job)] = event
+        on_event(event)
     work(waiting, root, workers or cores(), ended, on_event)
     return [ended[key(job)] for job in jobs]
 

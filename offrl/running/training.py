@@ -4,17 +4,17 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
 from offrl.data.dataset import Dataset, load_dataset
-from offrl.evaluation.rollouts import Diverged, Evaluator
+from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning import checkpoint
 from offrl.learning.learner import Metrics
-from offrl.learning.policy import Policy
 from offrl.learning.single import build
 from offrl.results.provenance import versions
+from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder
 from offrl.running.jobs import Job, identity
 from offrl.running.task import prepare, scoring, validation_split
@@ -45,13 +45,13 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
         try:
             _train(job, folder, dataset, on_progress)
         except Interrupted:
-            folder.set_status("interrupted")
+            folder.set_status(Status.INTERRUPTED)
             raise
         except Exception as error:
             cause = f"{type(error).__name__}: {error}"
-            folder.set_status("failed", cause, traceback.format_exc())
+            folder.set_status(Status.FAILED, cause, traceback.format_exc())
             raise
-        folder.set_status("done")
+        folder.set_status(Status.DONE)
 
 
 def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgress) -> None:
@@ -71,7 +71,7 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         step, spent = state["step"], state["seconds"]
     folder.rewind(step)
     rows = folder.rows()
-    score = rows[-1]["score"] if rows else None
+    score = rows[-1].score if rows else None
 
     begun = saved = reported = time.monotonic()
 
@@ -98,10 +98,11 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         if evaluate:
             # The policy that stands for the run comes last, where its score is looked for.
             for name, policy in reversed(list(learner.policies().items())):
-                row = _score(job, dataset, name, policy, evaluator, metrics, step)
-                row["wall_time"] = round(spent + time.monotonic() - begun, 3)
+                episodes = evaluator(policy)
+                seconds = round(spent + time.monotonic() - begun, 3)
+                row = _score_row(job, dataset, name, policy.mode, episodes, metrics, step, seconds)
                 folder.append(row)
-            score = row["score"]
+            score = row.score
         now = time.monotonic()
         if evaluate or now - saved > CHECKPOINT_SECONDS:
             save()
@@ -120,33 +121,38 @@ def _check_finite(metrics: Metrics, step: int) -> None:
             raise Diverged(f"{name} is {value.flatten()[0].item()} at step {step}")
 
 
-def _score(
+def _score_row(
     job: Job,
     dataset: Dataset,
-    name: str,
-    policy: Policy,
-    evaluator: Evaluator,
+    policy: str,
+    action_mode: str,
+    episodes: Episodes,
     metrics: Metrics,
     step: int,
-) -> dict[str, Any]:
-    """One score row: a number and all that it depends on."""
-    episodes = evaluator(policy)
+    seconds: float,
+) -> ScoreRow:
+    """One evaluation of a run as a score row. Raises Diverged where a return is not finite."""
+    returns = episodes.returns[0]
+    if not np.isfinite(returns).all():
+        raise Diverged(f"the return of an episode is not finite in the evaluation at step {step}")
     environment, _ = scoring(dataset.card)
-    found = versions()
-    return {
-        "protocol": job.protocol,
-        "dataset": f"{dataset.card.id}@{dataset.card.version}",
-        "environment": environment.id,
-        "simulator": {k: found[k] for k in ("gymnasium", "gymnasium-robotics", "mujoco", "offrl")},
-        "algorithm": job.label,
-        "config": job.config_hash,
-        "seed": job.seed,
-        "step": step,
-        "score": float(dataset.normalized(episodes.returns[0].mean())),
-        "return": float(episodes.returns[0].mean()),
-        "returns": episodes.returns[0].tolist(),
-        "lengths": episodes.lengths[0].tolist(),
-        "policy": name,
-        "action_mode": policy.mode,
-        "metrics": {name: float(value[0]) for name, value in metrics.items()},
-    }
+    present = versions()
+    simulator = ("gymnasium", "gymnasium-robotics", "mujoco", "offrl")
+    return ScoreRow(
+        protocol=job.protocol,
+        dataset=f"{dataset.card.id}@{dataset.card.version}",
+        environment=environment.id,
+        simulator={name: present[name] for name in simulator},
+        algorithm=job.label,
+        config=job.config_hash,
+        seed=job.seed,
+        step=step,
+        score=float(dataset.normalized(returns.mean())),
+        mean_return=float(returns.mean()),
+        returns=returns.tolist(),
+        lengths=episodes.lengths[0].tolist(),
+        policy=policy,
+        action_mode=action_mode,
+        metrics={name: float(value[0]) for name, value in metrics.items()},
+        wall_time=seconds,
+    )

@@ -746,12 +746,15 @@ def fake_run(folder: Path) -> None:
     """What one finished run leaves."""
     path = folder / "tiny" / "d" / "bc-00000000" / "seed-0"
     path.mkdir(parents=True)
-    told = {"label": "bc", "protocol": "tiny@1", "config_hash": "00000000", "dataset": "d@1"}
-    record = {"identity": {**told, "seed": 0, "steps": 1}, "status": "done", "sessions": []}
+    common = {"protocol": "tiny@1", "dataset": "d@1", "algorithm": "bc", "seed": 0}
+    identity = {**common, "label": "bc", "config": {}, "config_hash": "00000000", "steps": 1}
+    identity |= {"view": "transitions", "environment": None, "reference": None, "code": None}
+    identity |= {"data_sha256": "", "evaluation": {}}
+    record = {"identity": identity, "status": "done", "sessions": []}
     (path / "run.json").write_text(json.dumps(record))
-    row = {"protocol": "tiny@1", "config": "00000000", "seed": 0, "step": 1, "score": 7.0}
-    row |= {"return": 1.0, "returns": [1.0], "environment": "e", "simulator": {"mujoco": "3"}}
-    row |= {"policy": ""}
+    row = {**common, "config": "00000000", "step": 1, "score": 7.0, "return": 1.0}
+    row |= {"returns": [1.0], "lengths": [1], "environment": "e", "simulator": {"mujoco": "3"}}
+    row |= {"policy": "", "action_mode": "deterministic", "metrics": {}, "wall_time": 0.0}
     (path / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
 
 

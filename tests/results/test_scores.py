@@ -49,26 +49,37 @@ def write_runs(root: Path, frame: Any) -> Path:
     for (algorithm, dataset, seed), rows in frame.groupby(["algorithm", "dataset", "seed"]):
         folder = root / "protocol" / str(dataset) / f"{algorithm}-0" / f"seed-{seed}"
         folder.mkdir(parents=True)
+        common = {"protocol": "p@1", "dataset": f"{dataset}@1", "seed": int(seed)}
         identity = {
+            **common,
+            "data_sha256": "",
+            "view": "transitions",
+            "environment": None,
+            "reference": None,
             "label": algorithm,
-            "dataset": f"{dataset}@1",
-            "protocol": "p@1",
+            "algorithm": algorithm,
+            "config": {},
+            "code": None,
             "config_hash": "0",
-            "seed": int(seed),
             "steps": 100,
+            "evaluation": {},
         }
         record = {"identity": identity, "status": "done", "sessions": []}
         (folder / "run.json").write_text(json.dumps(record))
         row = {
-            "protocol": "p@1",
+            **common,
+            "environment": "E-v1",
+            "simulator": {"mujoco": "3.4"},
+            "algorithm": algorithm,
             "config": "0",
-            "policy": "",
-            "seed": int(seed),
             "step": 100,
             "return": 0.0,
             "returns": [0.0],
-            "environment": "E-v1",
-            "simulator": {"mujoco": "3.4"},
+            "lengths": [1],
+            "policy": "",
+            "action_mode": "deterministic",
+            "metrics": {},
+            "wall_time": 0.0,
         }
         lines = [json.dumps({**row, "score": score}) + "\n" for score in rows["score"]]
         (folder / "evaluations.jsonl").write_text("".join(lines))

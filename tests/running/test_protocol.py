@@ -18,6 +18,7 @@ from offrl.data.transitions import Transitions
 from offrl.errors import InputError
 from offrl.learning.learner import find_algorithm
 from offrl.learning.single import build
+from offrl.results.rows import Identity
 from offrl.running.jobs import Job, configure, expand, identity
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Protocol, find_protocol, shipped_protocols
@@ -362,7 +363,8 @@ def test_identity_survives_json_and_holds_what_a_score_depends_on(
     data: Dataset, tmp_path: Path
 ) -> None:
     first = identity(job(), data)
-    assert json.loads(json.dumps(first)) == first  # as it is compared with run.json
+    written = json.dumps(first.model_dump())
+    assert Identity.model_validate(json.loads(written)) == first  # as it is compared with run.json
     others = [
         identity(job(**change), data)
         for change in (

@@ -2,13 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,6 +16,7 @@ import pytest
 import offrl
 from offrl.errors import InputError
 from offrl.results.collect import read_runs
+from offrl.results.rows import Status
 from offrl.results.store import RunFolder, run_folders
 from offrl.running.events import Event
 
@@ -160,7 +161,7 @@ def test_a_torn_line_and_rows_after_the_checkpoint_are_written_again(
     folder = RunFolder(next(runs.rglob("seed-1")))
     folder.checkpoint.unlink()
     with folder.held():
-        folder.set_status("running")
+        folder.set_status(Status.RUNNING)
     with (folder.path / "evaluations.jsonl").open("a") as file:
         file.write('{"step": 1200, "sco')
     offrl.run(str(protocol), runs, workers=1)
@@ -312,7 +313,8 @@ def test_a_held_run_is_refused(tmp_path: Path) -> None:
                 """
                 import sys
                 from pathlib import Path
-                from offrl.results.store import RunFolder
+                from offrl.results.rows import Status
+from offrl.results.store import RunFolder
                 with RunFolder(Path(sys.argv[1])).held():
                     print("held", flush=True)
                     sys.stdin.read()
@@ -331,6 +333,30 @@ def test_a_held_run_is_refused(tmp_path: Path) -> None:
     holder.communicate("")
 
 
+@pytest.mark.parametrize("file", ["run.json", "evaluations.jsonl"])
+def test_a_damaged_folder_fails_alone_and_stays_as_it_is(file: str, tmp_path: Path) -> None:
+    protocol, runs = str(write_protocol(tmp_path, steps=600)), tmp_path / "runs"
+    offrl.run(protocol, runs, workers=2)
+    whole = scores(runs)
+    damaged, other = (next(runs.rglob(f"seed-{seed}")) for seed in (0, 1))
+    lines = (damaged / file).read_text().splitlines()
+    torn = "\n".join([lines[0][:9] + "?", *lines[1:], ""])
+    (damaged / file).write_text(torn)
+    shutil.rmtree(other)
+    seen: list[Event] = []
+    first, second = offrl.run(protocol, runs, workers=1, on_event=seen.append)
+    assert (first.job.seed, first.status) == (0, "failed")
+    assert f"{damaged / file}: " in str(first.cause)
+    assert "delete the folder and run it again" in str(first.cause)
+    assert first in seen
+    assert (second.job.seed, second.status) == (1, "done")
+    assert (damaged / file).read_text() == torn
+    assert [failure.cause for failure in read_runs(runs).failures] == [first.cause]
+    shutil.rmtree(damaged)
+    assert {event.status for event in offrl.run(protocol, runs, workers=1)} == {"done"}
+    pd.testing.assert_frame_equal(scores(runs), whole)
+
+
 def test_another_protocol_of_the_same_name_does_not_carry_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     offrl.run(str(write_protocol(tmp_path, steps=300)), runs, workers=2)
@@ -341,20 +367,20 @@ def test_another_protocol_of_the_same_name_does_not_carry_on(tmp_path: Path) -> 
 def test_every_row_carries_its_provenance(alone: pd.DataFrame, tmp_path: Path) -> None:
     offrl.run(str(write_protocol(tmp_path, steps=300)), tmp_path / "runs", workers=2)
     rows = RunFolder(next((tmp_path / "runs").rglob("seed-1"))).rows()
-    row: dict[str, Any] = rows[-1]
-    assert row["protocol"] == "tiny@1"
-    assert row["dataset"] == "pointmaze-quickstart@1"
-    assert row["environment"] == "gymnasium_robotics:PointMaze_UMaze-v3"
-    assert row["simulator"]["mujoco"]
-    assert (row["algorithm"], row["seed"], row["step"]) == ("bc", 1, 300)
-    assert len(row["returns"]) == len(row["lengths"]) == 4
-    assert row["action_mode"] == "deterministic"
-    assert row["wall_time"] > 0
-    mean = sum(row["returns"]) / 4
+    row = rows[-1]
+    assert row.protocol == "tiny@1"
+    assert row.dataset == "pointmaze-quickstart@1"
+    assert row.environment == "gymnasium_robotics:PointMaze_UMaze-v3"
+    assert row.simulator["mujoco"]
+    assert (row.algorithm, row.seed, row.step) == ("bc", 1, 300)
+    assert len(row.returns) == len(row.lengths) == 4
+    assert row.action_mode == "deterministic"
+    assert row.wall_time > 0
+    mean = sum(row.returns) / 4
     card = offrl.load_dataset("pointmaze-quickstart")
-    assert row["score"] == pytest.approx(float(card.normalized(mean)))
+    assert row.score == pytest.approx(float(card.normalized(mean)))
     first = alone[(alone["seed"] == 1) & (alone["step"] == 300)]["score"].item()
-    assert row["score"] == first  # steps to come do not change a cloner's first score
+    assert row.score == first  # steps to come do not change a cloner's first score
 
 
 def test_unfinished_and_empty_folders_are_told(tmp_path: Path) -> None:
@@ -366,7 +392,7 @@ def test_unfinished_and_empty_folders_are_told(tmp_path: Path) -> None:
     folder = RunFolder(next((tmp_path / "runs").rglob("seed-0")))
     with folder.held():
         folder.rewind(300)
-        folder.set_status("interrupted")
+        folder.set_status(Status.INTERRUPTED)
     table = read_runs(tmp_path / "runs")
     assert any("seed 0: step 300 of 600" in note for note in table.notes)
     with folder.held():

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 
+from offrl.results.rows import Status
 from offrl.results.store import RunFolder
 from offrl.running.events import Event, key
 from offrl.running.jobs import Job
@@ -38,18 +39,18 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
         nonlocal last, stop
         last = (step, score)
         try:
-            pipe.send(Event(job, "running", step, score))
+            pipe.send(Event(job, Status.RUNNING, step, score))
         except OSError:  # the parent is gone
             stop = True
         return stop
 
     try:
         train_run(job, root, report)
-        end = Event(job, "done", *last)
+        end = Event(job, Status.DONE, *last)
     except Interrupted:
-        end = Event(job, "interrupted", *last)
+        end = Event(job, Status.INTERRUPTED, *last)
     except Exception as error:  # run.json has the traceback
-        end = Event(job, "failed", *last, cause=f"{type(error).__name__}: {error}")
+        end = Event(job, Status.FAILED, *last, cause=f"{type(error).__name__}: {error}")
     try:
         pipe.send(end)
     except OSError:
@@ -84,16 +85,16 @@ def work(
         process, last = running.pop(pipe)
         process.join()
         pipe.close()
-        if last.status == "running" and stopping:  # told before it had begun to listen
-            last = replace(last, status="interrupted")
-        elif last.status == "running":  # it died without a word
+        if last.status is Status.RUNNING and stopping:  # told before it had begun to listen
+            last = replace(last, status=Status.INTERRUPTED)
+        elif last.status is Status.RUNNING:  # it died without a word
             code = process.exitcode or 0
             name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
-            last = replace(last, status="failed", cause=f"worker ended by {name}")
+            last = replace(last, status=Status.FAILED, cause=f"worker ended by {name}")
             folder = RunFolder(last.job.folder(root))
             with folder.held():
-                if folder.record():
-                    folder.set_status("failed", last.cause)
+                if folder.read().record is not None:
+                    folder.set_status(Status.FAILED, last.cause)
         ended[key(last.job)] = last
         on_event(last)
 
@@ -107,7 +108,7 @@ def work(
                 continue
             process, _ = running[pipe]
             running[pipe] = (process, event)
-            if event.status == "running":
+            if event.status is Status.RUNNING:
                 on_event(event)
 
     try:
@@ -124,7 +125,7 @@ def work(
                 finally:
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 theirs.close()
-                running[ours] = (process, Event(job, "running", 0))
+                running[ours] = (process, Event(job, Status.RUNNING, 0))
             listen()
     except BaseException:  # Ctrl-C, and anything that a callback or the disk may raise
         stopping = True

@@ -1,0 +1,97 @@
+"""What a run folder holds, as typed records: the run's record and its score rows.
+
+Both are written and read through these models alone. `RunRecord.format` numbers the layout of the
+whole folder: it rises whenever a key changes its meaning or goes away. A key that a model does not
+have only adds to what is there, so it is kept, and written back.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = 1  # folders written before there was a number have the same layout
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, Field(pattern=r"\S")]
+
+
+class Status(StrEnum):
+    """How far a run is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class _Stored(BaseModel):
+    """A frozen record on disk, with values of the declared types and any further keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+
+
+class Identity(_Stored):
+    """Everything that decides a run's scores; a run folder never carries on with another."""
+
+    protocol: Name  # id@version
+    dataset: Name  # id@version
+    data_sha256: str
+    view: str  # which rows of the data set
+    environment: dict[str, Any] | None  # as on the data set's card
+    reference: dict[str, Any] | None  # as on the data set's card
+    label: Name  # the algorithm's name in reports
+    algorithm: str  # a registered name, or the name of a file
+    config: dict[str, Any]  # complete, defaults included
+    code: str | None  # SHA-256 of an algorithm file outside the package
+    config_hash: str
+    steps: Count
+    evaluation: dict[str, int]
+    seed: Count
+
+    def differing(self, other: "Identity") -> list[str]:
+        """The keys in which two identities differ, sorted; a key that one lacks differs."""
+        ours, theirs = self.model_dump(), other.model_dump()
+        return sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+
+
+class Session(_Stored):
+    """One process that worked on a run: when it began, and with what."""
+
+    started: str  # ISO 8601, in UTC
+    commit: str | None
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+
+
+class RunRecord(_Stored):
+    """The content of run.json."""
+
+    format: Annotated[int, Field(ge=1)] = FORMAT
+    identity: Identity
+    status: Annotated[Status, Field(strict=False)]  # JSON has its text
+    cause: str | None = None  # of a failure
+    sessions: list[Session] = Field(default_factory=list)
+    traceback: list[str] | None = None  # of a failure; left out of the file where there is none
+
+
+class ScoreRow(_Stored):
+    """One evaluation of a policy: a score and all that it depends on."""
+
+    protocol: Name
+    dataset: Name
+    environment: str
+    simulator: dict[str, str]  # versions by distribution name
+    algorithm: Name
+    config: str  # its hash
+    seed: Count
+    step: Count
+    score: float  # normalised mean return, 0-100
+    mean_return: float = Field(validation_alias="return", serialization_alias="return")
+    returns: list[float]  # undiscounted, one per episode
+    lengths: list[int]  # in steps, one per episode
+    policy: str  # the way to act; empty for the one that stands for the run
+    action_mode: str
+    metrics: dict[str, float]  # of the last update
+    wall_time: float  # seconds of training and evaluation so far
