@@ -1,7 +1,9 @@
-"""What happens to a run."""
+"""What happens to runs, and the interface of what carries them out."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from offrl.results.rows import Status
 from offrl.running.jobs import Job
@@ -18,6 +20,19 @@ class Event:
     cause: str | None = None  # of a failure
 
 
-def key(job: Job) -> str:
-    """The run's folder below the store, which tells it from all others."""
-    return str(job.folder(Path()))
+OnEvent = Callable[[Event], None]
+
+
+class Executor(Protocol):
+    """Carries out jobs, each in its own folder of the run store `root`."""
+
+    def __call__(
+        self, jobs: Sequence[Job], root: Path, workers: int, on_event: OnEvent
+    ) -> list[Event]:
+        """The last event of each job, in the order in which they ended.
+
+        Calls `on_event` in the caller's process with every event. A run that fails is noted in its
+        folder and does not stop the others. An exception, KeyboardInterrupt and those of `on_event`
+        included, leaves no run going: each is asked to save and end before it is raised.
+        """
+        ...

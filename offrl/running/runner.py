@@ -1,26 +1,27 @@
-"""Runs a protocol: one single-threaded worker process per core, each with one run at a time.
+"""Carries out protocols: plans the runs, enlists them in the run store, and executes them.
 
-The parent hands out the runs and listens; it writes nothing but the cause of death of a worker. A
-worker that loses its parent saves and ends, so the same command can be given again at once.
+This process hands out the runs and takes their events; it writes nothing but run records: of runs
+that wait, and of workers that died. A worker that loses this process saves and ends, so the same
+command can be given again at once.
 """
 
 import logging
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from offrl.data.dataset import load_dataset
+from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.describe import share_outside
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
-from offrl.running.events import Event, key
-from offrl.running.executors.local import cores, work
-from offrl.running.jobs import expand, identity
+from offrl.running.events import Event, Executor, OnEvent
+from offrl.running.executors.local import cores, run_in_processes
+from offrl.running.jobs import Job, expand, identity
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Protocol, find_protocol
 from offrl.running.task import check, scoring
@@ -36,7 +37,7 @@ def run(
     algorithms: Sequence[str] = (),
     datasets: Sequence[str] = (),
     workers: int | None = None,
-    on_event: Callable[[Event], None] = lambda _event: None,
+    on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
 ) -> list[Event]:
     """Runs every run of a protocol that is not done yet; the last event of each run.
@@ -62,52 +63,87 @@ def run(
     root = Path(output)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
+    planned = plan(described, algorithms, datasets, progress)
+    waiting, ended = enlist(planned, root, on_event)
+    execute: Executor = run_in_processes
+    ended += execute(waiting, root, workers or cores(), on_event)
+    by_folder = {event.job.folder(root): event for event in ended}
+    return [by_folder[job.folder(root)] for job in planned.jobs]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs that can all be carried out, and their data by name and view."""
+
+    jobs: list[Job]
+    datasets: dict[tuple[str, str | None], Dataset]
+
+    def dataset(self, job: Job) -> Dataset:
+        """The data of a job."""
+        return self.datasets[job.dataset, job.view]
+
+
+def plan(
+    protocol: Protocol,
+    algorithms: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Plan:
+    """The runs of a protocol, seed by seed, once all that can be checked beforehand is checked.
+
+    Loads the data, which workers then open from the cache. Raises InputError where a name, a
+    config or a file does not allow a run; arguments are those of `run`.
+    """
     jobs = [
         replace(job, dataset=_absolute(job.dataset))
-        for job in expand(described, list(algorithms), list(datasets))
+        for job in expand(protocol, algorithms, datasets)
     ]
     if not jobs:
         raise InputError(
-            f"protocol {described.id}: has none of these algorithms on any of these data sets; "
-            f"see offrl show {described.id}"
+            f"protocol {protocol.id}: has none of these algorithms on any of these data sets; "
+            f"see offrl show {protocol.id}"
         )
-    _check_scored(described, list(dict.fromkeys(job.dataset for job in jobs)))
-    loaded = {}
-    for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs):  # before the workers
-        loaded[name, view] = load_dataset(name, view=view, progress=progress)
+    _check_scored(protocol, list(dict.fromkeys(job.dataset for job in jobs)))
+    planned = Plan(
+        jobs,
+        {
+            (name, view): load_dataset(name, view=view, progress=progress)
+            for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs)
+        },
+    )
     bounds = {}
     for job in {(job.label, job.dataset): job for job in jobs}.values():
-        bounds[job.dataset] = check(job, loaded[job.dataset, job.view]).max_action
-    for name, data in {name: data for (name, _), data in loaded.items()}.items():
-        if share := share_outside(data.actions, bounds[name]):
-            log.info(
-                "%s: %.1f %% of action entries lie outside [-%g, %g]; they stay as they are, "
-                "except where an algorithm's reference clips them",
-                data.card.id,
-                100 * share,
-                bounds[name],
-                bounds[name],
-            )
-    root.mkdir(parents=True, exist_ok=True)
+        bounds[job.dataset] = check(job, planned.dataset(job)).max_action
+    for name, data in {name: data for (name, _), data in planned.datasets.items()}.items():
+        _log_share_outside(data, bounds[name])
+    return planned
 
-    ended: dict[str, Event] = {}
-    waiting = []
-    for job in jobs:
+
+def enlist(planned: Plan, root: Path, on_event: OnEvent) -> tuple[list[Job], list[Event]]:
+    """Makes the run folders; the jobs that wait, and the last events of the others.
+
+    A run that is done, or whose folder is damaged, does not wait. Raises InputError where a folder
+    holds another run, or where another process holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    waiting, ended = [], []
+    for job in planned.jobs:
         folder = RunFolder(job.folder(root))
         with folder.held():
-            stored = folder.enlist(identity(job, loaded[job.dataset, job.view]))
-        last = stored.rows[-1] if stored.rows else None
-        if stored.state is State.DONE and last is not None:
-            event = Event(job, Status.DONE, last.step, last.score)
+            stored = folder.enlist(identity(job, planned.dataset(job)))
+        step, score = (stored.rows[-1].step, stored.rows[-1].score) if stored.rows else (0, None)
+        if stored.state is State.DONE:
+            event = Event(job, Status.DONE, step, score)
         elif stored.state is State.DAMAGED:
-            event = Event(job, Status.FAILED, 0, cause=stored.cause)
+            event = Event(job, Status.FAILED, step, cause=stored.cause)
         else:
-            event = Event(job, Status.WAITING, last.step if last else 0)
+            event = Event(job, Status.WAITING, step)
+        if event.status is Status.WAITING:
             waiting.append(job)
-        ended[key(job)] = event
+        else:
+            ended.append(event)
         on_event(event)
-    work(waiting, root, workers or cores(), ended, on_event)
-    return [ended[key(job)] for job in jobs]
+    return waiting, ended
 
 
 def train(
@@ -121,7 +157,7 @@ def train(
     evaluate_every: int = 10_000,
     episodes: int = 10,
     workers: int | None = None,
-    on_event: Callable[[Event], None] = lambda _event: None,
+    on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
 ) -> list[Event]:
     """Trains one algorithm on one data set outside any protocol; the last event of each run.
@@ -178,6 +214,18 @@ def _check_scored(protocol: Protocol, names: list[str]) -> None:
         f"data sets ({', '.join(lacking)}), so choose the others: {choice}. The first of these: "
         f"{failures[0][1]}"
     )
+
+
+def _log_share_outside(data: Dataset, bound: float) -> None:
+    if share := share_outside(data.actions, bound):
+        log.info(
+            "%s: %.1f %% of action entries lie outside [-%g, %g]; they stay as they are, except "
+            "where an algorithm's reference clips them",
+            data.card.id,
+            100 * share,
+            bound,
+            bound,
+        )
 
 
 def _absolute(dataset: str) -> str:

@@ -5,7 +5,7 @@ import multiprocessing
 import multiprocessing.resource_tracker
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -16,15 +16,104 @@ import torch
 
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder
-from offrl.running.events import Event, key
+from offrl.running.events import Event, OnEvent
 from offrl.running.jobs import Job
 from offrl.running.training import Interrupted, train_run
 
 log = logging.getLogger(__name__)
 
 
+def run_in_processes(
+    jobs: Sequence[Job], root: Path, workers: int, on_event: OnEvent
+) -> list[Event]:
+    """Carries out jobs in processes of this machine, `workers` at a time; see `Executor`."""
+    # Ctrl-C reaches every process of a terminal. This one alone handles it, and sends SIGTERM to
+    # the workers: each starts with SIGINT blocked, else one that is importing prints a traceback,
+    # or a helper process of such an import dies and the run counts as failed. The tracker unblocks
+    # SIGINT when it starts, so it starts first.
+    multiprocessing.resource_tracker.ensure_running()
+    waiting, pool = list(jobs), _Pool(root, on_event)
+    try:
+        while waiting or pool.running:
+            while waiting and len(pool.running) < workers:
+                pool.start(waiting.pop(0))
+            pool.listen()
+    except BaseException:  # Ctrl-C, and anything that a callback or the disk may raise
+        pool.stop()
+        raise
+    return pool.ended
+
+
+class _Pool:
+    """The worker processes that run, each with the last event that it sent."""
+
+    def __init__(self, root: Path, on_event: OnEvent):
+        self.root = root
+        self.on_event = on_event
+        self.context = multiprocessing.get_context("spawn")
+        self.running: dict[Connection, tuple[BaseProcess, Event]] = {}
+        self.ended: list[Event] = []
+        self.stopping = False
+
+    def start(self, job: Job) -> None:
+        """Starts a worker for one job."""
+        ours, theirs = self.context.Pipe(duplex=False)
+        process: BaseProcess = self.context.Process(
+            target=_worker, args=(job, self.root, theirs), daemon=False
+        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self.running[ours] = (process, Event(job, Status.RUNNING, 0))
+
+    def listen(self) -> None:
+        """Takes one event from each worker that has sent one, for at most a second."""
+        for ready in wait(list(self.running), timeout=1):
+            pipe = cast(Connection, ready)
+            try:
+                event: Event = pipe.recv()
+            except (EOFError, OSError):
+                self._finish(pipe)
+                continue
+            process, _ = self.running[pipe]
+            self.running[pipe] = (process, event)
+            if event.status is Status.RUNNING:
+                self.on_event(event)
+
+    def stop(self) -> None:
+        """Asks every worker to save and end, and waits until they have."""
+        self.stopping = True
+        for process, _ in self.running.values():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+        while self.running:  # a worker saves at its next step, after the evaluation it may be in
+            self.listen()
+
+    def _finish(self, pipe: Connection) -> None:
+        """Notes the end of a worker whose pipe is closed, and its cause where it sent none."""
+        process, last = self.running.pop(pipe)
+        process.join()
+        pipe.close()
+        if last.status is Status.RUNNING and self.stopping:
+            # SIGTERM came before its handler was installed.
+            last = replace(last, status=Status.INTERRUPTED)
+        elif last.status is Status.RUNNING:
+            code = process.exitcode or 0
+            name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
+            last = replace(last, status=Status.FAILED, cause=f"worker ended by {name}")
+            folder = RunFolder(last.job.folder(self.root))
+            with folder.held():
+                if folder.read().record is not None:
+                    folder.set_status(Status.FAILED, last.cause)
+        self.ended.append(last)
+        self.on_event(last)
+
+
 def _worker(job: Job, root: Path, pipe: Connection) -> None:
-    """Trains one run in a process of its own; reports through `pipe`."""
+    """The work of one process: trains one run, and sends its events through `pipe`."""
     torch.set_num_threads(1)
     stop = False
 
@@ -61,77 +150,3 @@ def cores() -> int:
     """The cores that this process may use."""
     # Of this process, which a container or `taskset` may hold to fewer than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def work(
-    waiting: list[Job],
-    root: Path,
-    workers: int,
-    ended: dict[str, Event],
-    on_event: Callable[[Event], None],
-) -> None:
-    """Runs the waiting jobs, `workers` at a time; fills `ended` with their last events."""
-    context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches every process of a terminal. This one alone answers it, with SIGTERM: a worker
-    # is born with SIGINT blocked, else one that is importing prints a traceback, or a helper
-    # process of such an import dies and the run is said to have failed. The tracker unblocks SIGINT
-    # when it starts, so it starts first.
-    multiprocessing.resource_tracker.ensure_running()
-    running: dict[Connection, tuple[BaseProcess, Event]] = {}
-
-    stopping = False
-
-    def finish(pipe: Connection) -> None:
-        process, last = running.pop(pipe)
-        process.join()
-        pipe.close()
-        if last.status is Status.RUNNING and stopping:  # told before it had begun to listen
-            last = replace(last, status=Status.INTERRUPTED)
-        elif last.status is Status.RUNNING:  # it died without a word
-            code = process.exitcode or 0
-            name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
-            last = replace(last, status=Status.FAILED, cause=f"worker ended by {name}")
-            folder = RunFolder(last.job.folder(root))
-            with folder.held():
-                if folder.read().record is not None:
-                    folder.set_status(Status.FAILED, last.cause)
-        ended[key(last.job)] = last
-        on_event(last)
-
-    def listen() -> None:
-        for ready in wait(list(running), timeout=1):
-            pipe = cast(Connection, ready)
-            try:
-                event: Event = pipe.recv()
-            except (EOFError, OSError):
-                finish(pipe)
-                continue
-            process, _ = running[pipe]
-            running[pipe] = (process, event)
-            if event.status is Status.RUNNING:
-                on_event(event)
-
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(
-                    target=_worker, args=(job, root, theirs), daemon=False
-                )
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-                try:
-                    process.start()
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                theirs.close()
-                running[ours] = (process, Event(job, Status.RUNNING, 0))
-            listen()
-    except BaseException:  # Ctrl-C, and anything that a callback or the disk may raise
-        stopping = True
-        for process, _ in running.values():  # the terminal has told them; a kill of us has not
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
-        while running:  # a worker saves at its next step, after the evaluation it may be in
-            listen()
-        raise
