@@ -18,14 +18,14 @@ from offrl.errors import InputError
 
 
 def make(environment: Environment) -> gymnasium.Env[Any, Any]:
-    """One environment of a card. Raises InputError where Gymnasium does not know it."""
+    """One environment of a card. Raises InputError where Gymnasium cannot make it."""
     module, _, _ = environment.id.rpartition(":")
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            # gymnasium-robotics tells everyone who imports it about the rewards of Adroit tasks.
+            # gymnasium-robotics prints a notice on the rewards of Adroit tasks when imported.
             importlib.import_module(module or "gymnasium")
         with warnings.catch_warnings():
-            # D4RL's scores need the v4 tasks, and Gymnasium says of each that v5 is out.
+            # D4RL's scores need the v4 tasks; Gymnasium warns of each that v5 is out.
             warnings.filterwarnings("ignore", message=r".*is out of date.*")
             env: gymnasium.Env[Any, Any] = gymnasium.make(
                 environment.id,
@@ -37,19 +37,14 @@ def make(environment: Environment) -> gymnasium.Env[Any, Any]:
         raise InputError(
             f"environment {environment.id!r} of the data set's card cannot be made: {error}"
         ) from None
-    # gymnasium-robotics 1.4 leaves the file of each maze behind for ever.
+    # gymnasium-robotics 1.4 never removes the file that it writes for a maze.
     if maze_file := getattr(env.unwrapped, "tmp_xml_file_path", None):
         Path(maze_file).unlink(missing_ok=True)
     return env
 
 
-def native(environment: Environment) -> bool:
-    """Whether the environment simulates many episodes by itself. It has been made once before."""
-    return gymnasium.spec(environment.id.rpartition(":")[2]).vector_entry_point is not None
-
-
 def make_vector(environment: Environment, count: int) -> VectorEnv[Any, Any, Any]:
-    """So many environments of a card behind Gymnasium's vector interface."""
+    """`count` environments of a card behind Gymnasium's vector interface."""
     if native(environment):
         return gymnasium.make_vec(
             environment.id.rpartition(":")[2],
@@ -62,6 +57,11 @@ def make_vector(environment: Environment, count: int) -> VectorEnv[Any, Any, Any
     return SyncVectorEnv(
         [lambda: make(environment)] * count, copy=False, autoreset_mode=AutoresetMode.DISABLED
     )
+
+
+def native(environment: Environment) -> bool:
+    """Whether the environment simulates many episodes by itself; `make` must have run before."""
+    return gymnasium.spec(environment.id.rpartition(":")[2]).vector_entry_point is not None
 
 
 def spaces(environment: Environment) -> tuple[int, int, float]:
@@ -82,7 +82,7 @@ def spaces(environment: Environment) -> tuple[int, int, float]:
     if lacking:
         raise InputError(
             f"environment {environment.id!r}: its observations hold {', '.join(sorted(one))}, but "
-            f"observation_keys of the data set's card asks for {', '.join(sorted(lacking))}"
+            f"observation_keys of the data set's card names {', '.join(sorted(lacking))}"
         )
     if not isinstance(space, gymnasium.spaces.Box):
         raise InputError(
@@ -103,5 +103,5 @@ def flatten(observations: Any, keys: Sequence[str]) -> NDArray[np.float32]:
         entries = [observations[key] for key in keys or sorted(observations)]
         parts = [np.reshape(entry, (len(entry), -1)) for entry in entries]
         return np.concatenate(parts, 1).astype(np.float32)
-    # A copy, since simulators use their buffer again and a policy may keep what it was given.
+    # A copy: simulators reuse their buffers, and a policy may keep its input.
     return np.array(observations, dtype=np.float32).reshape(len(observations), -1)

@@ -1,7 +1,7 @@
 """Plays whole episodes with a policy, many environments at a time.
 
 Episode i of a run starts from a seed that depends on the run's seed, the protocol's evaluation seed
-and i alone: every evaluation of a run and every algorithm with that seed meets the same starts, and
+and i alone: every evaluation of a run and every algorithm with that seed has the same starts, and
 neither the number of environments nor the number of replicas changes a return.
 """
 
@@ -22,7 +22,7 @@ WIDTH = 20  # environments per replica where each is an object of its own (some 
 
 
 class Diverged(RuntimeError):
-    """Training or acting met a number that is not finite; the message says which and when."""
+    """A number of training or acting is not finite; the message says which, and where."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Evaluator:
             for run in seeds
         ]
         self.episodes = episodes
-        make(environment).close()  # imports its module, and says so where it is unknown
+        make(environment).close()  # imports its module; raises InputError where there is none
         self.width = episodes if native(environment) else min(episodes, WIDTH)
         self.envs = make_vector(environment, len(seeds) * self.width)
 
@@ -69,7 +69,7 @@ class Evaluator:
         returns, lengths = np.zeros((R, E)), np.zeros((R, E), dtype=np.int64)
         playing = np.tile(np.arange(W), (R, 1))  # the episode that each environment plays
         upcoming = np.full(R, W)
-        # VectorEnv's annotations know one seed only; its environments take one each.
+        # VectorEnv is annotated with one seed; its environments take one each.
         reset: Callable[..., Any] = self.envs.reset
         observations, _ = reset(seed=[s for row in self.starts for s in row[:W]])
         totals, steps = np.zeros((R, W)), np.zeros((R, W), dtype=np.int64)
@@ -92,7 +92,7 @@ class Evaluator:
                 if playing[r, w] < E:
                     returns[r, playing[r, w]] = totals[r, w]
                     lengths[r, playing[r, w]] = steps[r, w]
-                # An environment without an episode left idles on from a start that does not count.
+                # Environments with no episode left keep stepping; what they return is discarded.
                 playing[r, w], upcoming[r] = upcoming[r], upcoming[r] + 1
                 seeds[r * W + w] = self.starts[r][min(playing[r, w], E - 1)]
             totals[done], steps[done] = 0, 0
