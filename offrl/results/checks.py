@@ -22,12 +22,12 @@ def _row(frame: pd.DataFrame, position: int) -> str:
 
 
 def label_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns that tell scores apart, as far as the frame has them."""
+    """The columns that identify a score, as far as the frame has them."""
     return [c for c in ("algorithm", "dataset", "setting", "seed", "step") if c in frame]
 
 
 def run_keys(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, int]]:
-    """The run of each row: algorithm, setting (empty where none is told), data set and seed."""
+    """The run of each row: algorithm, setting (empty where there is none), data set and seed."""
     settings = frame["setting"] if "setting" in frame else itertools.repeat("", len(frame))
     return zip(frame["algorithm"], settings, frame["dataset"], frame["seed"], strict=True)
 
@@ -76,7 +76,7 @@ def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
 
 
 def labels_of(labels: Any, algorithm: str, what: str) -> Sequence[Any]:
-    """An algorithm's labels: its own, or those that all share."""
+    """An algorithm's labels: its own where labels are a mapping, else those of all."""
     if not isinstance(labels, Mapping):
         return list(labels)
     if algorithm not in labels:
@@ -97,9 +97,9 @@ def score_array(
         axes, wanted = [*axes, "steps"], [*wanted, steps]
     shape = f"(runs, {', '.join(map(str, wanted))})"
     if array.dtype.kind not in "iuf" or array.ndim != len(axes):
-        found = f"shape {array.shape}" if array.dtype.kind in "iuf" else "no array of numbers"
+        seen = f"shape {array.shape}" if array.dtype.kind in "iuf" else "no array of numbers"
         hint = "; give its steps" if array.ndim == 3 and steps is None else ""
-        raise InputError(f"scores of {algorithm!r}: {found}; expected {shape}{hint}")
+        raise InputError(f"scores of {algorithm!r}: {seen}; expected {shape}{hint}")
     if list(array.shape[1:]) != wanted:
         hint = ""
         for order in itertools.permutations(range(array.ndim)):
@@ -118,7 +118,7 @@ def score_array(
 
 
 def check_columns(frame: pd.DataFrame, where: str) -> None:
-    """Raise InputError for a column that is missing or there twice."""
+    """Raises InputError for a column that is missing or there twice."""
     columns = [str(column) for column in frame.columns]
     for column in columns:
         if columns.count(column) > 1:
@@ -204,7 +204,7 @@ def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
 
 
 def check_unique(frame: pd.DataFrame, where: str) -> None:
-    """Raise InputError where two rows have the same labels."""
+    """Raises InputError where two rows have the same labels."""
     labels = label_columns(frame)
     twice = np.flatnonzero(frame.duplicated(cast(list[Hashable], labels))).tolist()
     if twice:

@@ -49,15 +49,15 @@ class Failure:
 class ScoreTable:
     """Scores with their labels, checked once; make one with `from_frame` or `from_arrays`.
 
-    `frame` has the columns algorithm, dataset, setting (text; only where settings are told apart),
+    `frame` has the columns algorithm, dataset, setting (text; only where there are several),
     seed (integer), step (nullable integer, where there are steps), score (float) and whatever else
-    the source carried, sorted by the labels. It belongs to the table: copy it before changing it.
+    the source has, sorted by the labels. It belongs to the table: copy it before changing it.
     """
 
     frame: pd.DataFrame
     scale: float = 100.0  # what a score of "solved" is: 100 or 1; the optimality gap's gamma
     failures: tuple[Failure, ...] = ()
-    notes: tuple[str, ...] = ()  # what a reader must know: interim scores, unequal steps, ...
+    notes: tuple[str, ...] = ()  # for the reader: interim scores, unequal steps, ...
     provenance: tuple[Mapping[str, Any], ...] = ()  # one per run, or one per score file
 
     @classmethod
@@ -131,11 +131,8 @@ class ScoreTable:
         rest = [c for c in frame.columns if c not in (*labels, "score")]
         frame = frame[[*labels, "score", *rest]].sort_values(labels).reset_index(drop=True)
         frame.index.name = None
-        found = [str(note) for note in notes]
-        found += scale_notes(frame, where, scale)
-        table = cls(
-            frame, float(scale), tuple(failed), tuple(dict.fromkeys(found)), tuple(provenance)
-        )
+        every_note = dict.fromkeys([*map(str, notes), *scale_notes(frame, where, scale)])
+        table = cls(frame, float(scale), tuple(failed), tuple(every_note), tuple(provenance))
         if complete:
             table.check_complete(where)
         return table
@@ -153,8 +150,8 @@ class ScoreTable:
         """A checked table from rliable's arrays by algorithm, of shape (runs, tasks[, steps]).
 
         Numbers of runs may differ between algorithms. Raises InputError that names the cell, or
-        the axis. Axes that are swapped are noticed by their lengths; where there are as many runs
-        as data sets nothing can tell.
+        the axis. Swapped axes are noticed by their lengths, so not where there are as many runs
+        as data sets.
 
         Args:
             scores: one array per algorithm, all finite.
@@ -213,9 +210,9 @@ class ScoreTable:
         return sorted({*self.frame["dataset"], *(f.dataset for f in self.failures)}, key=natural)
 
     def check_complete(self, where: str = "scores") -> None:
-        """Raise InputError if an algorithm, or one of its settings, lacks another's data set.
+        """Raises InputError if an algorithm, or one of its settings, lacks another's data set.
 
-        A cell whose runs failed is not missing: it is known, and the report shows it.
+        A cell whose runs all failed is not missing: the report shows it.
         """
         runs = self._runs_by_cell()
         rows = sorted({(a, s) for a, s, _ in runs}, key=lambda row: [*map(natural, row)])
@@ -240,7 +237,7 @@ class ScoreTable:
         )
 
     def check_several_runs(self, where: str = "scores") -> None:
-        """Raise InputError if a cell has fewer than two finished runs, as no spread is known then.
+        """Raises InputError if a cell has fewer than two finished runs, as no spread is known then.
 
         A cell is an algorithm on a data set, with one setting where there are several.
         """
@@ -256,22 +253,22 @@ class ScoreTable:
             )
 
     def check_one_setting(self, where: str = "scores") -> None:
-        """Raise InputError if an algorithm has several settings: they are not runs of one thing."""
+        """Raises InputError if an algorithm has several settings, which are not pooled."""
         settings: dict[str, dict[str, None]] = {}
         for algorithm, setting, _ in sorted(self._runs_by_cell()):
             settings.setdefault(algorithm, {})[setting] = None
-        for algorithm, found in settings.items():
-            if len(found) > 1:
+        for algorithm, several in settings.items():
+            if len(several) > 1:
                 raise InputError(
-                    f"{where}: {algorithm!r} has {len(found)} settings, which are not pooled: "
-                    f"{first_few(list(found), repr)}; estimate its expected online performance "
-                    "(offrl online), keep one setting, or tell them apart in the algorithm's name"
+                    f"{where}: {algorithm!r} has {len(several)} settings, which are not pooled: "
+                    f"{first_few(list(several), repr)}; estimate its expected online performance "
+                    "(offrl budget), keep one setting, or tell them apart in the algorithm's name"
                 )
 
     def _runs_by_cell(self) -> dict[tuple[str, str, str], int]:
         """Numbers of finished runs by (algorithm, setting, data set); 0 where all of them failed.
 
-        The setting is empty where none is told.
+        The setting is empty where there is none.
         """
         runs = {(f.algorithm, f.setting, f.dataset): 0 for f in self.failures}
         columns = [c for c in label_columns(self.frame) if c != "step"]
