@@ -172,7 +172,7 @@ def _show_protocol(protocol: "Protocol") -> None:
         settings: dict[str, dict[str, str]] = {}
         for job in jobs:
             if (job.label, job.seed) == (label, protocol.seeds[0]):
-                budget = {name: job.evaluation[name] for name in ("every", "episodes")}
+                budget = job.evaluation.model_dump(include={"every", "episodes"})
                 values = {"steps": job.steps, **budget, **job.config}
                 settings[job.dataset] = {k: _setting_text(value) for k, value in values.items()}
         of = "" if entry.algorithm is None else f" ({Path(entry.algorithm).name})"

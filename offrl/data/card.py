@@ -108,6 +108,17 @@ class Card(Strict):
     citation: str
     notes: str = ""  # what a user of the scores has to know
 
+    def scoring(self) -> tuple[Environment, Reference]:
+        """The simulator and the reference returns. Raises InputError where the card lacks one."""
+        if self.environment is None or self.reference is None:
+            lacking = "environment" if self.environment is None else "reference"
+            raise InputError(
+                f"data set {self.id}: its card has no [{lacking}], so a policy cannot be scored"
+                f"{f'; its notes may say why (offrl show {self.id})' if self.notes else ''}; give "
+                "a card (TOML) that has one"
+            )
+        return self.environment, self.reference
+
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)

@@ -18,11 +18,12 @@ from pydantic import (
 
 from offrl import registry
 from offrl.data.dataset import Dataset
+from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.learning.learner import find_algorithm
 from offrl.results.rows import Identity
 from offrl.running.patterns import is_chosen
-from offrl.running.protocol import Entry, Protocol
+from offrl.running.protocol import AlgorithmEntry, Evaluation, Protocol
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Job:
     code: str | None  # SHA-256 of an algorithm file outside the package
     view: str | None  # the rows that the algorithm needs; None: those of the data set's card
     steps: int
-    evaluation: dict[str, int]
+    evaluation: Evaluation
     seed: int
 
     @property
     def config_hash(self) -> str:
-        """Eight hexadecimal digits that tell configurations (and files of one's own) apart."""
+        """Eight hexadecimal digits that differ with the config, and with a user's file."""
         identity = {"algorithm": Path(self.algorithm).stem, "config": self.config}
         if self.code:
             identity["code"] = self.code
@@ -51,23 +52,23 @@ class Job:
     def folder(self, root: Path) -> Path:
         """Where the run lives below `root`."""
         protocol = self.protocol.partition("@")[0]
-        if self.dataset.startswith("minari:"):
-            dataset = self.dataset.replace(":", "-").replace("/", "-")
+        if is_path(self.dataset):
+            dataset = Path(self.dataset).stem
         else:
-            dataset = Path(self.dataset).stem if "/" in self.dataset else self.dataset
+            dataset = self.dataset.replace(":", "-").replace("/", "-")
         return root / protocol / dataset / f"{self.label}-{self.config_hash}" / f"seed-{self.seed}"
 
 
 def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
     """The algorithm's config with `overrides` applied; an error names `where` and the key."""
     try:
-        found = find_algorithm(algorithm)
+        learner = find_algorithm(algorithm)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    config_type = getattr(found, "Config", None)
+    config_type = getattr(learner, "Config", None)
     if not isinstance(config_type, type) or not dataclasses.is_dataclass(config_type):
         raise InputError(
-            f"{where}: class {found.__name__} has no Config; expected a frozen dataclass with at "
+            f"{where}: class {learner.__name__} has no Config; expected a frozen dataclass with at "
             "least batch_size"
         )
     if not config_type.__dataclass_params__.frozen:  # type: ignore[attr-defined]
@@ -120,12 +121,12 @@ def expand(
     chosen = {} if algorithms else dict(protocol.algorithms)
     for name in algorithms:
         if name.endswith(".py"):
-            label, entry = Path(name).stem, Entry(algorithm=str(Path(name).resolve()))
+            label, entry = Path(name).stem, AlgorithmEntry(algorithm=str(Path(name).resolve()))
         else:
             known = {**registry.modules("algorithms"), **protocol.algorithms}
             if name not in known:
                 raise unknown("algorithm", name, known, "or give the path of a .py file")
-            label, entry = name, protocol.algorithms.get(name, Entry())
+            label, entry = name, protocol.algorithms.get(name, AlgorithmEntry())
         if chosen.get(label, entry) != entry:
             raise InputError(f"--algorithm {name}: a second {label!r}; rename the file of one")
         chosen[label] = entry
@@ -136,27 +137,27 @@ def expand(
     for label, entry in chosen.items():
         name = entry.algorithm or label
         where = f"{protocol.id}, algorithm {label}"
-        configure(name, entry.config, where)
+        shared = configure(name, entry.config, where)
         code, view = _code(name), find_algorithm(name).view
         for dataset in protocol.datasets:
             if not entry.runs_on(dataset) or not is_chosen(dataset, datasets or ["*"]):
                 continue
-            setting = entry.setting(dataset)
-            config = dataclasses.asdict(configure(name, setting.config, f"{where} on {dataset}"))
-            evaluation = protocol.evaluation.model_dump()
-            evaluation["every"] = setting.every or evaluation["every"]
-            evaluation["episodes"] = setting.episodes or evaluation["episodes"]
+            overrides = entry.on_dataset(dataset)
+            config = shared
+            if overrides.config != entry.config:
+                config = configure(name, overrides.config, f"{where} on {dataset}")
+            budget = overrides.model_dump(include={"every", "episodes"}, exclude_none=True)
             jobs += [
                 Job(
                     protocol=f"{protocol.id}@{protocol.version}",
                     dataset=dataset,
                     label=label,
                     algorithm=name,
-                    config=json.loads(json.dumps(config)),
+                    config=json.loads(json.dumps(dataclasses.asdict(config))),
                     code=code,
                     view=view,
-                    steps=setting.steps or protocol.steps,
-                    evaluation=evaluation,
+                    steps=overrides.steps or protocol.steps,
+                    evaluation=protocol.evaluation.model_copy(update=budget),
                     seed=seed,
                 )
                 for seed in protocol.seeds
@@ -196,6 +197,6 @@ def identity(job: Job, dataset: Dataset) -> Identity:
         code=job.code,
         config_hash=job.config_hash,
         steps=job.steps,
-        evaluation=job.evaluation,
+        evaluation=job.evaluation.model_dump(),
         seed=job.seed,
     )

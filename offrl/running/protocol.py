@@ -9,12 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from offrl import registry
@@ -32,8 +27,8 @@ class Evaluation(Strict):
     seed: int = Field(default=0, ge=0)  # of the episodes' starts, together with the run's seed
 
 
-class Setting(Strict):
-    """What an algorithm runs with; what is left out is the protocol's, or the algorithm's own."""
+class Overrides(Strict):
+    """What replaces the protocol's budget and the algorithm's own config; None keeps them."""
 
     steps: int | None = Field(default=None, gt=0)
     every: int | None = Field(default=None, gt=0)
@@ -41,32 +36,32 @@ class Setting(Strict):
     config: dict[str, Any] = Field(default_factory=dict)  # what differs from the defaults
 
 
-class SettingOn(Setting):
-    """What differs on some data sets."""
+class OverridesOn(Overrides):
+    """Overrides for some data sets."""
 
     datasets: list[str] = Field(min_length=1)  # ids, or patterns such as antmaze-*
 
 
-class Entry(Setting):
+class AlgorithmEntry(Overrides):
     """One algorithm of a protocol; its table's name is the label in every report."""
 
     algorithm: str | None = None  # a registered name or a .py file; None: the label itself
     datasets: list[str] | None = Field(default=None, min_length=1)  # ids or patterns; None: all
-    on: list[SettingOn] = Field(default_factory=list)  # a later one comes before an earlier one
+    on: list[OverridesOn] = Field(default_factory=list)  # later entries override earlier ones
 
     def runs_on(self, dataset: str) -> bool:
         """Whether the protocol has this algorithm on the data set."""
         return self.datasets is None or matches_any(dataset, self.datasets)
 
-    def setting(self, dataset: str) -> Setting:
-        """What the algorithm runs with on one data set."""
-        setting = Setting(**self.model_dump(include=set(Setting.model_fields)))
+    def on_dataset(self, dataset: str) -> Overrides:
+        """The overrides that hold on one data set."""
+        overrides = Overrides(**self.model_dump(include=set(Overrides.model_fields)))
         for on in self.on:
             if matches_any(dataset, on.datasets):
-                changes = on.model_dump(include=set(Setting.model_fields), exclude_none=True)
-                changes["config"] = setting.config | on.config
-                setting = setting.model_copy(update=changes)
-        return setting
+                changes = on.model_dump(include=set(Overrides.model_fields), exclude_none=True)
+                changes["config"] = overrides.config | on.config
+                overrides = overrides.model_copy(update=changes)
+        return overrides
 
 
 Label = Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]  # a folder of the run store has its name
@@ -84,7 +79,7 @@ class Protocol(Strict):
     seeds: list[NonNegativeInt] = Field(min_length=1)
     steps: int = Field(gt=0)  # gradient steps per run
     evaluation: Evaluation
-    algorithms: dict[Label, Entry] = Field(min_length=1)
+    algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _patterns_match(self) -> "Protocol":
@@ -130,18 +125,20 @@ def find_protocol(name: str) -> Protocol:
             raise InputError(f"{path}: id {protocol.id!r}, expected the file's name {path.stem!r}")
         return protocol
     folder = path.absolute().parent
-    algorithms = {label: _placed_entry(folder, e) for label, e in protocol.algorithms.items()}
+    algorithms = {
+        label: _placed_entry(folder, entry) for label, entry in protocol.algorithms.items()
+    }
     datasets = [_placed(folder, dataset) for dataset in protocol.datasets]
     return protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
 
 
-def _placed_entry(folder: Path, entry: Entry) -> Entry:
+def _placed_entry(folder: Path, entry: AlgorithmEntry) -> AlgorithmEntry:
     """An algorithm of a protocol's file, whose paths start at the file's folder."""
 
     def placed(datasets: list[str]) -> list[str]:
         return [_placed(folder, dataset) for dataset in datasets]
 
-    on = [s.model_copy(update={"datasets": placed(s.datasets)}) for s in entry.on]
+    on = [some.model_copy(update={"datasets": placed(some.datasets)}) for some in entry.on]
     changes: dict[str, Any] = {"on": on}
     if entry.datasets is not None:
         changes["datasets"] = placed(entry.datasets)

@@ -14,7 +14,7 @@ from typing import Any
 
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.describe import share_outside
-from offrl.data.resolve import resolve
+from offrl.data.resolve import is_path, resolve
 from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.rows import Status
@@ -24,7 +24,7 @@ from offrl.running.executors.local import cores, run_in_processes
 from offrl.running.jobs import Job, expand, identity
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Protocol, find_protocol
-from offrl.running.task import check, scoring
+from offrl.running.task import check
 from offrl.toml import validate
 
 log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def _check_scored(protocol: Protocol, names: list[str]) -> None:
     for name in names:
         card = resolve(name)
         try:
-            scoring(card)
+            card.scoring()
             scored.append(name)
         except InputError as error:
             failures.append((name, error))
@@ -229,5 +229,6 @@ def _log_share_outside(data: Dataset, bound: float) -> None:
 
 
 def _absolute(dataset: str) -> str:
+    """An existing path as seen from anywhere; ids and other names unchanged."""
     path = Path(dataset)
-    return str(path.resolve()) if ("/" in dataset or path.suffix) and path.exists() else dataset
+    return str(path.resolve()) if is_path(dataset) and path.exists() else dataset

@@ -1,11 +1,11 @@
-"""All that a run needs before its learner exists."""
+"""The work of a job: an algorithm with its config, on prepared data, for a simulator."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from offrl.data.card import Card, Environment, Reference
+from offrl.data.card import Environment
 from offrl.data.dataset import Dataset
 from offrl.data.transitions import Transitions, transitions
 from offrl.errors import InputError
@@ -18,20 +18,8 @@ from offrl.learning.spec import Spec
 from offrl.running.jobs import Job, configure
 
 
-def scoring(card: Card) -> tuple[Environment, Reference]:
-    """The simulator and the reference returns of a card. Raises InputError where it lacks one."""
-    if card.environment is None or card.reference is None:
-        lacking = "environment" if card.environment is None else "reference"
-        raise InputError(
-            f"data set {card.id}: its card has no [{lacking}], so a policy cannot be scored"
-            f"{f'; its notes may say why (offrl show {card.id})' if card.notes else ''}; give a "
-            "card (TOML) that has one"
-        )
-    return card.environment, card.reference
-
-
-def describe(data: Transitions, max_action: float, steps: int) -> Spec:
-    """What a learner may know of the prepared training data."""
+def learner_spec(data: Transitions, max_action: float, steps: int) -> Spec:
+    """What a learner is built from, besides its config and its seeds."""
     return Spec(
         observation_dim=data.observations.shape[1],
         action_dim=data.actions.shape[1],
@@ -43,7 +31,7 @@ def describe(data: Transitions, max_action: float, steps: int) -> Spec:
 
 
 @dataclass(frozen=True)
-class Task:
+class Workload:
     """All that a run needs before its learner exists."""
 
     algorithm: type[Learner] | type[SingleSeedLearner]
@@ -53,38 +41,41 @@ class Task:
     spec: Spec
 
 
-def prepare(job: Job, dataset: Dataset) -> Task:
+def prepare(job: Job, dataset: Dataset) -> Workload:
     """What `job` trains with. Raises InputError where algorithm, data and simulator do not fit."""
     algorithm = find_algorithm(job.algorithm)
     config = configure(job.algorithm, job.config, f"algorithm {job.label}")
-    environment, _ = scoring(dataset.card)
+    environment, _ = dataset.card.scoring()
     data = algorithm.prepare(transitions(dataset), config)
     sizes = (data.observations.shape[1], data.actions.shape[1])
-    observation_dim, action_dim, limit = spaces(environment)
+    observation_dim, action_dim, bound = spaces(environment)
     if sizes != (observation_dim, action_dim):
         raise InputError(
             f"data set {dataset.card.id}: holds observations and actions of {sizes} numbers, but "
             f"environment {environment.id!r} of its card has {(observation_dim, action_dim)}; "
             "correct the card"
         )
-    return Task(algorithm, config, environment, data, describe(data, limit, job.steps))
+    return Workload(algorithm, config, environment, data, learner_spec(data, bound, job.steps))
 
 
 def validation_split(job: Job, dataset: Dataset) -> Batch:
     """The published validation split as one batch. Raises InputError where there is none."""
     if dataset.validation is None:
         raise InputError(
-            f"algorithm {job.label} looks at a validation split, which data set {dataset.card.id} "
+            f"algorithm {job.label} needs a validation split, which data set {dataset.card.id} "
             "does not publish; set checkpoint = 'last'"
         )
     return whole(transitions(dataset.validation))
 
 
 def check(job: Job, dataset: Dataset) -> Spec:
-    """What the learner will know; raises InputError where `job` cannot run on `dataset`."""
-    task = prepare(job, dataset)
+    """Builds the job's learner once and returns its spec.
+
+    Raises InputError where `job` cannot run on `dataset`.
+    """
+    work = prepare(job, dataset)
     try:
-        learner = build(task.algorithm, task.spec, task.config, [job.seed])
+        learner = build(work.algorithm, work.spec, work.config, [job.seed])
         learner.state_dict()  # raises where something cannot be saved
     except Exception as error:  # of a file or a config of the user's own
         raise InputError(
@@ -93,4 +84,4 @@ def check(job: Job, dataset: Dataset) -> Spec:
         ) from error
     if learner.validation_interval:
         validation_split(job, dataset)
-    return task.spec
+    return work.spec

@@ -1,4 +1,4 @@
-"""Trains one run from wherever it stopped, and scores it on the way."""
+"""Trains one run from where it stopped, and scores it on the way."""
 
 import time
 import traceback
@@ -17,25 +17,25 @@ from offrl.results.provenance import versions
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder
 from offrl.running.jobs import Job, identity
-from offrl.running.task import prepare, scoring, validation_split
+from offrl.running.task import prepare, validation_split
 
-CHECK_EVERY = 100  # gradient steps between looks for numbers that are not finite
+CHECK_EVERY = 100  # gradient steps between checks for numbers that are not finite
 CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 0.5
 
-# Called with the step and the latest score; returning True asks the run to stop and save.
+# Called with the step and the latest score; where it returns True, the run saves and ends.
 OnProgress = Callable[[int, float | None], bool]
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; it is saved and carries on with the same command."""
+    """The run was stopped and is saved; it carries on with the same command."""
 
 
 def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _score: False) -> None:
     """Runs `job` in its folder below `root` to its last step.
 
     A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers
-    of a run that was left alone. Raises Interrupted after saving if `on_progress` asks for it, and
+    of an uninterrupted run. Raises Interrupted after saving if `on_progress` returns True, and
     Diverged where a number is not finite; both are noted in run.json, as is any other failure.
     """
     folder = RunFolder(job.folder(root))
@@ -55,13 +55,12 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
 
 
 def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgress) -> None:
-    task = prepare(job, dataset)
-    learner = build(task.algorithm, task.spec, task.config, [job.seed])
-    sampler = task.algorithm.sampler(task.data, task.config, [job.seed], "cpu")
+    work = prepare(job, dataset)
+    learner = build(work.algorithm, work.spec, work.config, [job.seed])
+    sampler = work.algorithm.sampler(work.data, work.config, [job.seed], "cpu")
     validation = validation_split(job, dataset) if learner.validation_interval else None
-    evaluator = Evaluator(
-        task.environment, [job.seed], job.evaluation["episodes"], job.evaluation["seed"]
-    )
+    evaluation = job.evaluation
+    evaluator = Evaluator(work.environment, [job.seed], evaluation.episodes, evaluation.seed)
 
     step, spent = 0, 0.0
     if folder.checkpoint.exists():
@@ -92,11 +91,11 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         if learner.validation_interval and step % learner.validation_interval == 0:
             assert validation is not None
             metrics = {**metrics, **learner.validate(validation)}
-        evaluate = step % job.evaluation["every"] == 0 or step == job.steps
+        evaluate = step % evaluation.every == 0 or step == job.steps
         if step % CHECK_EVERY == 0 or evaluate:
             _check_finite(metrics, step)
         if evaluate:
-            # The policy that stands for the run comes last, where its score is looked for.
+            # The policy that stands for the run comes last: the last row's score is the run's.
             for name, policy in reversed(list(learner.policies().items())):
                 episodes = evaluator(policy)
                 seconds = round(spent + time.monotonic() - begun, 3)
@@ -135,7 +134,7 @@ def _score_row(
     returns = episodes.returns[0]
     if not np.isfinite(returns).all():
         raise Diverged(f"the return of an episode is not finite in the evaluation at step {step}")
-    environment, _ = scoring(dataset.card)
+    environment, _ = dataset.card.scoring()
     present = versions()
     simulator = ("gymnasium", "gymnasium-robotics", "mujoco", "offrl")
     return ScoreRow(

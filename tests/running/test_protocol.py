@@ -21,8 +21,8 @@ from offrl.learning.single import build
 from offrl.results.rows import Identity
 from offrl.running.jobs import Job, configure, expand, identity
 from offrl.running.patterns import patterns
-from offrl.running.protocol import Protocol, find_protocol, shipped_protocols
-from offrl.running.task import describe
+from offrl.running.protocol import Evaluation, Protocol, find_protocol, shipped_protocols
+from offrl.running.task import learner_spec
 
 VALUES: dict[str, Any] = {
     "id": "mine",
@@ -117,7 +117,7 @@ def test_runs_come_seed_by_seed_in_the_order_of_the_protocol() -> None:
     ]
     assert {j.protocol for j in jobs} == {"mine@2"}
     assert [(j.algorithm, j.steps) for j in jobs[1:3]] == [("bc", 50), ("iql", 80)]
-    assert jobs[0].evaluation == {"every": 10, "episodes": 4, "seed": 0}
+    assert jobs[0].evaluation == Evaluation(every=10, episodes=4, seed=0)
     assert len({j.folder(Path()) for j in jobs}) == 8
 
 
@@ -134,7 +134,7 @@ def test_a_job_carries_the_whole_config_and_what_a_worker_reads_from_it() -> Non
 FOUR = ["hopper-medium-v2", "hopper-expert-v2", "walker2d-expert-v2", "pen-human-v1"]
 
 
-def test_a_later_setting_comes_before_an_earlier_one() -> None:
+def test_later_overrides_replace_earlier_ones() -> None:
     entry = {
         "steps": 60,
         "config": {"beta": 2.0, "expectile": 0.6},
@@ -150,13 +150,13 @@ def test_a_later_setting_comes_before_an_earlier_one() -> None:
             job.config["beta"],
             job.config["expectile"],
             job.steps,
-            job.evaluation["every"],
-            job.evaluation["episodes"],
+            job.evaluation.every,
+            job.evaluation.episodes,
         )
         for job in jobs
     ] == [
         (8, 0.6, 60, 5, 4),  # the protocol's own episodes, the entry's expectile
-        (8, 0.6, 70, 5, 4),  # both settings, of which the later has the say on beta
+        (8, 0.6, 70, 5, 4),  # both overrides, of which the later one gives beta
         (4, 0.6, 70, 10, 4),
         (2, 0.6, 60, 10, 9),
     ]
@@ -371,7 +371,7 @@ def test_identity_survives_json_and_holds_what_a_score_depends_on(
             {"protocol": "mine@3"},
             {"config": {"batch_size": 1}},
             {"steps": 51},
-            {"evaluation": {"every": 10, "episodes": 5, "seed": 0}},
+            {"evaluation": Evaluation(every=10, episodes=5)},
             {"seed": 4},
             {"code": "00"},
         )
@@ -395,7 +395,7 @@ def test_shipped_protocols_are_whole(name: str) -> None:
     assert set(runs) == set(found.datasets)
     assert {j.algorithm for j in jobs} <= set(registry.modules("algorithms"))
     assert len({j.folder(Path()) for j in jobs}) == len(jobs)
-    assert all(j.steps >= j.evaluation["every"] for j in jobs)
+    assert all(j.steps >= j.evaluation.every for j in jobs)
 
 
 SMALL = {"hidden": (4,), "actor_hidden": (4,), "critic_hidden": (4,), "embedding": 4}
@@ -428,7 +428,7 @@ def test_every_setting_of_a_shipped_protocol_makes_a_learner(name: str) -> None:
         config = replace(config, **sizes)
         algorithm = find_algorithm(job.algorithm)
         prepared = algorithm.prepare(data, config)
-        learner = build(algorithm, describe(prepared, 1.0, job.steps), config, [job.seed])
+        learner = build(algorithm, learner_spec(prepared, 1.0, job.steps), config, [job.seed])
         assert learner.policies(), (job.label, job.dataset)
 
 
@@ -529,7 +529,7 @@ def test_settings_are_the_published_ones(
 ) -> None:
     jobs = expand(find_protocol(name), datasets=[dataset])
     job = next(job for job in jobs if job.label == label)
-    told = {**job.config, **job.evaluation, "steps": job.steps}
+    told = {**job.config, **job.evaluation.model_dump(), "steps": job.steps}
     assert {key: told[key] for key in published} == published
 
 
