@@ -1,7 +1,7 @@
 """Score tables from folders of runs and from several sources."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,7 +90,7 @@ def read_runs(root: str | Path) -> ScoreTable:
         )
     runs, stray = _labelled(stored)
     if not runs:
-        raise InputError(f"{stray[0].path}: {stray[0].cause}")
+        raise InputError(str(stray[0].cause))
     runs = _with_ways_to_act(_with_distinct_names(runs))
     partial = _partial_names(runs)
     runs = [
@@ -138,7 +138,13 @@ class _Run:
 
     @property
     def dataset(self) -> str:
+        """The data set's id, without its version."""
         return self.labels.dataset.partition("@")[0]
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """What the seeds of one algorithm, with one config on one data set, share."""
+        return self.labels.label, self.labels.dataset, self.labels.config_hash
 
     def named(self, way: str) -> str:
         """The name of the rows in which the run acts in this way; the main way is empty."""
@@ -148,46 +154,43 @@ class _Run:
 def _labelled(stored: Sequence[StoredRun]) -> tuple[list[_Run], list[StoredRun]]:
     """Runs by their labels, and damaged folders whose path does not give any.
 
-    A run without a record has the labels of its path, where the other runs below folders of the
-    same names give the versions of protocol and data set.
+    Where run.json is damaged, the path has the labels; other runs below folders of the same names
+    give the versions of protocol and data set.
     """
     protocols, datasets = {}, {}
     for run in stored:
         if run.record is not None:
-            _, protocol, dataset, _, _ = _parts(run.path)
+            protocol, dataset, _, _ = _last_parts(run.path)
             protocols[protocol] = run.record.identity.protocol
             datasets[dataset] = run.record.identity.dataset
     runs, stray = [], []
     for run in stored:
-        if run.record is not None:
-            identity = run.record.identity
-            labels = _Labels(
-                identity.protocol,
-                identity.dataset,
-                identity.label,
-                identity.config_hash,
-                identity.seed,
-            )
+        labels = _labels(run, protocols, datasets)
+        if labels is None:
+            stray.append(run)
         else:
-            _, protocol, dataset, algorithm, seed = _parts(run.path)
-            match = re.fullmatch(r"(.+)-([0-9a-f]{8})/seed-([0-9]{1,18})", f"{algorithm}/{seed}")
-            if match is None:
-                stray.append(run)
-                continue
-            labels = _Labels(
-                protocols.get(protocol, protocol),
-                datasets.get(dataset, dataset),
-                match[1],
-                match[2],
-                int(match[3]),
-            )
-        runs.append(_Run(run, labels, labels.label))
+            runs.append(_Run(run, labels, labels.label))
     return runs, stray
 
 
-def _parts(path: Path) -> list[str]:
-    """The last five parts of a run folder's path: root, protocol, data set, algorithm, seed."""
-    return ["", "", "", "", "", *path.absolute().parts][-5:]
+def _labels(
+    run: StoredRun, protocols: Mapping[str, str], datasets: Mapping[str, str]
+) -> _Labels | None:
+    """The labels of a run by its record, else by its path; None where neither gives them."""
+    if run.record is not None:
+        of = run.record.identity
+        return _Labels(of.protocol, of.dataset, of.label, of.config_hash, of.seed)
+    protocol, dataset, algorithm, seed = _last_parts(run.path)
+    match = re.fullmatch(r"(.+)-([0-9a-f]{8})/seed-([0-9]{1,18})", f"{algorithm}/{seed}")
+    if match is None:
+        return None
+    protocol, dataset = protocols.get(protocol, protocol), datasets.get(dataset, dataset)
+    return _Labels(protocol, dataset, match[1], match[2], int(match[3]))
+
+
+def _last_parts(path: Path) -> list[str]:
+    """The names of a run folder's path: protocol, data set, algorithm with config hash, seed."""
+    return ["", "", "", *path.absolute().parts][-4:]
 
 
 def _with_distinct_names(runs: Sequence[_Run]) -> list[_Run]:
@@ -214,14 +217,10 @@ def _with_distinct_names(runs: Sequence[_Run]) -> list[_Run]:
 def _with_ways_to_act(runs: Sequence[_Run]) -> list[_Run]:
     """The runs, each with the ways to act of all runs that differ from it in their seed alone."""
     ways: dict[tuple[str, str, str], dict[str, None]] = {}
-
-    def cell(run: _Run) -> tuple[str, str, str]:
-        return run.labels.label, run.labels.dataset, run.labels.config_hash
-
     for run in runs:
-        of_cell = ways.setdefault(cell(run), {"": None})
+        of_cell = ways.setdefault(run.cell, {"": None})
         of_cell.update(dict.fromkeys(row.policy for row in run.stored.rows))
-    return [replace(run, ways=tuple(ways[cell(run)])) for run in runs]
+    return [replace(run, ways=tuple(ways[run.cell])) for run in runs]
 
 
 def _partial_names(runs: Sequence[_Run]) -> list[str]:

@@ -119,7 +119,7 @@ class RunFolder:
         try:
             record = self.record()
             rows = tuple(self.rows())
-            self._check_ended(record, rows)
+            self._check_rows(record, rows)
         except Damaged as error:
             cause = f"damaged: {error}; delete the folder and run it again, or restore the file"
             return StoredRun(self.path, State.DAMAGED, cause, record)
@@ -176,16 +176,26 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def _check_ended(self, record: RunRecord, rows: Sequence[ScoreRow]) -> None:
-        steps = record.identity.steps
-        if record.status is Status.DONE and (not rows or rows[-1].step != steps):
+    def _check_rows(self, record: RunRecord, rows: Sequence[ScoreRow]) -> None:
+        """Raises Damaged where the rows are not those of the run, or lack its last step."""
+        identity = record.identity
+        run = (identity.protocol, identity.config_hash, identity.seed)
+        for number, row in enumerate(rows, 1):
+            of_row = (row.protocol, row.config, row.seed)
+            if of_row != run:
+                raise Damaged(
+                    f"{self.rows_file}: line {number}: expected protocol, config and seed {run}, "
+                    f"found {of_row}"
+                )
+        if record.status is Status.DONE and (not rows or rows[-1].step != identity.steps):
             last = f"step {rows[-1].step:,}" if rows else "none"
             raise Damaged(
                 f"{self.rows_file}: the run is done, so expected its last score at step "
-                f"{steps:,}, found {last}"
+                f"{identity.steps:,}, found {last}"
             )
 
     def _check_same(self, begun: Identity, identity: Identity) -> None:
+        """Raises InputError, with the keys that differ, where the folder holds another run."""
         if keys := identity.differing(begun):
             was = json.dumps({key: begun.model_dump().get(key) for key in keys})
             now = json.dumps({key: identity.model_dump().get(key) for key in keys})

@@ -183,12 +183,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "torn": (torn, "evaluations.jsonl: line 1: expected the JSON that offrl writes, but"),
     "no step": (without_key, "evaluations.jsonl: line 1: step: Field required"),
+    "another's rows": (
+        lambda f: (f / "evaluations.jsonl").write_text(json.dumps({**ROW, "seed": 2}) + "\n"),
+        "expected protocol, config and seed ('tiny@1', '0123abcd', 1), found ('tiny@1', '0123abcd'",
+    ),
     "no rows": (
         lambda f: (f / "evaluations.jsonl").unlink(),
         "evaluations.jsonl: the run is done, so expected its last score at step 20, found none",
     ),
     "fewer rows": (
-        lambda f: (f / "evaluations.jsonl").write_text(json.dumps(ROW) + "\n"),
+        lambda f: (f / "evaluations.jsonl").write_text(json.dumps({**ROW, "seed": 1}) + "\n"),
         "the run is done, so expected its last score at step 20, found step 10",
     ),
 }
@@ -241,7 +245,7 @@ def test_a_damaged_folder_whose_path_is_not_that_of_a_run_is_left_out_aloud(tmp_
     aside = write_run(tmp_path, 0)
     (aside / "run.json").write_text("")
     aside.rename(aside.with_name("aside"))
-    with pytest.raises(InputError, match=r"aside.*damaged: .*run\.json: expected the JSON"):
+    with pytest.raises(InputError, match=r"damaged: .*aside/run\.json: expected the JSON"):
         read_runs(tmp_path)
     write_run(tmp_path, 0)
     table = read_runs(tmp_path)

@@ -10,15 +10,21 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import offrl
 from offrl.errors import InputError
+from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.results.collect import read_runs
 from offrl.results.rows import Status
-from offrl.results.store import RunFolder, run_folders
+from offrl.results.store import RunFolder, State, run_folders
 from offrl.running.events import Event
+from offrl.running.jobs import expand
+from offrl.running.protocol import find_protocol
+from offrl.running.runner import enlist, plan
+from offrl.running.training import train_run
 
 PROTOCOL = """
 id = "tiny"
@@ -300,6 +306,33 @@ def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
     table = read_runs(tmp_path / "broken")
     assert len(table.frame) == 0
     assert {f.algorithm for f in table.failures} == {"two", "two: still"}
+
+
+def test_a_plan_writes_nothing_and_enlisting_makes_runs_that_wait(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    planned = plan(find_protocol(str(write_protocol(tmp_path))))
+    assert [job.seed for job in planned.jobs] == [0, 1]
+    assert not runs.exists()
+    seen: list[Event] = []
+    waiting, ended = enlist(planned, runs, seen.append)
+    assert (waiting, ended) == (planned.jobs, [])
+    assert [(event.job, event.status, event.step) for event in seen] == [
+        (job, Status.WAITING, 0) for job in planned.jobs
+    ]
+    assert {folder.read().state for folder in run_folders(runs)} == {State.UNFINISHED}
+    assert "before its first evaluation" in read_runs(runs).failures[0].cause
+
+
+def test_a_return_that_is_not_finite_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Episodes(np.full((1, 4), np.nan), np.ones((1, 4), np.int64))
+    monkeypatch.setattr(Evaluator, "__call__", lambda _self, _policy: nothing)
+    (job, _) = expand(find_protocol(str(write_protocol(tmp_path, steps=300))))
+    with pytest.raises(Diverged, match=r"return of an episode is not finite .* at step 300"):
+        train_run(job, tmp_path / "runs")
+    (failure,) = read_runs(tmp_path / "runs").failures
+    assert "not finite" in failure.cause
 
 
 def test_a_held_run_is_refused(tmp_path: Path) -> None:
