@@ -40,7 +40,7 @@ def run(
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
 ) -> list[Event]:
-    """Runs every run of a protocol that is not done yet; the last event of each run.
+    """Carries out every run of a protocol that is not done yet; the last event of each run.
 
     Interrupted anywhere, even by SIGKILL, the same call carries on and ends with the same scores.
 
@@ -53,9 +53,10 @@ def run(
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
 
-    Raises InputError before anything is started where a name, a config, a file or a lock is in the
-    way, and KeyboardInterrupt after every worker has saved. A run that fails is noted in its folder
-    and among the events; the others go on.
+    Raises InputError before anything is started where a name, a config or a file does not allow a
+    run, or where another process holds one; and KeyboardInterrupt after every worker has saved. A
+    run that fails is noted in its folder and among the events; the others go on. One whose folder
+    is damaged counts as failed, and its folder stays as it is.
     """
     described = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
     if workers is not None and workers < 1:
