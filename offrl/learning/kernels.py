@@ -6,7 +6,7 @@ Products go through oneDNN, one member of an ensemble at a time, so that activat
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,246 +47,6 @@ def times_slope(delta: Tensor, out: Tensor, slope: float) -> Tensor:
     return torch.ops.aten.threshold_backward(delta, out, 0)  # type: ignore[no-any-return]
 
 
-class MatrixByMatrix(torch.autograd.Function):
-    """An MLP on the CPU, one replica and member at a time: its activations stay in cache."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float, linear: int, *parameters: Tensor) -> Tensor:
-        """Outputs (M, B, out), with M = R N, for x (R, B, in).
-
-        Parameters are weights (M, in, out) and biases (M, 1, out) in turn, for `linear` layers;
-        then scales and shifts (M, 1, out) in turn, where there is layer normalisation.
-        """
-        weights, biases = parameters[: 2 * linear : 2], parameters[1 : 2 * linear : 2]
-        scales, shifts = parameters[2 * linear :: 2], parameters[2 * linear + 1 :: 2]
-        matrices, last = len(weights[0]), linear - 1
-        layers: list[list[Tensor]] = []
-        outs = []
-        norms: list[list[tuple[Tensor, Tensor, Tensor]]] = []  # input, mean and 1 / deviation
-        for m in range(matrices):
-            hidden, normalised = [x[m * len(x) // matrices]], []
-            for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-                relu = i < last and slope == 0
-                out = product(hidden[-1], weight[m], bias[m, 0], relu)
-                if i < last and slope:
-                    nn.functional.leaky_relu_(out, slope)
-                if i < last and scales:
-                    size, scale, shift = out.shape[1:], scales[i][m, 0], shifts[i][m, 0]
-                    active = out
-                    out, mean, rstd = torch.native_layer_norm(
-                        active, size, scale, shift, LAYER_NORM_EPSILON
-                    )
-                    normalised.append((active, mean, rstd))
-                hidden.append(out)
-            outs.append(out)
-            if any(ctx.needs_input_grad):  # or each member's activations take the last one's place
-                layers.append(hidden)
-                norms.append(normalised)
-        ctx.layers, ctx.norms, ctx.slope, ctx.shape = layers, norms, slope, x.shape
-        ctx.linear = linear
-        ctx.save_for_backward(*weights, *scales, *shifts)
-        return torch.stack(outs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of what `forward` took."""
-        weights, last = ctx.saved_tensors[: ctx.linear], ctx.linear - 1
-        scales = ctx.saved_tensors[ctx.linear : ctx.linear + last]
-        shifts = ctx.saved_tensors[ctx.linear + last :]
-        wants_input, wants_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
-        matrices = len(weights[0])
-        input_gradient = torch.zeros(ctx.shape) if wants_input else None
-        found: list[Tensor | None] = [None] * (2 * len(weights) + 2 * len(scales))
-        if wants_weights:
-            for i, weight in enumerate(weights):
-                found[2 * i] = torch.empty_like(weight)
-                found[2 * i + 1] = torch.empty(matrices, 1, weight.shape[-1])
-            for i, scale in enumerate(scales):
-                for k in range(2):
-                    found[2 * len(weights) + 2 * i + k] = torch.empty_like(scale)
-        for m, (hidden, norms) in enumerate(zip(ctx.layers, ctx.norms, strict=True)):
-            delta = gradients[0][m]
-            rows: Tensor | slice = slice(None)
-            if not wants_weights:
-                # Under a minimum over members, most rows have a gradient in another member.
-                rows = delta.any(-1).nonzero().squeeze(-1)
-                delta, hidden = delta[rows], [h[rows] for h in hidden]
-                norms = [[t[rows] for t in norm] for norm in norms]
-            for i in range(last, -1, -1):
-                if i < last:
-                    active = hidden[i + 1]
-                    if scales:
-                        active, mean, rstd = norms[i]
-                        size, scale, shift = active.shape[1:], scales[i][m, 0], shifts[i][m, 0]
-                        wanted = [True, wants_weights, wants_weights]
-                        delta, *affine = torch.ops.aten.native_layer_norm_backward(
-                            delta, active, size, mean, rstd, scale, shift, wanted
-                        )
-                        for k, gradient in enumerate(affine):
-                            into = found[2 * len(weights) + 2 * i + k]
-                            if into is not None:
-                                into[m, 0] = gradient
-                    delta = times_slope(delta, active, ctx.slope)
-                weight_gradient, bias_gradient = found[2 * i], found[2 * i + 1]
-                if weight_gradient is not None and bias_gradient is not None:
-                    weight_gradient[m] = product(hidden[i].T, delta)
-                    torch.sum(delta, 0, out=bias_gradient[m, 0])
-                if i > 0 or wants_input:
-                    delta = product(delta, weights[i][m].T)
-            if input_gradient is not None:
-                input_gradient[m * len(input_gradient) // matrices, rows] += delta
-        return input_gradient, None, None, *found
-
-
-class ValueAndInputGradient(torch.autograd.Function):
-    """An MLP with one output Q, and g = dQ/dx, in one pass; its parameters can train on both.
-
-    The slopes of the activations are constant almost everywhere, which leaves g linear in every
-    matrix. For each row, with h_0 = x, weights W_0 ... W_L, slopes D_i at h_i and e_L = 1:
-        h_{i+1} = (h_i W_i + b_i) D_{i+1},  Q = h_L W_L + b_L
-        e_{i-1} = (e_i W_i^T) D_i,          g = e_0 W_0^T
-    and given the gradients q' and g' of a loss with respect to Q and g, with t_0 = g':
-        t_{i+1} = (t_i W_i) D_{i+1}
-        dW_i = (q' h_i + t_i)^T e_i,  db_i = q'^T e_i
-    so that training on both takes four products a matrix, where training on Q alone takes three.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Q (M, B, 1) and g (M, B, in), for x and parameters as MatrixByMatrix takes them."""
-        weights, biases = parameters[::2], parameters[1::2]
-        matrices, last = len(weights[0]), len(weights) - 1
-        indices: list[int | slice] = [slice(None)]
-        inputs = [x.repeat_interleave(matrices // len(x), 0)]
-        if x.device.type == "cpu" and x.dtype == torch.float32:
-            indices = [*range(matrices)]
-            inputs = [x[m * len(x) // matrices] for m in range(matrices)]
-        values, input_gradients, ctx.layers = [], [], []
-        for m, h in zip(indices, inputs, strict=True):
-            hidden = [h]
-            for i in range(last + 1):
-                relu = i < last and slope == 0
-                out = product(hidden[i], weights[i][m], biases[i][m], relu)
-                if i < last and slope:
-                    nn.functional.leaky_relu_(out, slope)
-                hidden.append(out)
-            values.append(hidden.pop())
-            deltas = [torch.ones_like(values[-1])]
-            for i in range(last, -1, -1):
-                delta = product(deltas[-1], weights[i][m].mT)
-                deltas.append(times_slope(delta, hidden[i], slope) if i else delta)
-            input_gradients.append(deltas.pop())
-            ctx.layers.append((m, hidden, deltas[::-1]))
-        ctx.slope = slope
-        ctx.save_for_backward(*weights)
-        rows = (matrices, x.shape[1])
-        return (
-            torch.stack(values).view(*rows, 1),
-            torch.stack(input_gradients).view(*rows, x.shape[2]),
-        )
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of what `forward` took."""
-        weights: tuple[Tensor, ...] = ctx.saved_tensors
-        last = len(weights) - 1
-        found = [
-            torch.empty_like(weight[:, :rows])
-            for weight in weights
-            for rows in (weight.shape[1], 1)
-        ]
-        for m, hidden, deltas in ctx.layers:
-            of_value, tangent = gradients[0][m], gradients[1][m]
-            for i in range(last + 1):
-                left = torch.addcmul(tangent, of_value, hidden[i])
-                found[2 * i][m] = product(left.mT, deltas[i])
-                found[2 * i + 1][m] = product(of_value.mT, deltas[i])
-                if i < last:
-                    tangent = product(tangent, weights[i][m])
-                    tangent = times_slope(tangent, hidden[i + 1], ctx.slope)
-        return None, None, *found
-
-
-class SumInBlocks(torch.autograd.Function):
-    """An MLP with a loss on top, on the CPU: forward and back for a few states at a time.
-
-    The loss is a sum over states, so all gradients are found on the way forward, while a block's
-    activations are in cache, and are only scaled on the way back.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        loss: Callable[..., Tensor],
-        dtype: torch.dtype,
-        layers: int,
-        *tensors: Tensor,
-    ) -> Tensor:
-        """The loss (R, N), summed over states, for x (R, B, K, in).
-
-        Tensors are weights (R, N, in, out) and biases (R, N, 1, out) of each layer in turn, then
-        what else the loss takes, (R, N or 1, B, ...).
-        """
-        low = [p.to(dtype) for p in tensors[: 2 * layers - 2]]
-        last_weight, last_bias = tensors[2 * layers - 2 : 2 * layers]  # outputs keep their digits
-        others = tensors[2 * layers :]
-        wanted = [i for i in range(len(others)) if ctx.needs_input_grad[4 + 2 * layers + i]]
-        found = [torch.zeros_like(tensor) for tensor in tensors]
-        members, (size, inputs) = last_weight.shape[1], x.shape[2:]
-        total = torch.zeros(len(x), members)
-        states = max(1, BLOCK_ROWS // size)
-        for r, start in itertools.product(range(len(x)), range(0, x.shape[1], states)):
-            rows = slice(start, start + states)
-            block = x[r, rows].reshape(-1, inputs).to(dtype)
-            hidden, outs = [[block] for _ in range(members)], []
-            for n, layer in enumerate(hidden):
-                for weight, bias in zip(low[::2], low[1::2], strict=True):
-                    layer.append(product(layer[-1], weight[r, n], bias[r, n], relu=True))
-                layer.append(layer[-1].to(x.dtype))
-                outs.append(torch.addmm(last_bias[r, n], layer[-1], last_weight[r, n]))
-            out = torch.stack(outs).view(members, -1, size)
-            here = [other[r, :, rows] for other in others]
-            needed = [out, *(here[i] for i in wanted)]
-            with torch.enable_grad():
-                for tensor in needed:
-                    tensor.requires_grad_()
-                value = loss(out, *here)
-                deltas, *of_others = torch.autograd.grad(value.sum(), needed)
-            total[r] += value.detach()
-            for i, gradient in zip(wanted, of_others, strict=True):
-                found[2 * layers + i][r, :, rows] = gradient
-            for n, layer in enumerate(hidden):
-                delta = deltas[n].reshape(-1, 1)
-                found[2 * layers - 2][r, n] += layer.pop().T @ delta
-                found[2 * layers - 1][r, n] += delta.sum()
-                delta = delta.to(dtype) * last_weight[r, n].T.to(dtype)
-                for i in range(len(low) - 2, -1, -2):
-                    active, below = layer.pop(), layer[-1].T
-                    torch.ops.aten.threshold_backward.grad_input(delta, active, 0, grad_input=delta)
-                    # torch's own product spares the copy of a transposed bfloat16 matrix.
-                    exact = dtype == torch.float32
-                    found[i][r, n] += product(below, delta) if exact else below @ delta
-                    found[i + 1][r, n] += delta.sum(0)
-                    if i:
-                        delta = product(delta, low[i][r, n].T)
-        ctx.save_for_backward(*found)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of what `forward` took."""
-        scale = gradients[0]
-        found = [
-            tensor * scale.view(*scale.shape, *[1] * (tensor.dim() - 2)) if needed else None
-            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[4:], strict=True)
-        ]
-        return None, None, None, None, *found
-
-
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)  # not a copy
 
@@ -304,7 +64,7 @@ class Affine(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of what `forward` took."""
+        """Gradients with respect to the arguments of `forward`."""
         x, weight, out = ctx.saved_tensors
         # A strided operand, such as the gradient of a stack, makes oneDNN fifty times slower.
         delta = gradients[0].contiguous()
@@ -314,3 +74,299 @@ class Affine(torch.autograd.Function):
             of_input = _stacked([product(delta[r], weight[r].mT) for r in range(len(x))])
         of_weight = _stacked([product(x[r].mT, delta[r]) for r in range(len(x))])
         return of_input, of_weight, delta.sum(1, keepdim=True), None
+
+
+class Parameters(NamedTuple):
+    """The parameters of an MLP, or their gradients, by kind: a tensor per layer.
+
+    Each holds M = R N matrices, those of one replica's N members side by side.
+    """
+
+    weights: tuple[Tensor, ...]  # (M, in, out)
+    biases: tuple[Tensor, ...]  # (M, 1, out)
+    scales: tuple[Tensor, ...]  # (M, 1, out), of the hidden layers; () without layer normalisation
+    shifts: tuple[Tensor, ...]  # (M, 1, out), likewise
+
+    @classmethod
+    def unpacked(cls, flat: Sequence[Tensor], layers: int) -> "Parameters":
+        """From the one row of tensors that autograd passes on, for `layers` products."""
+        norms = (len(flat) - 2 * layers) // 2
+        ends = itertools.accumulate((0, layers, layers, norms, norms))
+        return cls(*(tuple(flat[start:end]) for start, end in itertools.pairwise(ends)))
+
+    @property
+    def flat(self) -> tuple[Tensor, ...]:
+        """All of them in one row, for autograd."""
+        return (*self.weights, *self.biases, *self.scales, *self.shifts)
+
+    def empty(self) -> "Parameters":
+        """Uninitialised tensors of the same shapes, for gradients."""
+        return Parameters(*(tuple(torch.empty_like(p) for p in kind) for kind in self))
+
+
+def replica_of(m: int, matrices: int, replicas: int) -> int:
+    """The replica to which matrix m of all replicas' members belongs."""
+    return m * replicas // matrices
+
+
+class Pass(NamedTuple):
+    """What one matrix's way forward leaves for its way back."""
+
+    hidden: list[Tensor]  # the input and each layer's output
+    norms: list[list[Tensor]]  # of each hidden layer: the normalised input, mean, 1 / deviation
+
+
+def _forward(x: Tensor, parameters: Parameters, m: int, slope: float) -> Pass:
+    hidden, norms = [x], []
+    last = len(parameters.weights) - 1
+    for i, (weight, bias) in enumerate(zip(parameters.weights, parameters.biases, strict=True)):
+        out = product(hidden[-1], weight[m], bias[m, 0], relu=i < last and slope == 0)
+        if i < last and slope:
+            nn.functional.leaky_relu_(out, slope)
+        if i < last and parameters.scales:
+            scale, shift = parameters.scales[i][m, 0], parameters.shifts[i][m, 0]
+            active = out
+            out, mean, rstd = torch.native_layer_norm(
+                active, active.shape[1:], scale, shift, LAYER_NORM_EPSILON
+            )
+            norms.append([active, mean, rstd])
+        hidden.append(out)
+    return Pass(hidden, norms)
+
+
+def _backward(
+    delta: Tensor,
+    kept: Pass,
+    parameters: Parameters,
+    m: int,
+    slope: float,
+    into: Parameters | None,
+    wants_input: bool,
+) -> Tensor:
+    """Takes the outputs' gradient back to the input; puts the parameters' into `into`, if given."""
+    last = len(parameters.weights) - 1
+    for i in range(last, -1, -1):
+        if i < last:
+            active = kept.hidden[i + 1]
+            if parameters.scales:
+                active = kept.norms[i][0]
+                delta = _norm_backward(delta, kept.norms[i], parameters, m, i, into)
+            delta = times_slope(delta, active, slope)
+        if into is not None:
+            into.weights[i][m] = product(kept.hidden[i].T, delta)
+            torch.sum(delta, 0, out=into.biases[i][m, 0])
+        if i > 0 or wants_input:
+            delta = product(delta, parameters.weights[i][m].T)
+    return delta
+
+
+def _norm_backward(
+    delta: Tensor,
+    norm: list[Tensor],
+    parameters: Parameters,
+    m: int,
+    i: int,
+    into: Parameters | None,
+) -> Tensor:
+    active, mean, rstd = norm
+    scale, shift = parameters.scales[i][m, 0], parameters.shifts[i][m, 0]
+    wanted = [True, into is not None, into is not None]
+    delta, of_scale, of_shift = torch.ops.aten.native_layer_norm_backward(
+        delta, active, active.shape[1:], mean, rstd, scale, shift, wanted
+    )
+    if into is not None:
+        into.scales[i][m, 0], into.shifts[i][m, 0] = of_scale, of_shift
+    return delta
+
+
+class MatrixByMatrix(torch.autograd.Function):
+    """An MLP on the CPU, one replica and member at a time: its activations stay in cache."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float, layers: int, *flat: Tensor) -> Tensor:
+        """Outputs (M, B, out), with M = R N, for x (R, B, in) and a flat row of Parameters."""
+        parameters = Parameters.unpacked(flat, layers)
+        matrices, outs = len(flat[0]), []
+        ctx.passes = []
+        for m in range(matrices):
+            kept = _forward(x[replica_of(m, matrices, len(x))], parameters, m, slope)
+            outs.append(kept.hidden[-1])
+            if any(ctx.needs_input_grad):
+                ctx.passes.append(kept)
+            del kept  # without a way back, the next matrix's activations reuse this memory
+        ctx.slope, ctx.layers, ctx.shape = slope, layers, x.shape
+        ctx.save_for_backward(*flat)
+        return torch.stack(outs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to the arguments of `forward`."""
+        parameters = Parameters.unpacked(ctx.saved_tensors, ctx.layers)
+        wants_input, wants_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+        of_input = torch.zeros(ctx.shape) if wants_input else None
+        of_parameters = parameters.empty() if wants_parameters else None
+        for m, kept in enumerate(ctx.passes):
+            delta = gradients[0][m]
+            rows: Tensor | slice = slice(None)
+            if of_parameters is None:
+                # Under a minimum over members, most rows have a gradient in another member.
+                rows = delta.any(-1).nonzero().squeeze(-1)
+                hidden, norms = kept
+                delta, hidden = delta[rows], [h[rows] for h in hidden]
+                kept = Pass(hidden, [[t[rows] for t in norm] for norm in norms])
+            delta = _backward(delta, kept, parameters, m, ctx.slope, of_parameters, wants_input)
+            if of_input is not None:
+                of_input[replica_of(m, len(ctx.passes), len(of_input)), rows] += delta
+        found = [None] * len(ctx.saved_tensors) if of_parameters is None else of_parameters.flat
+        return of_input, None, None, *found
+
+
+class ValueAndInputGradient(torch.autograd.Function):
+    """An MLP with one output Q, and g = dQ/dx, in one pass; its parameters can train on both.
+
+    The slopes of the activations are constant almost everywhere, which leaves g linear in every
+    matrix. For each row, with h_0 = x, weights W_0 ... W_L, slopes D_i at h_i and e_L = 1:
+        h_{i+1} = (h_i W_i + b_i) D_{i+1},  Q = h_L W_L + b_L
+        e_{i-1} = (e_i W_i^T) D_i,          g = e_0 W_0^T
+    and given the gradients q' and g' of a loss with respect to Q and g, with t_0 = g':
+        t_{i+1} = (t_i W_i) D_{i+1}
+        dW_i = (q' h_i + t_i)^T e_i,  db_i = q'^T e_i
+    so that training on both takes four products a matrix, where training on Q alone takes three.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, slope: float, layers: int, *flat: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Q (M, B, 1) and g (M, B, in), with the arguments of MatrixByMatrix."""
+        weights, biases, *_ = Parameters.unpacked(flat, layers)
+        matrices, last = len(weights[0]), layers - 1
+        indices: list[int | slice] = [slice(None)]
+        inputs = [x.repeat_interleave(matrices // len(x), 0)]
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            indices = [*range(matrices)]
+            inputs = [x[replica_of(m, matrices, len(x))] for m in range(matrices)]
+        values, input_gradients, ctx.passes = [], [], []
+        for m, h in zip(indices, inputs, strict=True):
+            hidden = [h]
+            for i in range(layers):
+                relu = i < last and slope == 0
+                out = product(hidden[i], weights[i][m], biases[i][m], relu)
+                if i < last and slope:
+                    nn.functional.leaky_relu_(out, slope)
+                hidden.append(out)
+            values.append(hidden.pop())
+            deltas = [torch.ones_like(values[-1])]
+            for i in range(last, -1, -1):
+                delta = product(deltas[-1], weights[i][m].mT)
+                deltas.append(times_slope(delta, hidden[i], slope) if i else delta)
+            input_gradients.append(deltas.pop())
+            ctx.passes.append((m, hidden, deltas[::-1]))
+        ctx.slope, ctx.layers = slope, layers
+        ctx.save_for_backward(*flat)
+        rows = (matrices, x.shape[1])
+        return (
+            torch.stack(values).view(*rows, 1),
+            torch.stack(input_gradients).view(*rows, x.shape[2]),
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to the arguments of `forward`."""
+        parameters = Parameters.unpacked(ctx.saved_tensors, ctx.layers)
+        of_parameters = parameters.empty()
+        for m, hidden, deltas in ctx.passes:
+            of_value, tangent = gradients[0][m], gradients[1][m]
+            for i, weight in enumerate(parameters.weights):
+                left = torch.addcmul(tangent, of_value, hidden[i])
+                of_parameters.weights[i][m] = product(left.mT, deltas[i])
+                of_parameters.biases[i][m] = product(of_value.mT, deltas[i])
+                if i < ctx.layers - 1:
+                    tangent = product(tangent, weight[m])
+                    tangent = times_slope(tangent, hidden[i + 1], ctx.slope)
+        return None, None, None, *of_parameters.flat
+
+
+class SumInBlocks(torch.autograd.Function):
+    """An MLP with a loss on top, on the CPU: forward and back for a few states at a time.
+
+    The loss is a sum over states, so each block of states has its own way back. Autograd would keep
+    the activations of all blocks until `backward`, when none is in cache; here `forward` goes back
+    through a block at once, and `backward` only scales the gradients. `forward` therefore needs the
+    loss as a function, where autograd would be given its value.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        loss: Callable[..., Tensor],
+        dtype: torch.dtype,
+        layers: int,
+        *tensors: Tensor,
+    ) -> Tensor:
+        """The loss (R, N), summed over states, for x (R, B, K, in).
+
+        Tensors are the weights (R, N, in, out) of all layers, then their biases (R, N, 1, out),
+        then what else the loss takes, (R, N or 1, B, ...).
+        """
+        weights, biases = tensors[:layers], tensors[layers : 2 * layers]
+        others = tensors[2 * layers :]
+        low_weights = [weight.to(dtype) for weight in weights[:-1]]  # outputs keep their digits
+        low_biases = [bias.to(dtype) for bias in biases[:-1]]
+        wanted = [i for i in range(len(others)) if ctx.needs_input_grad[4 + 2 * layers + i]]
+        found = [torch.zeros_like(tensor) for tensor in tensors]
+        of_weights, of_biases = found[:layers], found[layers : 2 * layers]
+        of_others = found[2 * layers :]
+        members, (size, inputs) = weights[-1].shape[1], x.shape[2:]
+        total = torch.zeros(len(x), members)
+        states = max(1, BLOCK_ROWS // size)
+        for r, start in itertools.product(range(len(x)), range(0, x.shape[1], states)):
+            rows = slice(start, start + states)
+            block = x[r, rows].reshape(-1, inputs).to(dtype)
+            hidden, outs = [[block] for _ in range(members)], []
+            for n, layer in enumerate(hidden):
+                for weight, bias in zip(low_weights, low_biases, strict=True):
+                    layer.append(product(layer[-1], weight[r, n], bias[r, n], relu=True))
+                layer.append(layer[-1].to(x.dtype))
+                outs.append(torch.addmm(biases[-1][r, n], layer[-1], weights[-1][r, n]))
+            out = torch.stack(outs).view(members, -1, size)
+            here = [other[r, :, rows] for other in others]
+            needed = [out, *(here[i] for i in wanted)]
+            with torch.enable_grad():
+                for tensor in needed:
+                    tensor.requires_grad_()
+                value = loss(out, *here)
+                deltas, *of_here = torch.autograd.grad(value.sum(), needed)
+            total[r] += value.detach()
+            for i, gradient in zip(wanted, of_here, strict=True):
+                of_others[i][r, :, rows] = gradient
+            for n, layer in enumerate(hidden):
+                delta = deltas[n].reshape(-1, 1)
+                of_weights[-1][r, n] += layer.pop().T @ delta
+                of_biases[-1][r, n] += delta.sum()
+                delta = delta.to(dtype) * weights[-1][r, n].T.to(dtype)
+                for i in range(layers - 2, -1, -1):
+                    active, below = layer.pop(), layer[-1].T
+                    torch.ops.aten.threshold_backward.grad_input(delta, active, 0, grad_input=delta)
+                    # torch's own product spares the copy of a transposed bfloat16 matrix.
+                    exact = dtype == torch.float32
+                    of_weights[i][r, n] += product(below, delta) if exact else below @ delta
+                    of_biases[i][r, n] += delta.sum(0)
+                    if i:
+                        delta = product(delta, low_weights[i][r, n].T)
+        ctx.save_for_backward(*found)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to the arguments of `forward`."""
+        scale = gradients[0]
+        found = [
+            tensor * scale.view(*scale.shape, *[1] * (tensor.dim() - 2)) if needed else None
+            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[4:], strict=True)
+        ]
+        return None, None, None, None, *found

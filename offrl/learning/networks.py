@@ -12,6 +12,7 @@ from offrl.learning.kernels import (
     LAYER_NORM_EPSILON,
     Affine,
     MatrixByMatrix,
+    Parameters,
     SumInBlocks,
     ValueAndInputGradient,
 )
@@ -136,18 +137,11 @@ class MLP(nn.Module):
         """
         if len(x) != len(self.weights[0]):
             raise ValueError(f"x has {len(x)} replicas, the network {len(self.weights[0])}")
-        parameters, trained = [], torch.is_grad_enabled() and not frozen
-        pairs = [*zip(self.weights, self.biases, strict=True)]
-        pairs += [*zip(self.scales, self.shifts, strict=True)]
-        for pair in pairs:
-            for p in pair:
-                parameter = p if trained else p.detach()
-                if self.members is not None:
-                    parameter = parameter.flatten(0, 1) if member is None else parameter[:, member]
-                parameters.append(parameter)
+        parameters = self._matrices(member, torch.is_grad_enabled() and not frozen)
         stacked = self.members is not None and member is None
         if x.device.type == "cpu" and x.dtype == torch.float32:
-            out: Tensor = MatrixByMatrix.apply(x, self.slope, len(self.weights), *parameters)  # type: ignore[no-untyped-call]
+            layers = len(self.weights)
+            out: Tensor = MatrixByMatrix.apply(x, self.slope, layers, *parameters.flat)  # type: ignore[no-untyped-call]
         else:
             out = self._batched(x, parameters)
         return out.view(len(x), -1, *out.shape[1:]) if stacked else out
@@ -159,13 +153,11 @@ class MLP(nn.Module):
         """
         if self.scales:
             raise ValueError("value_and_input_gradient serves networks without layer_norm")
-        lead = self.weights[0].shape[:-2]
-        parameters = [
-            p.flatten(0, len(lead) - 1)
-            for layer in zip(self.weights, self.biases, strict=True)
-            for p in layer
-        ]
-        value, gradient = ValueAndInputGradient.apply(x.detach(), self.slope, *parameters)  # type: ignore[no-untyped-call]
+        lead, layers = self.weights[0].shape[:-2], len(self.weights)
+        parameters = self._matrices(None, trained=True)
+        value, gradient = ValueAndInputGradient.apply(  # type: ignore[no-untyped-call]
+            x.detach(), self.slope, layers, *parameters.flat
+        )
         return value.view(*lead, *value.shape[1:]), gradient.view(*lead, *gradient.shape[1:])
 
     def sum_in_blocks(
@@ -190,30 +182,41 @@ class MLP(nn.Module):
         if self.scales or self.slope:
             raise ValueError("sum_in_blocks serves ReLU networks without layer_norm")
         dtype = dtype or x.dtype
-        pairs = [*zip(self.weights, self.biases, strict=True)]
+        weights, biases = [*self.weights], [*self.biases]
         if x.device.type == "cpu" and x.dtype == torch.float32:
-            parameters = [p for pair in pairs for p in pair]
-            total: Tensor = SumInBlocks.apply(x, loss, dtype, len(pairs), *parameters, *others)  # type: ignore[no-untyped-call]
+            tensors = (*weights, *biases, *others)
+            total: Tensor = SumInBlocks.apply(x, loss, dtype, len(weights), *tensors)  # type: ignore[no-untyped-call]
             return total
         out = x.flatten(1, 2).unsqueeze(1).to(dtype)
-        for weight, bias in pairs[:-1]:
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             out = torch.relu(out @ weight.to(dtype) + bias.to(dtype))
-        out = out.to(x.dtype) @ self.weights[-1] + self.biases[-1]
+        out = out.to(x.dtype) @ weights[-1] + biases[-1]
         return loss(out.view(len(x), -1, *x.shape[1:3]), *others)
 
-    def _batched(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    def _matrices(self, member: int | None, trained: bool) -> Parameters:
+        """As matrices of one axis, of one member or all; without their graph if not trained."""
+
+        def matrices(parameter: Tensor) -> Tensor:
+            parameter = parameter if trained else parameter.detach()
+            if self.members is None:
+                return parameter
+            return parameter.flatten(0, 1) if member is None else parameter[:, member]
+
+        kinds = (self.weights, self.biases, self.scales, self.shifts)
+        return Parameters(*(tuple(map(matrices, kind)) for kind in kinds))
+
+    def _batched(self, x: Tensor, parameters: Parameters) -> Tensor:
         """The same network as one batched product a layer, for a GPU and for float64."""
-        if copies := len(parameters[0]) // len(x) - 1:
+        weights, biases, scales, shifts = parameters
+        if copies := len(weights[0]) // len(x) - 1:
             x = x.repeat_interleave(copies + 1, 0)
-        linear, norms = 2 * len(self.weights), 2 * len(self.scales)
-        for i in range(0, linear, 2):
-            x = torch.baddbmm(parameters[i + 1], x, parameters[i])
-            if i < linear - 2:
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if i < len(weights) - 1:
                 x = nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
-            if i < norms:
-                scale, shift = parameters[linear + i], parameters[linear + i + 1]
+            if i < len(scales):
                 x = nn.functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
-                x = torch.addcmul(shift, x, scale)
+                x = torch.addcmul(shifts[i], x, scales[i])
         return x
 
 
