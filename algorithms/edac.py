@@ -65,7 +65,7 @@ from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, NonNegative, Positive, Share, Widths
 from offrl.learning.learner import Learner, Metrics
 from offrl.learning.losses import alpha_loss, critic_loss, soft_actor_loss
-from offrl.learning.networks import MLP, Initialisation, SquashedGaussian
+from offrl.learning.networks import MLP, SquashedGaussian
 from offrl.learning.optim import adam, polyak, step
 from offrl.learning.policy import StatelessPolicy
 from offrl.learning.spec import Spec
@@ -76,7 +76,7 @@ DENSITY_EPSILON = 1e-6  # added to 1 - tanh(u)^2 in log densities
 MAX_Q_SAMPLES = 10  # actions that `max_q_backup` takes the largest Q of
 
 # How the policy starts, the bound of its last layer, and how the critics start.
-STARTS: dict[str, tuple[Initialisation, float | None, Initialisation]] = {
+STARTS: dict[str, tuple[str, float | None, str]] = {
     "authors": ("fan out", 1e-3, "fan in"),
     "corl": ("fan in", 1e-3, "fan out"),
     "offlinerl-kit": ("torch", None, "normal"),

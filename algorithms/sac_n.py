@@ -54,7 +54,7 @@ from offrl.learning.batch import Batch
 from offrl.learning.fields import Count, Positive, Share, Widths
 from offrl.learning.learner import Learner, Metrics
 from offrl.learning.losses import alpha_loss, critic_loss, soft_actor_loss
-from offrl.learning.networks import MLP, Initialisation, SquashedGaussian
+from offrl.learning.networks import MLP, SquashedGaussian
 from offrl.learning.optim import adam, polyak, step
 from offrl.learning.policy import StatelessPolicy
 from offrl.learning.spec import Spec
@@ -65,7 +65,7 @@ DENSITY_EPSILON = 1e-6  # added to 1 - tanh(u)^2 in log densities
 MAX_Q_SAMPLES = 10  # actions that `max_q_backup` takes the largest Q of
 
 # Which of a layer's widths bounds its weights, in the policy and in the critics.
-FANS: dict[str, tuple[Initialisation, Initialisation]] = {
+FANS: dict[str, tuple[str, str]] = {
     "authors": ("fan out", "fan in"),
     "corl": ("fan in", "fan out"),
 }

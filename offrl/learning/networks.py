@@ -3,11 +3,11 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from offrl.learning.initialisers import INITIALISERS, uniform
 from offrl.learning.kernels import (
     LAYER_NORM_EPSILON,
     Affine,
@@ -18,8 +18,6 @@ from offrl.learning.kernels import (
 )
 from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
-
-Initialisation = Literal["torch", "orthogonal", "fan in", "fan out", "normal"]
 
 SLOPES = {"relu": 0.0, "leaky_relu": 0.1}  # of the negative part, by activation
 
@@ -69,10 +67,7 @@ class MLP(nn.Module):
         sizes: input, hidden and output widths.
         members: N, the members of an ensemble; None for a single network.
         activation: between layers, a key of SLOPES; the output is linear.
-        initialisation: "torch" is nn.Linear's U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and
-            biases; "orthogonal" has gain sqrt(2) in every layer and zero biases; "fan in" and "fan
-            out" have U(-1/sqrt(fan), 1/sqrt(fan)) weights and biases of 0.1 (rlkit takes fan out);
-            "normal" has N(0, 1/(4 fan_in)) weights and biases of 0.1 (OfflineRL-Kit's ensembles).
+        initialisation: of every layer, a key of INITIALISERS.
         last: the bound of the output layer's uniform weights and biases, where it differs.
         layer_norm: normalises every hidden layer after its activation (Ba et al. 2016, arXiv
             1607.06450), with a learned scale from 1 and shift from 0.
@@ -87,7 +82,7 @@ class MLP(nn.Module):
         *,
         members: int | None = None,
         activation: str = "relu",
-        initialisation: Initialisation = "torch",
+        initialisation: str = "torch",
         last: float | None = None,
         layer_norm: bool = False,
     ):
@@ -97,28 +92,16 @@ class MLP(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         lead = (len(streams.generators),) if members is None else (len(streams.generators), members)
-        for inputs, outputs in itertools.pairwise(sizes):
-            weight = torch.empty(*lead, inputs, outputs, device=streams.device)
-            bias = torch.zeros(*lead, 1, outputs, device=streams.device)
+        initialisers = [INITIALISERS[initialisation]] * (len(sizes) - 1)
+        if last is not None:
+            initialisers[-1] = uniform(last)
+        for fans, initialise in zip(itertools.pairwise(sizes), initialisers, strict=True):
+            weight = torch.empty(*lead, *fans, device=streams.device)
+            bias = torch.empty(*lead, 1, fans[1], device=streams.device)
             for r, generator in enumerate(streams.generators):
                 for n in range(members or 1):
                     index = (r,) if members is None else (r, n)
-                    if last is not None and len(self.weights) == len(sizes) - 2:
-                        weight[index].uniform_(-last, last, generator=generator)
-                        bias[index].uniform_(-last, last, generator=generator)
-                    elif initialisation == "orthogonal":
-                        nn.init.orthogonal_(weight[index], math.sqrt(2), generator=generator)
-                    elif initialisation == "torch":
-                        bound = 1 / math.sqrt(inputs)
-                        weight[index].uniform_(-bound, bound, generator=generator)
-                        bias[index].uniform_(-bound, bound, generator=generator)
-                    elif initialisation == "normal":
-                        weight[index].normal_(0, 0.5 / math.sqrt(inputs), generator=generator)
-                        bias[index].fill_(0.1)
-                    else:
-                        bound = 1 / math.sqrt(inputs if initialisation == "fan in" else outputs)
-                        weight[index].uniform_(-bound, bound, generator=generator)
-                        bias[index].fill_(0.1)
+                    initialise(weight[index], bias[index], *fans, generator)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
         self.scales = nn.ParameterList()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from offrl.learning.networks import MLP, Initialisation
+from offrl.learning.networks import MLP
 from offrl.learning.optim import adam, polyak, step
 from offrl.learning.streams import Streams, spawn_seed
 
@@ -116,7 +116,7 @@ def test_a_frozen_network_passes_gradients_and_takes_none() -> None:
 @pytest.mark.parametrize("initialisation", ["torch", "orthogonal"])
 def test_initial_weights_follow_the_seed_and_the_scheme(initialisation: str) -> None:
     def network(seeds: list[int]) -> MLP:
-        return MLP(Streams(seeds, "x"), [16, 64, 2], initialisation=initialisation)  # type: ignore[arg-type]
+        return MLP(Streams(seeds, "x"), [16, 64, 2], initialisation=initialisation)
 
     three, one = network([7, 8, 9]), network([9])
     for together, alone in zip(three.parameters(), one.parameters(), strict=True):
@@ -204,7 +204,7 @@ def test_an_input_that_is_not_a_number_shows_in_the_output(
     [("fan in", 16**-0.5 / 3**0.5), ("fan out", 64**-0.5 / 3**0.5), ("normal", 0.5 * 16**-0.5)],
 )
 def test_ensembles_of_the_references_start_with_weights_of_their_spread(
-    initialisation: Initialisation, spread: float
+    initialisation: str, spread: float
 ) -> None:
     sizes = [16, 64, 1]
     network = MLP(Streams([0], "x"), sizes, members=20, initialisation=initialisation, last=3e-3)
