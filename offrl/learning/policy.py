@@ -21,11 +21,11 @@ class Policy(Protocol):
         ...
 
     def begin(self, starts: Tensor) -> None:
-        """Told before `act` where an episode begins: bool of shape (R, E)."""
+        """Called before `act` with the environments where an episode begins, bool (R, E)."""
         ...
 
     def reward(self, rewards: Tensor) -> None:
-        """Told the rewards (R, E) that the last actions earned."""
+        """Called with the rewards (R, E) of the last actions."""
         ...
 
 
@@ -42,7 +42,7 @@ class StatelessPolicy:
             return self.function(observations)
 
     def begin(self, starts: Tensor) -> None:
-        """Needs no telling."""
+        """No memory: does nothing."""
 
     def reward(self, rewards: Tensor) -> None:
-        """Needs no telling."""
+        """No memory: does nothing."""

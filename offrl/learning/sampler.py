@@ -33,7 +33,7 @@ class Sampler(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         ...
 
 
@@ -80,7 +80,7 @@ class UniformSampler:
         return self.streams.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.streams.load_state_dict(state)
 
 
@@ -155,7 +155,7 @@ class WindowSampler:
         return self.streams.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.streams.load_state_dict(state)
 
 

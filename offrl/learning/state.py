@@ -11,7 +11,11 @@ from torch import Tensor
 
 
 class Stateful:
-    """Saves and restores every attribute that training changes, so that algorithms need not."""
+    """Saves and restores every attribute that training changes, so that algorithms need not.
+
+    That is all of `vars(self)`: the names of attributes are the checkpoint's format, and a metric
+    that is kept as an attribute is saved too.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes: networks, optimisers, generators, tensors, counters."""
@@ -28,7 +32,7 @@ class Stateful:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave; the run then carries on bit for bit."""
+        """Restores what `state_dict` returned; the run then carries on bit for bit."""
         for name, saved in state.items():
             setattr(self, name, _restore(getattr(self, name), saved))
 
@@ -54,7 +58,7 @@ def _capture(value: Any) -> Any:
     frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
     if isinstance(value, (torch.device, torch.dtype, ModuleType)) or callable(value) or frozen:
         return _FIXED
-    raise TypeError(f"does not know how to save a {type(value).__name__}")
+    raise TypeError(f"a {type(value).__name__} cannot be saved")
 
 
 def _restore(value: Any, saved: Any) -> Any:

@@ -77,6 +77,6 @@ class Streams:
         return {str(r): generator.get_state() for r, generator in enumerate(self.generators)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         for r, generator in enumerate(self.generators):
             generator.set_state(state[str(r)].cpu())
