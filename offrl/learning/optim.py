@@ -1,5 +1,6 @@
-"""Optimiser steps with a replica axis."""
+"""Optimiser steps with a replica axis, and schedules of learning rates."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -42,3 +43,29 @@ def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
 def polyak(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Moves a target network towards its source: target <- (1 - tau) target + tau source."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of the steps to come: a rate times a schedule of the update count."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def cosine_decay(updates: int, steps: int) -> float:
+    """A factor that falls from 1 to 0 along half a cosine over `steps` updates, and stays there.
+
+    Args:
+        updates: that were made before this one.
+        steps: of the whole run.
+    """
+    return 0.5 * (1 + math.cos(math.pi * min(updates / steps, 1)))
+
+
+def warm_up(updates: int, steps: int) -> float:
+    """A factor that rises linearly to 1 over the first `steps` updates; it is never 0.
+
+    Args:
+        updates: that were made before this one.
+        steps: of the warm-up; 0 for none.
+    """
+    return min((updates + 1) / max(steps, 1), 1)

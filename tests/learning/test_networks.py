@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from offrl.learning.networks import MLP
-from offrl.learning.optim import adam, polyak, step
+from offrl.learning.optim import adam, cosine_decay, polyak, set_rate, step, warm_up
 from offrl.learning.streams import Streams, spawn_seed
 
 
@@ -153,6 +153,15 @@ def test_polyak_is_a_weighted_mean() -> None:
     polyak(target, source, 0.25)
     for t, e in zip(target.parameters(), expected, strict=True):
         torch.testing.assert_close(t, e)
+
+
+def test_schedules_start_and_end_as_named() -> None:
+    assert [cosine_decay(n, 4) for n in (0, 2, 4, 9)] == pytest.approx([1, 0.5, 0, 0])
+    assert [warm_up(n, 4) for n in (0, 1, 3, 4)] == [0.25, 0.5, 1, 1]
+    assert warm_up(0, 0) == 1
+    optimizer = adam([torch.nn.Parameter(torch.zeros(1))], 1e-3)
+    set_rate(optimizer, 1e-3 * warm_up(0, 4))
+    assert [group["lr"] for group in optimizer.param_groups] == [2.5e-4]
 
 
 def test_streams_depend_on_seed_and_purpose_alone() -> None:
