@@ -5,56 +5,67 @@ A `SingleSeedLearner` is the plain way to write an algorithm; it is run one seed
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from offrl import registry
 from offrl.data.transitions import Transitions
 from offrl.errors import InputError
 from offrl.learning.batch import Batch
+from offrl.learning.networks import Standardise
 from offrl.learning.policy import Policy
 from offrl.learning.sampler import Sampler, UniformSampler
-from offrl.learning.spec import Spec
+from offrl.learning.spec import Device, Seeds, Spec
 from offrl.learning.state import Stateful
 
 Metrics = Mapping[str, Tensor]
+Loss = tuple[Tensor, Metrics]  # of each replica (R,), and what is worth plotting beside it
 
 
-class Learner(Stateful, ABC):
-    """R independent replicas of one algorithm, on a leading axis of every parameter.
+class Algorithm(Stateful, ABC):
+    """What both kinds of learner have: facts about the algorithm, its data and its batches.
 
-    A subclass sets `Config` and the three facts below it, builds its networks in `__init__(spec,
-    config, seeds, device)`, takes one gradient step per `update` and acts through `policy`.
+    `paper` and `family` have defaults for a file outside offrl; algorithms that ship name both.
     """
 
     Config: ClassVar[type]  # a frozen dataclass with at least `batch_size`
-    paper: ClassVar[str]  # authors, year, arXiv id
-    family: ClassVar[str]  # what it shares its structure with, for example "actor-critic"
+    paper: ClassVar[str] = "unpublished"  # authors, year, arXiv id
+    family: ClassVar[str] = "other"  # what it shares its structure with, such as "actor-critic"
     agreement: ClassVar[str | None] = None  # the code whose updates its own were measured to match
     view: ClassVar[str | None] = None  # of D4RL files, where it needs another than the card's
-
-    @abstractmethod
-    def __init__(
-        self, spec: Spec, config: Any, seeds: Sequence[int], device: torch.device | str = "cpu"
-    ): ...
 
     @classmethod
     def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
         """The data to train on: reward scaling, clipping and filters of the algorithm go here.
 
-        Raises InputError for data that the algorithm cannot serve.
+        Raises InputError for data or a config with which the algorithm cannot train.
         """
         return data
 
     @classmethod
-    def sampler(
-        cls, data: Transitions, config: Any, seeds: Sequence[int], device: torch.device | str
-    ) -> Sampler:
+    def sampler(cls, data: Transitions, config: Any, seeds: Seeds, device: Device) -> Sampler:
         """Draws the batches that `update` takes, from the prepared data."""
         return UniformSampler(data, config.batch_size, seeds, device)
+
+
+class Learner(Algorithm):
+    """R independent replicas of one algorithm, on a leading axis of every parameter.
+
+    A subclass sets `Config`, `paper` and `family`, builds its networks in `__init__`, takes one
+    gradient step per `update` and acts through `policy`.
+    """
+
+    config: Any
+    validation_interval: int | None = None  # in gradient steps; None where `validate` is not used
+
+    @abstractmethod
+    def __init__(self, spec: Spec, config: Any, seeds: Seeds, device: Device = "cpu"):
+        """Keeps what most algorithms use; a subclass calls it before it builds its networks."""
+        self.config = config
+        self.max_action = spec.max_action
+        self.standardise = Standardise(spec, device)
 
     @abstractmethod
     def update(self, batch: Any) -> Metrics:
@@ -71,45 +82,30 @@ class Learner(Stateful, ABC):
         """
         return {"": self.policy()}
 
-    validation_interval: int | None = None  # in gradient steps; None where `validate` is not used
-
     def validate(self, batch: Batch) -> Metrics:
         """Looks at the published validation split, every `validation_interval` steps.
 
-        The batch holds the whole split as published, which `prepare` has not seen, with a replica
-        axis of 1.
+        The batch holds the whole split as published, not changed by `prepare`, with a replica axis
+        of 1.
         """
         raise NotImplementedError
 
+    def states(self, observations: Tensor) -> Tensor:
+        """What networks see: observations, standardised where the config's `normalize` is true."""
+        return self.standardise(observations) if self.config.normalize else observations
 
-class SingleSeedLearner(Stateful, ABC):
+
+class SingleSeedLearner(Algorithm):
     """One seed of one algorithm, written plainly: no tensor has a replica axis.
 
     Draw from torch's global generator as you like: offrl keeps it apart for each run and saves it
     with the checkpoint. Networks, optimisers and counters that are attributes are saved too.
     """
 
-    Config: ClassVar[type]
-    paper: ClassVar[str] = "unpublished"
-    family: ClassVar[str] = "other"
-    agreement: ClassVar[str | None] = None
-    view: ClassVar[str | None] = None
     mode: ClassVar[str] = "deterministic"  # or "stochastic", where `act` draws; kept with the score
 
     @abstractmethod
-    def __init__(self, spec: Spec, config: Any, seed: int, device: torch.device | str = "cpu"): ...
-
-    @classmethod
-    def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
-        """The data to train on: reward scaling, clipping and filters of the algorithm go here."""
-        return data
-
-    @classmethod
-    def sampler(
-        cls, data: Transitions, config: Any, seeds: Sequence[int], device: torch.device | str
-    ) -> Sampler:
-        """Draws the batches that `update` takes, from the prepared data."""
-        return UniformSampler(data, config.batch_size, seeds, device)
+    def __init__(self, spec: Spec, config: Any, seed: int, device: Device = "cpu"): ...
 
     @abstractmethod
     def update(self, batch: Batch) -> Mapping[str, float | Tensor]:
@@ -123,21 +119,21 @@ class SingleSeedLearner(Stateful, ABC):
 def find_algorithm(name: str) -> type[Learner] | type[SingleSeedLearner]:
     """The algorithm class of a registered name, or of a path to a Python file."""
     module = registry.load("algorithms", name, "algorithm")
-    found = [
+    classes = [
         value
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, (Learner, SingleSeedLearner))
         and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
-        names = ", ".join(cls.__name__ for cls in found)
+    if len(classes) != 1:
+        names = f": {', '.join(cls.__name__ for cls in classes)}" if classes else ""
         raise InputError(
             f"{module.__file__}: expected one class derived from offrl.Learner or "
-            f"offrl.SingleSeedLearner, found {len(found)}{': ' * bool(names)}{names}"
+            f"offrl.SingleSeedLearner, found {len(classes)}{names}"
         )
-    if lacking := sorted(getattr(found[0], "__abstractmethods__", ())):
+    if lacking := sorted(getattr(classes[0], "__abstractmethods__", ())):
         raise InputError(
-            f"{module.__file__}: class {found[0].__name__} lacks {', '.join(lacking)}; write them"
+            f"{module.__file__}: class {classes[0].__name__} lacks {', '.join(lacking)}; write them"
         )
-    return found[0]
+    return classes[0]

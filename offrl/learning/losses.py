@@ -1,4 +1,4 @@
-"""Losses that several algorithms share; what tells two apart stands in their files."""
+"""Losses, and what targets are made of, that several algorithms share."""
 
 import math
 
@@ -37,7 +37,25 @@ def soft_actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
     return (alpha * log_prob - q.min(1).values).mean(-1)
 
 
+def cloning_loss(policy_actions: Tensor, actions: Tensor) -> Tensor:
+    """Mean squared error of each replica over its batch and the action dimensions, shape (R,)."""
+    return (policy_actions - actions).square().mean((-2, -1))
+
+
 def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log density of diagonal Gaussians, summed over action dimensions, shape (R, B)."""
     z = (actions - mean) * (-log_std).exp()
     return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def smoothed(actions: Tensor, noise: Tensor, clip: float, max_action: float) -> Tensor:
+    """TD3's target actions (Fujimoto et al. 2018, arXiv 1802.09477, eq. 14), in their bounds.
+
+    Args:
+        actions: of the target policy, shape (R, B, action_dim).
+        noise: of the same shape, in units of `max_action`.
+        clip: bound of the noise, in the same units.
+        max_action: actions lie in [-max_action, max_action].
+    """
+    noise = max_action * noise.clamp(-clip, clip)
+    return (actions + noise).clamp(-max_action, max_action)

@@ -22,7 +22,13 @@ from offrl.learning.streams import Streams
 SLOPES = {"relu": 0.0, "leaky_relu": 0.1}  # of the negative part, by activation
 
 
-class Linear(nn.Module):
+class Network(nn.Module):
+    """A module whose call returns one tensor, where torch leaves the type open."""
+
+    __call__: Callable[..., Tensor]
+
+
+class Linear(Network):
     """One layer of R replicas, all zeros until an algorithm draws its weights.
 
     The weight has shape (R, in, out) and the bias (R, 1, out).
@@ -44,7 +50,7 @@ class Linear(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Network):
     """Layer normalisation over the last axis, with a scale and a shift (R, width)."""
 
     def __init__(self, replicas: int, width: int, device: torch.device | str):
@@ -59,7 +65,7 @@ class LayerNorm(nn.Module):
         return torch.addcmul(self.shift.view(shape), normal, self.scale.view(shape))
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Multi-layer perceptrons of R replicas and, for an ensemble, N members each.
 
     Args:
@@ -271,7 +277,7 @@ class SquashedGaussian(nn.Module):
         return torch.logaddexp(exact, exact.new_full((), math.log(self.epsilon)))
 
 
-class Standardise(nn.Module):
+class Standardise(Network):
     """Observations minus the data's mean, over its standard deviation plus `eps`.
 
     The default is CORL's for all algorithms but Decision Transformer, which has 1e-6.

@@ -1,13 +1,18 @@
-"""What a learner may know of its task before it sees a batch."""
+"""What a learner is built from, besides its config."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+
+Seeds = Sequence[int]  # one per replica
+Device = torch.device | str
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a learner may know of its task before it sees a batch."""
+    """Sizes, bounds and statistics of a task, for a learner's networks and schedules."""
 
     observation_dim: int
     action_dim: int
