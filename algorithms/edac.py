@@ -51,29 +51,32 @@ Known differences. The defaults are the authors'; CORL's algorithm is `order = "
    `offrl.learning.kernels`): the numbers are the same, for less than half of the products.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offrl.data.transitions import Transitions
-from offrl.errors import InputError
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.losses import alpha_loss, critic_loss, soft_actor_loss
-from offrl.learning.networks import MLP, SquashedGaussian
-from offrl.learning.optim import adam, polyak, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
-
-LOG_STD_RANGE = (-5.0, 2.0)
-DENSITY_EPSILON = 1e-6  # added to 1 - tanh(u)^2 in log densities
-MAX_Q_SAMPLES = 10  # actions that `max_q_backup` takes the largest Q of
+from offrl.learning import (
+    Batch,
+    Count,
+    Device,
+    InputError,
+    Loss,
+    Metrics,
+    NonNegative,
+    Positive,
+    Seeds,
+    Share,
+    SoftActorCritic,
+    Spec,
+    Transitions,
+    Widths,
+    losses,
+    polyak,
+    rewards,
+    step,
+)
 
 # How the policy starts, the bound of its last layer, and how the critics start.
 STARTS: dict[str, tuple[str, float | None, str]] = {
@@ -116,49 +119,29 @@ def diversity_loss(gradients: Tensor) -> Tensor:
     return pairs.mean(-1) / (gradients.shape[1] - 1)
 
 
-class EDAC(Learner):
+class EDAC(SoftActorCritic):
     """EDAC on the replica axis."""
 
     Config = EDACConfig
+    config: EDACConfig
     paper = "An, Moon, Kim & Song 2021, arXiv 2110.01548"
     family = "critic ensemble"
     agreement = (
         "snu-mllab/EDAC 198d570 sac.py; corl-team/CORL eeeeef2 edac.py; offlinerl 0.0.2 edac.py"
     )
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: EDACConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config = config
-        actor_sizes = (spec.observation_dim, *config.actor_hidden, 2 * spec.action_dim)
-        critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
-        actor_start, last, critic_start = STARTS[config.initialisation]
-
-        mlp = MLP(
-            Streams(seeds, "actor", device), actor_sizes, initialisation=actor_start, last=last
+    def __init__(self, spec: Spec, config: EDACConfig, seeds: Seeds, device: Device = "cpu"):
+        actor_start, actor_last, critic_start = STARTS[config.initialisation]
+        super().__init__(
+            spec,
+            config,
+            seeds,
+            device,
+            actor_start=actor_start,
+            actor_last=actor_last,
+            critic_start=critic_start,
+            copied_targets=config.targets == "copy",
         )
-        self.actor = SquashedGaussian(mlp, spec.max_action, LOG_STD_RANGE, DENSITY_EPSILON)
-        own = "critic" if config.targets == "copy" else "target critic"
-        self.critic, self.target_critic = (
-            MLP(
-                Streams(seeds, purpose, device),
-                critic_sizes,
-                members=config.num_critics,
-                initialisation=critic_start,
-                last=3e-3,
-            )
-            for purpose in ("critic", own)
-        )
-        self.log_alpha = nn.Parameter(torch.zeros(len(seeds), 1, device=device))
-        self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
-        self.alpha_optimizer = adam([self.log_alpha], config.actor_lr)
-        self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
-        self.noise = Streams(seeds, "policy noise", device)
-        self.next_noise = Streams(seeds, "next policy noise", device)
 
     @classmethod
     def prepare(cls, data: Transitions, config: EDACConfig) -> Transitions:
@@ -170,74 +153,53 @@ class EDAC(Learner):
             )
         if config.reward == "raw":
             return data
-        mean, std = data.rewards.mean(dtype=np.float64), data.rewards.std(dtype=np.float64)
-        if std == 0:
-            raise InputError(
-                "edac: reward = 'standardised' divides by the rewards' standard deviation, which "
-                "is 0 in this data set; use reward = 'raw'"
-            )
-        return replace(data, rewards=((data.rewards - mean) / std).astype(np.float32))
+        return rewards.standardised(data, "edac: reward = 'standardised'")
 
-    def _alpha(self) -> Tensor:
-        alpha: Tensor = self.log_alpha.detach().exp()
-        return alpha.clamp(max=1) if self.config.order == "offlinerl-kit" else alpha
-
-    @torch.no_grad()
-    def _target_q(self, batch: Batch, alpha: Tensor) -> Tensor:
-        states, (size, action_dim) = batch.next_observations, batch.actions.shape[1:]
-        if self.config.max_q_backup:
-            noise = self.next_noise.normal(MAX_Q_SAMPLES, size, action_dim)
-            actions, _ = self.actor.sample(states, noise)
-            repeated = states.unsqueeze(1).expand(-1, MAX_Q_SAMPLES, -1, -1)
-            q = self.critic(torch.cat([repeated, actions], -1).flatten(1, 2)).squeeze(-1)
-            value: Tensor = q.unflatten(2, (MAX_Q_SAMPLES, size)).amax(2).amin(1)
-        else:
-            noise = self.next_noise.normal(size, action_dim)
-            actions, log_prob = self.actor.sample(states, noise)
-            q = self.target_critic(torch.cat([states, actions], -1)).squeeze(-1)
-            value = q.amin(1) - alpha * log_prob
-        return batch.rewards + self.config.gamma * (1 - batch.terminations) * value
-
-    def update(self, batch: Batch) -> Metrics:
-        """One step each of alpha, the policy and the critics, then of the target critics."""
-        config, states = self.config, batch.observations
-        size, action_dim = batch.actions.shape[1:]
-        alpha = self._alpha()
-        if config.order == "authors":
-            target_q = self._target_q(batch, alpha)
-
-        # One sample serves alpha and the policy; CORL's policy has its own, the last.
-        noise = self.noise.normal(2 if config.order == "corl" else 1, size, action_dim)
-        actions, log_prob = self.actor.sample(states, noise)
-        loss = alpha_loss(self.log_alpha, log_prob[:, 0], -action_dim)
-        step(self.alpha_optimizer, loss)
-        new_alpha = self._alpha()
-        metrics = {"alpha/loss": loss.detach(), "alpha/value": new_alpha[:, 0]}
-
-        q = self.critic(torch.cat([states, actions[:, -1]], -1), frozen=True).squeeze(-1)
-        disagreement = q.detach().std(1, correction=0).mean(-1)
-        loss = soft_actor_loss(q, log_prob[:, -1], new_alpha if config.order == "corl" else alpha)
-        step(self.actor_optimizer, loss)
-        metrics |= {
-            "actor/loss": loss.detach(),
-            "actor/entropy": -log_prob[:, -1].detach().mean(-1),
-            "critic/disagreement": disagreement,  # standard deviation, at the policy's actions
-        }
-
-        if config.order != "authors":
-            target_q = self._target_q(batch, new_alpha)
-        pairs = torch.cat([states, batch.actions], -1)
+    def critic_loss(self, batch: Batch, target_q: Tensor) -> Loss:
+        """L_Q, with L_ES in it, for targets (R, B)."""
+        pairs = torch.cat([batch.observations, batch.actions], -1)
         q, gradients = self.critic.value_and_input_gradient(pairs)
-        q, diversity = q.squeeze(-1), diversity_loss(gradients[..., -action_dim:])
-        loss = critic_loss(q, target_q) + config.eta * diversity
-        step(self.critic_optimizer, loss)
-        polyak(self.target_critic, self.critic, config.tau)
-        return metrics | {
+        q, diversity = q.squeeze(-1), diversity_loss(gradients[..., -batch.actions.shape[-1] :])
+        loss = losses.critic_loss(q, target_q) + self.config.eta * diversity
+        return loss, {
             "critic/loss": loss.detach(),
             "critic/diversity": diversity.detach(),
             "critic/q": q.detach().mean((1, 2)),
         }
 
-    def policy(self) -> StatelessPolicy:
-        """The tanh of the policy's mean, as the authors and CORL evaluate."""
-        return StatelessPolicy(self.actor.mode)
+    def update(self, batch: Batch) -> Metrics:
+        """One step each of alpha, the policy and the critics, then of the target critics."""
+        order = self.config.order
+        alpha = self.alpha()
+        if order == "authors":
+            target_q = self.target_q(batch, alpha)
+        # One sample serves alpha and the policy; CORL's policy has its own, the last.
+        actions, log_prob = self.sample(batch, 2 if order == "corl" else 1)
+
+        # --- Alpha ---
+        loss, alpha_metrics = self.alpha_loss(log_prob[:, 0])
+        step(self.alpha_optimizer, loss)
+        new_alpha = self.alpha()
+
+        # --- Policy ---
+        weight = new_alpha if order == "corl" else alpha
+        loss, actor_metrics = self.actor_loss(
+            batch.observations, actions[:, -1], log_prob[:, -1], weight
+        )
+        step(self.actor_optimizer, loss)
+
+        # --- Critics ---
+        if order != "authors":
+            target_q = self.target_q(batch, new_alpha)
+        loss, critic_metrics = self.critic_loss(batch, target_q)
+        step(self.critic_optimizer, loss)
+        polyak(self.target_critic, self.critic, self.config.tau)
+        metrics = {**alpha_metrics, **actor_metrics, **critic_metrics}
+        return {**metrics, "alpha/value": new_alpha[:, 0]}
+
+    # --- Variants ---
+
+    def alpha(self) -> Tensor:
+        """The temperature as it is now, (R, 1), which OfflineRL-Kit never lets exceed 1."""
+        alpha = super().alpha()
+        return alpha.clamp(max=1) if self.config.order == "offlinerl-kit" else alpha

@@ -1,1 +1,77 @@
-"""What algorithms are made of: batches, networks with a replica axis, losses, the contract."""
+"""What algorithms are made of: batches, networks with a replica axis, losses, the contract.
+
+An algorithm file imports all that it needs from here, in one line.
+"""
+
+from offrl.data.transitions import Transitions
+from offrl.errors import InputError
+from offrl.learning import losses, rewards
+from offrl.learning.batch import Batch, Windows
+from offrl.learning.fields import (
+    Count,
+    Dropout,
+    Finite,
+    NonNegative,
+    Positive,
+    Share,
+    Steps,
+    Widths,
+)
+from offrl.learning.learner import Learner, Loss, Metrics, SingleSeedLearner
+from offrl.learning.networks import (
+    MLP,
+    LayerNorm,
+    Linear,
+    Network,
+    SquashedGaussian,
+    Standardise,
+)
+from offrl.learning.optim import adam, cosine_decay, polyak, set_rate, step, warm_up
+from offrl.learning.policy import Policy, StatelessPolicy
+from offrl.learning.sampler import Sampler, UniformSampler, WindowSampler
+from offrl.learning.soft_actor_critic import SoftActorCritic
+from offrl.learning.spec import Device, Seeds, Spec
+from offrl.learning.streams import Streams
+
+__all__ = [
+    "MLP",
+    "Batch",
+    "Count",
+    "Device",
+    "Dropout",
+    "Finite",
+    "InputError",
+    "LayerNorm",
+    "Learner",
+    "Linear",
+    "Loss",
+    "Metrics",
+    "Network",
+    "NonNegative",
+    "Policy",
+    "Positive",
+    "Sampler",
+    "Seeds",
+    "Share",
+    "SingleSeedLearner",
+    "SoftActorCritic",
+    "Spec",
+    "SquashedGaussian",
+    "Standardise",
+    "StatelessPolicy",
+    "Steps",
+    "Streams",
+    "Transitions",
+    "UniformSampler",
+    "Widths",
+    "WindowSampler",
+    "Windows",
+    "adam",
+    "cosine_decay",
+    "losses",
+    "polyak",
+    "rewards",
+    "set_rate",
+    "step",
+    "warm_up",
+]
