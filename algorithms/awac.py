@@ -44,22 +44,35 @@ Known differences:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from offrl.data.transitions import Transitions
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.losses import critic_loss, gaussian_log_prob
-from offrl.learning.networks import MLP, Standardise
-from offrl.learning.optim import adam, polyak, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    MLP,
+    Batch,
+    Count,
+    Device,
+    Learner,
+    Loss,
+    Metrics,
+    NonNegative,
+    Positive,
+    Seeds,
+    Share,
+    Spec,
+    StatelessPolicy,
+    Streams,
+    Transitions,
+    Widths,
+    adam,
+    losses,
+    polyak,
+    rewards,
+    step,
+)
 
 LOG_STD_CLAMP = (-20.0, 2.0)
 LOG_STD_SIGMOID = (-6.0, 0.0)
@@ -103,29 +116,19 @@ class AWAC(Learner):
     """AWAC on the replica axis."""
 
     Config = AWACConfig
+    config: AWACConfig
     paper = "Nair, Gupta, Dalal & Levine 2020, arXiv 2006.09359"
     family = "advantage-weighted actor-critic"
     agreement = "corl-team/CORL eeeeef2 awac.py; rail-berkeley/rlkit ac45a9d awac_trainer.py"
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: AWACConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config = config
-        self.max_action = spec.max_action
-        self.standardise = Standardise(spec, device)
+    def __init__(self, spec: Spec, config: AWACConfig, seeds: Seeds, device: Device = "cpu"):
+        super().__init__(spec, config, seeds, device)
 
         def network(purpose: str, sizes: Sequence[int], members: int | None, last: float) -> MLP:
             streams = Streams(seeds, purpose, device)
-            if config.initialisation == "torch":
-                return MLP(streams, sizes, members=members)
-            mlp = MLP(streams, sizes, members=members, initialisation="fan out", last=last)
-            for bias in mlp.biases:
-                nn.init.zeros_(bias)
-            return mlp
+            if config.initialisation == "rlkit":
+                return rlkit_network(streams, sizes, members, last)
+            return MLP(streams, sizes, members=members)
 
         actor_sizes = (spec.observation_dim, *config.actor_hidden, spec.action_dim)
         critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
@@ -143,14 +146,73 @@ class AWAC(Learner):
     @classmethod
     def prepare(cls, data: Transitions, config: AWACConfig) -> Transitions:
         """Rewards as the config says; nothing else changes."""
-        return data if config.reward == "raw" else replace(data, rewards=data.rewards - 1)
+        return data if config.reward == "raw" else rewards.shifted(data, -1)
 
-    def _states(self, observations: Tensor) -> Tensor:
-        states: Tensor = self.standardise(observations) if self.config.normalize else observations
-        return states
+    def _sample(self, mean: Tensor, noise: Streams) -> Tensor:
+        actions = mean + self._log_std().exp() * noise.normal(*mean.shape[1:])
+        if self.config.clip_samples:
+            actions = actions.clamp(-self.max_action, self.max_action)
+        return actions
+
+    @torch.no_grad()
+    def target_q(self, batch: Batch) -> Tensor:
+        """The critics' target y, (R, B)."""
+        next_states = self.states(batch.next_observations)
+        next_actions = self._sample(self._mean(next_states), self.target_noise)
+        next_q = self.target_critic(torch.cat([next_states, next_actions], -1)).squeeze(-1)
+        return batch.rewards + self.config.gamma * (1 - batch.terminations) * next_q.amin(1)
+
+    @torch.no_grad()
+    def advantage(self, states: Tensor, actions: Tensor, mean: Tensor) -> Tensor:
+        """A, (R, B), by the critics as they are now."""
+        both = torch.cat([actions, self._sample(mean, self.noise)], 1)
+        pairs = torch.cat([torch.cat([states, states], 1), both], -1)
+        data_q, value = self.critic(pairs).squeeze(-1).amin(1).chunk(2, -1)
+        return data_q - value
+
+    def critic_loss(self, states: Tensor, batch: Batch) -> Loss:
+        """L_Q."""
+        target_q = self.target_q(batch)
+        q = self.critic(torch.cat([states, batch.actions], -1)).squeeze(-1)
+        loss = losses.critic_loss(q, target_q)
+        return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean((1, 2))}
+
+    def actor_loss(self, actions: Tensor, mean: Tensor, advantage: Tensor) -> Loss:
+        """L_pi, for the data's actions and the policy's mean (R, B, action_dim)."""
+        weigh = exponential_weights if self.config.weights == "exp" else softmax_weights
+        weights = weigh(advantage, self.config.temperature)
+        loss = -(weights * losses.gaussian_log_prob(actions, mean, self._log_std())).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/advantage": advantage.mean(-1)}
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of the critics, then one of the policy."""
+        states = self.states(batch.observations)
+        mean = self._mean(states)
+        if self.config.advantage == "before":
+            advantage = self.advantage(states, batch.actions, mean)
+
+        # --- Critics ---
+        loss, critic_metrics = self.critic_loss(states, batch)
+        step(self.critic_optimizer, loss)
+
+        # --- Policy ---
+        if self.config.advantage == "after":
+            advantage = self.advantage(states, batch.actions, mean)
+        loss, actor_metrics = self.actor_loss(batch.actions, mean, advantage)
+        step(self.actor_optimizer, loss)
+
+        # --- Targets ---
+        polyak(self.target_critic, self.critic, self.config.tau)
+        return {**critic_metrics, **actor_metrics}
+
+    def policy(self) -> StatelessPolicy:
+        """The Gaussian's mean, as both codes evaluate."""
+        return StatelessPolicy(lambda observations: self._mean(self.states(observations)))
+
+    # --- Variants ---
 
     def _mean(self, states: Tensor) -> Tensor:
-        mean: Tensor = self.actor(states)
+        mean = self.actor(states)
         return self.max_action * torch.tanh(mean) if self.config.mean == "tanh" else mean
 
     def _log_std(self) -> Tensor:
@@ -159,50 +221,10 @@ class AWAC(Learner):
         low, high = LOG_STD_SIGMOID
         return low + (high - low) * torch.sigmoid(self.log_std)
 
-    def _sample(self, mean: Tensor, noise: Streams) -> Tensor:
-        actions = mean + self._log_std().exp() * noise.normal(*mean.shape[1:])
-        if self.config.clip_samples:
-            actions = actions.clamp(-self.max_action, self.max_action)
-        return actions
 
-    def update(self, batch: Batch) -> Metrics:
-        """One step of the critics, then one of the policy."""
-        config = self.config
-        states = self._states(batch.observations)
-        next_states = self._states(batch.next_observations)
-        states_actions = torch.cat([states, batch.actions], -1)
-        mean = self._mean(states)
-
-        with torch.no_grad():
-            next_actions = self._sample(self._mean(next_states), self.target_noise)
-            next_q = self.target_critic(torch.cat([next_states, next_actions], -1)).squeeze(-1)
-            continues = 1 - batch.terminations
-            target_q = batch.rewards + config.gamma * continues * next_q.amin(1)
-            policy_actions = self._sample(mean, self.noise)
-            both = torch.cat([states_actions, torch.cat([states, policy_actions], -1)], 1)
-            if config.advantage == "before":
-                data_q, value = self.critic(both).squeeze(-1).amin(1).chunk(2, -1)
-
-        q = self.critic(states_actions).squeeze(-1)
-        loss = critic_loss(q, target_q)
-        step(self.critic_optimizer, loss)
-
-        with torch.no_grad():
-            if config.advantage == "after":
-                data_q, value = self.critic(both).squeeze(-1).amin(1).chunk(2, -1)
-            weigh = exponential_weights if config.weights == "exp" else softmax_weights
-            weights = weigh(data_q - value, config.temperature)
-        log_prob = gaussian_log_prob(batch.actions, mean, self._log_std())
-        actor_loss = -(weights * log_prob).mean(-1)
-        step(self.actor_optimizer, actor_loss)
-        polyak(self.target_critic, self.critic, config.tau)
-
-        return {
-            "critic/loss": loss.detach(),
-            "critic/q": q.detach().mean((1, 2)),
-            "actor/loss": actor_loss.detach(),
-        }
-
-    def policy(self) -> StatelessPolicy:
-        """The Gaussian's mean, as both codes evaluate."""
-        return StatelessPolicy(lambda observations: self._mean(self._states(observations)))
+def rlkit_network(streams: Streams, sizes: Sequence[int], members: int | None, last: float) -> MLP:
+    """A network as rlkit starts it for this algorithm: as for others, but with biases of 0."""
+    mlp = MLP(streams, sizes, members=members, initialisation="fan out", last=last)
+    for bias in mlp.biases:
+        nn.init.zeros_(bias)
+    return mlp

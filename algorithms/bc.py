@@ -19,21 +19,30 @@ Known differences:
    is left out.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, Positive, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.networks import MLP, Standardise
-from offrl.learning.optim import adam, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    MLP,
+    Batch,
+    Count,
+    Device,
+    Learner,
+    Loss,
+    Metrics,
+    Positive,
+    Seeds,
+    Spec,
+    StatelessPolicy,
+    Streams,
+    Widths,
+    adam,
+    losses,
+    step,
+)
 
 
 @dataclass(frozen=True)
@@ -50,30 +59,17 @@ class BCConfig:
     batch_size: Count = 256
 
 
-def cloning_loss(policy_actions: Tensor, actions: Tensor) -> Tensor:
-    """Mean squared error of each replica over its batch and the action dimensions, shape (R,)."""
-    return (policy_actions - actions).square().mean((-2, -1))
-
-
 class BC(Learner):
     """Behaviour cloning on the replica axis."""
 
     Config = BCConfig
+    config: BCConfig
     paper = "Pomerleau 1991"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: BCConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config = config
-        self.max_action = spec.max_action
-        self.standardise = Standardise(spec, device)
-
+    def __init__(self, spec: Spec, config: BCConfig, seeds: Seeds, device: Device = "cpu"):
+        super().__init__(spec, config, seeds, device)
         sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
         self.actor = MLP(Streams(seeds, "actor", device), sizes, activation=config.activation)
         self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
@@ -86,30 +82,35 @@ class BC(Learner):
             self.best_step = torch.zeros(len(seeds), device=device)
 
     def _act(self, actor: MLP, observations: Tensor) -> Tensor:
-        if self.config.normalize:
-            observations = self.standardise(observations)
-        actions: Tensor = actor(observations)
+        actions = actor(self.states(observations))
         return self.max_action * torch.tanh(actions) if self.config.output == "tanh" else actions
+
+    def actor_loss(self, batch: Batch) -> Loss:
+        """L, the regression on the data's actions."""
+        loss = losses.cloning_loss(self._act(self.actor, batch.observations), batch.actions)
+        return loss, {"actor/loss": loss.detach()}
 
     def update(self, batch: Batch) -> Metrics:
         """One step of regression."""
-        loss = cloning_loss(self._act(self.actor, batch.observations), batch.actions)
+        loss, metrics = self.actor_loss(batch)
         step(self.actor_optimizer, loss)
         self.updates += 1
-        return {"actor/loss": loss.detach()}
+        return metrics
+
+    def policy(self) -> StatelessPolicy:
+        """The actor as the config's `checkpoint` says: the last, or the best on validation."""
+        return StatelessPolicy(lambda observations: self._act(self.acting, observations))
+
+    # --- Variants ---
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> Metrics:
         """Keeps each replica's parameters where their validation error is the lowest so far."""
         observations = batch.observations.expand(len(self.best_error), -1, -1)
-        error = cloning_loss(self._act(self.actor, observations), batch.actions)
+        error = losses.cloning_loss(self._act(self.actor, observations), batch.actions)
         better = error < self.best_error
         self.best_error = torch.where(better, error, self.best_error)
         self.best_step = torch.where(better, float(self.updates), self.best_step)
         for best, current in zip(self.acting.parameters(), self.actor.parameters(), strict=True):
             best[better] = current[better]
         return {"validation/loss": error, "validation/best_step": self.best_step}
-
-    def policy(self) -> StatelessPolicy:
-        """The actor as the config's `checkpoint` says: the last, or the best on validation."""
-        return StatelessPolicy(lambda observations: self._act(self.acting, observations))

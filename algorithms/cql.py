@@ -48,7 +48,7 @@ Known differences. The defaults are the authors', of their code and its README f
 5. `backup`: of N actions at s' the authors take each critic's maximum, then the minimum over
    critics; CORL the other way round. The authors draw 10 whatever N is.
 6. `backup_entropy`: offlinerl subtracts alpha log pi(a'~|s') in y, the others by option only.
-   "max then min" has none in the authors' code, and refuses it here.
+   "max then min" has none in the authors' code, and is an error with it here.
 7. The authors' and offlinerl's warm starts end one step short of the number they are given and
    clamp the mean to +-9. CORL's takes the density of a fresh sample for that of the data's action;
    no setting of CORL's uses it.
@@ -58,7 +58,8 @@ Known differences. The defaults are the authors', of their code and its README f
    timeouts, the cuts drift by one row per timed-out episode, there and here.
 10. Random actions fill the bounds of the action space; in all references [-1, 1].
 11. `sampled_dtype = "bfloat16"` takes the critics' products at the 3N sampled actions in bfloat16,
-    forward and back, but for the last layer's, for speed on CPUs with AVX-512. It is unpublished.
+    forward and back, but for the last layer's, for speed on CPUs with AVX-512. No paper
+    or code has it.
 12. Fixed, as in all the references' settings: a logsumexp at temperature 1, an alpha that is tuned,
     two critics, targets that move at every step; of offlinerl's backups, "min".
 13. CORL's last backward pass also leaves a gradient in log alpha'. The next update clears it before
@@ -67,27 +68,44 @@ Known differences. The defaults are the authors', of their code and its README f
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offrl.data.transitions import Transitions
-from offrl.errors import InputError
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, Finite, NonNegative, Positive, Share, Steps, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.losses import alpha_loss
-from offrl.learning.networks import MLP, SquashedGaussian, Standardise
-from offrl.learning.optim import adam, polyak, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    MLP,
+    Batch,
+    Count,
+    Device,
+    Finite,
+    InputError,
+    Learner,
+    Loss,
+    Metrics,
+    NonNegative,
+    Positive,
+    Seeds,
+    Share,
+    Spec,
+    SquashedGaussian,
+    StatelessPolicy,
+    Steps,
+    Streams,
+    Transitions,
+    Widths,
+    adam,
+    losses,
+    polyak,
+    rewards,
+    step,
+)
 
-DENSITY_EPSILON = 1e-6  # of the authors' policy
+LOG_STD_RANGE = (-5.0, 2.0)  # of the authors' policy, like the next
+DENSITY_EPSILON = 1e-6
 MAX_MULTIPLIER = 1e6  # cap of alpha'
+CORL_ROWS = 1000  # after which CORL cuts a trajectory, whatever the environment
 
 
 @dataclass(frozen=True)
@@ -176,64 +194,45 @@ def lagrange_penalty(
     return multiplier * cql_alpha * (gap - target_gap)
 
 
-class ScaledGaussian(SquashedGaussian):
-    """CORL's policy: the log standard deviation is the network's, times a scale, plus an offset."""
+class Terms(NamedTuple):
+    """What the critics' loss is made of."""
 
-    def __init__(self, mlp: MLP, max_action: float):
-        super().__init__(mlp, max_action, (-20.0, 2.0))
-        ones = torch.ones_like(mlp.biases[0][:, :, :1])
-        self.log_std_scale, self.log_std_offset = nn.Parameter(ones), nn.Parameter(-ones)
-
-    def gaussian(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation before the tanh, each (R, B, action_dim)."""
-        mean, log_std = self.mlp(states).chunk(2, -1)
-        log_std = self.log_std_scale * log_std + self.log_std_offset
-        return mean, log_std.clamp(*self.log_std_range)
+    q: Tensor  # of the data's actions, (R, 2, B)
+    target_q: Tensor  # y, (R, B)
+    gap: Tensor  # of each critic, (R, 2)
 
 
 class CQL(Learner):
     """CQL on the replica axis."""
 
     Config = CQLConfig
+    config: CQLConfig
     paper = "Kumar, Zhou, Tucker & Levine 2020, arXiv 2006.04779"
     family = "conservative critic"
     agreement = (
         "corl-team/CORL eeeeef2 cql.py, aviralkumar2907/CQL d67dbe9 cql.py, offlinerl 0.0.2 cql.py"
     )
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: CQLConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config, self.max_action = config, spec.max_action
-        self.standardise = Standardise(spec, device)
+    def __init__(self, spec: Spec, config: CQLConfig, seeds: Seeds, device: Device = "cpu"):
+        super().__init__(spec, config, seeds, device)
+        self.target_entropy = -spec.action_dim
 
-        def network(purpose: str, sizes: tuple[int, ...], last: float, members: int | None) -> MLP:
+        def network(purpose: str, sizes: Sequence[int], last: float, members: int | None) -> MLP:
             streams = Streams(seeds, purpose, device)
             if config.initialisation == "authors":
                 return MLP(streams, sizes, members=members, initialisation="fan out", last=last)
             if config.initialisation == "offlinerl":
                 return MLP(streams, sizes, members=members)
-            if members is None:  # CORL loses the flag of an orthogonal start on the policy's way
-                mlp = MLP(streams, sizes, last=0.01 * math.sqrt(6 / (sizes[-2] + sizes[-1])))
-                nn.init.zeros_(mlp.biases[-1])
-                return mlp
-            mlp = MLP(streams, sizes, members=members, initialisation="orthogonal")
-            mlp.weights[-1].data *= 0.01 / math.sqrt(2)
-            return mlp
+            return corl_actor(streams, sizes) if members is None else corl_critic(streams, sizes)
 
         critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
         own = "target critic" if config.initialisation == "authors" else "critic"
-        self.critic, self.target_critic = (
-            network(purpose, critic_sizes, 3e-3, 2) for purpose in ("critic", own)
-        )
+        self.critic = network("critic", critic_sizes, 3e-3, 2)
+        self.target_critic = network(own, critic_sizes, 3e-3, 2)
         actor_sizes = (spec.observation_dim, *config.actor_hidden, 2 * spec.action_dim)
         mlp = network("actor", actor_sizes, 1e-3, None)
         self.actor = (
-            SquashedGaussian(mlp, spec.max_action, (-5.0, 2.0), DENSITY_EPSILON)
+            SquashedGaussian(mlp, spec.max_action, LOG_STD_RANGE, DENSITY_EPSILON)
             if config.policy == "authors"
             else ScaledGaussian(mlp, spec.max_action)
         )
@@ -259,34 +258,38 @@ class CQL(Learner):
                 "cql: backup_entropy = true with backup = 'max then min', where the critics' best "
                 "actions differ and so have no one density; use 'min' or 'min then max'"
             )
-        rewards = data.rewards
         if config.reward == "corl return range":
-            spread = data.corl_return_range()
-            if spread == 0:
-                raise InputError(
-                    "cql: reward = 'corl return range' divides by the spread of returns, which is "
-                    "0 in this data set; use reward = 'raw'"
-                )
-            rewards = rewards * np.float32(1000 / spread)
-        rewards = rewards * np.float32(config.reward_scale) + np.float32(config.reward_bias)
-        return replace(data, rewards=rewards)
-
-    def _states(self, observations: Tensor) -> Tensor:
-        states: Tensor = self.standardise(observations) if self.config.normalize else observations
-        return states
+            cut = rewards.cut_episodes(data, CORL_ROWS)
+            data = rewards.to_return_range(data, cut, "cql: reward = 'corl return range'")
+        return rewards.shifted(rewards.scaled(data, config.reward_scale), config.reward_bias)
 
     def _q(self, critic: MLP, states: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
         """Q of actions (R, n, B, action_dim), n a state, shape (R, 2, n, B)."""
         repeated = states.unsqueeze(1).expand(-1, actions.shape[1], -1, -1)
-        q: Tensor = critic(torch.cat([repeated, actions], -1).flatten(1, 2), frozen=frozen)
+        q = critic(torch.cat([repeated, actions], -1).flatten(1, 2), frozen=frozen)
         return q.view(*q.shape[:2], *actions.shape[1:3])
 
-    def _critic_loss(self, batch: Batch, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_Q of each replica, whose samples come from the policy as it is; steps alpha'."""
-        config, N, shape = self.config, self.config.n_actions, batch.actions.shape[1:]
-        states = self._states(batch.observations)
-        next_states = self._states(batch.next_observations)
+    def alpha_loss(self, log_prob: Tensor) -> Loss:
+        """L_alpha, for log densities (R, B) of the policy's actions."""
+        loss = losses.alpha_loss(self.log_alpha, log_prob, self.target_entropy)
+        return loss, {"alpha/loss": loss.detach()}
 
+    def actor_loss(
+        self, states: Tensor, batch: Batch, actions: Tensor, log_prob: Tensor, alpha: Tensor
+    ) -> Loss:
+        """L_pi, for the policy's actions (R, B, action_dim) and their log densities (R, B)."""
+        if self.updates <= self.config.bc_steps:
+            value = self.actor.log_prob(states, batch.actions)
+        else:
+            value = self._q(self.critic, states, actions.unsqueeze(1), frozen=True).amin(1)
+            value = value.squeeze(1)
+        loss = (alpha * log_prob - value).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/entropy": -log_prob.detach().mean(-1)}
+
+    def critic_terms(self, states: Tensor, batch: Batch, alpha: Tensor) -> Terms:
+        """What L_Q is made of, with samples of the policy as it is now."""
+        config, N, shape = self.config, self.config.n_actions, batch.actions.shape[1:]
+        next_states = self.states(batch.next_observations)
         with torch.no_grad():
             n = 1 if config.backup == "min" else N
             noise = self.next_noise.normal(n + N, *shape)
@@ -312,50 +315,107 @@ class CQL(Learner):
         dtype = torch.bfloat16 if config.sampled_dtype == "bfloat16" else None
         others = q, log_density.unsqueeze(1)
         gap = self.critic.sum_in_blocks(gaps, inputs, *others, dtype=dtype) / shape[0]
-        metrics = {"critic/q": q.detach().mean((1, 2)), "critic/gap": gap.detach().mean(1)}
-        if config.lagrange == "off":
-            penalty = config.cql_alpha * gap
+        return Terms(q, target_q, gap)
+
+    def critic_loss(self, terms: Terms) -> Loss:
+        """L_Q."""
+        q, target_q, gap = terms
+        if self.config.lagrange == "off":
+            penalty = self.config.cql_alpha * gap
         else:
-            weights = config.cql_alpha, config.target_gap, config.lagrange
-            multiplier = self.log_multiplier.exp().clamp(max=MAX_MULTIPLIER)
-            penalty = lagrange_penalty(gap, multiplier.detach(), *weights)
-            multiplier_loss = -lagrange_penalty(gap.detach(), multiplier, *weights).mean(1)
-            step(self.multiplier_optimizer, multiplier_loss)
-            metrics["alpha/multiplier"] = multiplier.detach()[:, 0]
-            metrics["alpha/multiplier_loss"] = multiplier_loss.detach()
+            penalty = self._lagrange_penalty(gap, self._multiplier().detach())
         loss = ((q - target_q.unsqueeze(1)).square().mean(-1) + penalty).sum(1)
-        return loss, metrics | {"critic/loss": loss.detach()}
+        return loss, {
+            "critic/loss": loss.detach(),
+            "critic/q": q.detach().mean((1, 2)),
+            "critic/gap": gap.detach().mean(1),
+        }
 
     def update(self, batch: Batch) -> Metrics:
         """One step each of alpha, the policy and the critics, then of the target critics."""
-        config, states = self.config, self._states(batch.observations)
+        order, states = self.config.order, self.states(batch.observations)
         self.updates += 1
         alpha = self.log_alpha.detach().exp()
         noise = self.noise.normal(*batch.actions.shape[1:])
         actions, log_prob = self.actor.sample(states, noise)
-        loss = alpha_loss(self.log_alpha, log_prob, -batch.actions.shape[-1])
+
+        # --- Alpha ---
+        loss, metrics = self.alpha_loss(log_prob)
         step(self.alpha_optimizer, loss)
-        if config.order != "corl":
+        if order != "corl":
             alpha = self.log_alpha.detach().exp()
-        metrics = {"alpha/loss": loss.detach(), "alpha/value": alpha[:, 0]}
 
-        if config.order != "offlinerl":
-            critic_loss, critic_metrics = self._critic_loss(batch, alpha)
-        if self.updates <= config.bc_steps:
-            value = self.actor.log_prob(states, batch.actions)
-        else:
-            q = self._q(self.critic, states, actions.unsqueeze(1), frozen=True)
-            value = q.amin(1).squeeze(1)
-        loss = (alpha * log_prob - value).mean(-1)
+        # --- Policy ---
+        if order != "offlinerl":
+            terms = self.critic_terms(states, batch, alpha)
+        loss, actor_metrics = self.actor_loss(states, batch, actions, log_prob, alpha)
         step(self.actor_optimizer, loss)
-        metrics |= {"actor/loss": loss.detach(), "actor/entropy": -log_prob.detach().mean(-1)}
 
-        if config.order == "offlinerl":
-            critic_loss, critic_metrics = self._critic_loss(batch, alpha)
-        step(self.critic_optimizer, critic_loss)
-        polyak(self.target_critic, self.critic, config.tau)
-        return metrics | critic_metrics
+        # --- Critics ---
+        if order == "offlinerl":
+            terms = self.critic_terms(states, batch, alpha)
+        loss, critic_metrics = self.critic_loss(terms)
+        step(self.critic_optimizer, loss)
+        polyak(self.target_critic, self.critic, self.config.tau)
+
+        metrics = {**metrics, "alpha/value": alpha[:, 0], **actor_metrics, **critic_metrics}
+        if self.config.lagrange != "off":
+            loss, multiplier_metrics = self.multiplier_loss(terms.gap.detach())
+            step(self.multiplier_optimizer, loss)
+            metrics |= multiplier_metrics
+        return metrics
 
     def policy(self) -> StatelessPolicy:
         """The tanh of the policy's mean, as all references evaluate."""
-        return StatelessPolicy(lambda observations: self.actor.mode(self._states(observations)))
+        return StatelessPolicy(lambda observations: self.actor.mode(self.states(observations)))
+
+    # --- Variants ---
+
+    def _multiplier(self) -> Tensor:
+        return self.log_multiplier.exp().clamp(max=MAX_MULTIPLIER)
+
+    def _lagrange_penalty(self, gap: Tensor, multiplier: Tensor) -> Tensor:
+        config = self.config
+        weights = config.cql_alpha, config.target_gap, config.lagrange
+        return lagrange_penalty(gap, multiplier, *weights)
+
+    def multiplier_loss(self, gap: Tensor) -> Loss:
+        """L_alpha', for the gap (R, 2) of each critic."""
+        multiplier = self._multiplier()
+        loss = -self._lagrange_penalty(gap, multiplier).mean(1)
+        return loss, {
+            "alpha/multiplier": multiplier.detach()[:, 0],
+            "alpha/multiplier_loss": loss.detach(),
+        }
+
+
+class ScaledGaussian(SquashedGaussian):
+    """CORL's policy: the log standard deviation is the network's, times a scale, plus an offset."""
+
+    def __init__(self, mlp: MLP, max_action: float):
+        super().__init__(mlp, max_action, (-20.0, 2.0))
+        ones = torch.ones_like(mlp.biases[0][:, :, :1])
+        self.log_std_scale, self.log_std_offset = nn.Parameter(ones), nn.Parameter(-ones)
+
+    def gaussian(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the tanh, each (R, B, action_dim)."""
+        mean, log_std = self.mlp(states).chunk(2, -1)
+        log_std = self.log_std_scale * log_std + self.log_std_offset
+        return mean, log_std.clamp(*self.log_std_range)
+
+
+def corl_actor(streams: Streams, sizes: Sequence[int]) -> MLP:
+    """The network of CORL's policy.
+
+    CORL does not pass `orthogonal_init` on to the policy, which keeps torch's initial weights.
+    """
+    mlp = MLP(streams, sizes, last=0.01 * math.sqrt(6 / (sizes[-2] + sizes[-1])))
+    nn.init.zeros_(mlp.biases[-1])
+    return mlp
+
+
+def corl_critic(streams: Streams, sizes: Sequence[int]) -> MLP:
+    """CORL's two critics, orthogonal at first."""
+    mlp = MLP(streams, sizes, members=2, initialisation="orthogonal")
+    mlp.weights[-1].data *= 0.01 / math.sqrt(2)
+    return mlp

@@ -33,8 +33,8 @@ Known differences:
 3. The heads that predict states and returns are left out: the authors do not train them.
 4. The last block is computed at the state tokens alone; its other outputs would go unused.
 5. The authors give steps beyond the timestep table its last row. Here that is so to act;
-   `prepare` refuses such data, whose episodes may not be marked. CORL's table has K rows more,
-   which only padding reads.
+   `prepare` raises an error, as the data's episodes may not be marked. CORL's table has K rows
+   more, which only padding reads.
 6. Both leave out an unfinished episode at the end of a D4RL file. Here it counts, and its
    returns-to-go stop where the file does.
 7. Of a D4RL file without `next_observations` the last row of an episode that timed out is left out,
@@ -44,7 +44,7 @@ Known differences:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,17 +52,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offrl.data.transitions import Transitions
-from offrl.errors import InputError
-from offrl.learning.batch import Windows
-from offrl.learning.fields import Count, Dropout, Finite, NonNegative, Positive, Steps
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.networks import LayerNorm, Linear, Standardise
-from offrl.learning.optim import step
-from offrl.learning.policy import Policy
-from offrl.learning.sampler import WindowSampler
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    Count,
+    Device,
+    Dropout,
+    Finite,
+    InputError,
+    LayerNorm,
+    Learner,
+    Linear,
+    Loss,
+    Metrics,
+    Network,
+    NonNegative,
+    Policy,
+    Positive,
+    Seeds,
+    Spec,
+    Standardise,
+    Steps,
+    Streams,
+    Transitions,
+    Windows,
+    WindowSampler,
+    set_rate,
+    step,
+    warm_up,
+)
 
 Drop = Callable[[Tensor], Tensor]
 STATE_TOKENS = slice(1, None, 3)  # of (R_1, s_1, a_1, R_2, s_2, a_2, ...)
@@ -108,12 +124,10 @@ def cloning_loss(
     return errors.sum((1, 2)) / steps
 
 
-class Block(nn.Module):
+class Block(Network):
     """GPT-2's block: attention and a two-layer network, each after a LayerNorm, each added on."""
 
-    def __init__(
-        self, replicas: int, config: DecisionTransformerConfig, device: torch.device | str
-    ):
+    def __init__(self, replicas: int, config: DecisionTransformerConfig, device: Device):
         super().__init__()
         width = config.embedding
         self.heads, self.activation = config.heads, config.activation
@@ -136,11 +150,10 @@ class Block(nn.Module):
             at: the tokens whose outputs are wanted.
         """
         normal = self.norm1(x)
-        heads = [
-            part.unflatten(-1, (self.heads, -1)).transpose(2, 3)  # (R, B, heads, T, width / heads)
+        query, key, value = (
+            part.view(*part.shape[:-1], self.heads, -1).transpose(2, 3)  # (R, B, heads, T, -1)
             for part in (self.query(normal[:, :, at]), self.key(normal), self.value(normal))
-        ]
-        query, key, value = heads
+        )
         scores = query @ key.mT / math.sqrt(key.shape[-1])
         # Finite, since a padded step on the left may attend to nothing; the exponential is 0.
         weights = scores.masked_fill(~allowed[..., at, :], -1e4).softmax(-1)
@@ -152,7 +165,7 @@ class Block(nn.Module):
         return x + drop(self.contract(hidden))
 
 
-class Transformer(nn.Module):
+class Transformer(Network):
     """From windows of (return-to-go, state, action) to actions."""
 
     def __init__(
@@ -160,7 +173,7 @@ class Transformer(nn.Module):
         replicas: int,
         spec: Spec,
         config: DecisionTransformerConfig,
-        device: torch.device | str,
+        device: Device,
     ):
         super().__init__()
         width = config.embedding
@@ -244,6 +257,7 @@ class DecisionTransformer(Learner):
     """Decision Transformer on the replica axis."""
 
     Config = DecisionTransformerConfig
+    config: DecisionTransformerConfig
     paper = "Chen, Lu et al. 2021, arXiv 2106.01345"
     family = "sequence model"
     agreement = (
@@ -252,14 +266,9 @@ class DecisionTransformer(Learner):
     view = "transitions"  # returns-to-go need whole episodes
 
     def __init__(
-        self,
-        spec: Spec,
-        config: DecisionTransformerConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
+        self, spec: Spec, config: DecisionTransformerConfig, seeds: Seeds, device: Device = "cpu"
     ):
-        self.config = config
-        self.max_action = spec.max_action
+        super().__init__(spec, config, seeds, device)
         self.standardise = Standardise(spec, device, eps=1e-6)
         self.transformer = Transformer(len(seeds), spec, config, device)
         initialise(self.transformer, config.initialisation, Streams(seeds, "actor", device))
@@ -274,7 +283,7 @@ class DecisionTransformer(Learner):
 
     @classmethod
     def prepare(cls, data: Transitions, config: DecisionTransformerConfig) -> Transitions:
-        """The data as they are, after a look at what config and data owe each other."""
+        """The data unchanged; raises InputError where the config does not fit them."""
         starts, lengths = data.episodes()
         if not config.target_returns:
             best = np.add.reduceat(data.rewards.astype(np.float64), starts).max()
@@ -306,8 +315,8 @@ class DecisionTransformer(Learner):
         cls,
         data: Transitions,
         config: DecisionTransformerConfig,
-        seeds: Sequence[int],
-        device: torch.device | str,
+        seeds: Seeds,
+        device: Device,
     ) -> WindowSampler:
         """Windows of `context` steps whose first step is uniform over the data."""
         return WindowSampler(data, config.batch_size, config.context, config.padding, seeds, device)
@@ -318,25 +327,25 @@ class DecisionTransformer(Learner):
 
     def predict(self, windows: Windows, drop: Drop, at: slice) -> Tensor:
         """Actions at the state tokens `at` of windows as `sampler` draws them."""
-        actions: Tensor = self.max_action * self.transformer(
-            windows.returns_to_go.unsqueeze(-1) / self.config.return_scale,
-            self.standardise(windows.observations),
-            windows,
-            drop,
-            at,
-        )
-        return actions
+        returns = windows.returns_to_go.unsqueeze(-1) / self.config.return_scale
+        states = self.standardise(windows.observations)
+        return self.max_action * self.transformer(returns, states, windows, drop, at)
+
+    def actor_loss(self, batch: Windows) -> Loss:
+        """L, over the actions of all real steps."""
+        predictions = self.predict(batch, self._drop, STATE_TOKENS)
+        average_over = self.config.average_over
+        loss = cloning_loss(predictions, batch.actions, batch.mask, average_over)
+        return loss, {"actor/loss": loss.detach()}
 
     def update(self, batch: Windows) -> Metrics:
-        """One step of regression on the actions of all real steps."""
+        """One step of regression."""
         config = self.config
-        predictions = self.predict(batch, self._drop, STATE_TOKENS)
-        loss = cloning_loss(predictions, batch.actions, batch.mask, config.average_over)
-        rise = min((self.updates + 1) / max(config.warmup, 1), 1)
-        self.optimizer.param_groups[0]["lr"] = config.actor_lr * rise
+        loss, metrics = self.actor_loss(batch)
+        set_rate(self.optimizer, config.actor_lr * warm_up(self.updates, config.warmup))
         step(self.optimizer, loss, config.max_norm)
         self.updates += 1
-        return {"actor/loss": loss.detach()}
+        return metrics
 
     def policy(self) -> Policy:
         """Acts towards the highest target."""
@@ -360,7 +369,7 @@ class Conditioned:
         self.learner, self.target = learner, target
 
     def begin(self, starts: Tensor) -> None:
-        """Asks for the whole target where an episode starts, and lets go of what was before."""
+        """Resets return-to-go, step count and history where an episode starts."""
         if starts.all():
             self.past: dict[str, Tensor] = {}
             self.steps = torch.zeros_like(starts, dtype=torch.int64)
@@ -390,5 +399,5 @@ class Conditioned:
         return actions
 
     def reward(self, rewards: Tensor) -> None:
-        """Takes the rewards (R, E) off what is still asked for."""
+        """Subtracts the rewards (R, E) from the return-to-go."""
         self.to_go = self.to_go - rewards

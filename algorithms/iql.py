@@ -43,28 +43,43 @@ Known differences, where the defaults are the authors' and `order = "corl"`, `cr
 13. The authors add a trajectory's rewards one by one in float32, which here are added in float64.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offrl.data.transitions import Transitions
-from offrl.errors import InputError
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, Dropout, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.losses import gaussian_log_prob
-from offrl.learning.networks import MLP, Standardise
-from offrl.learning.optim import adam, polyak, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    MLP,
+    Batch,
+    Count,
+    Device,
+    Dropout,
+    InputError,
+    Learner,
+    Loss,
+    Metrics,
+    NonNegative,
+    Positive,
+    Seeds,
+    Share,
+    Spec,
+    StatelessPolicy,
+    Streams,
+    Transitions,
+    Widths,
+    adam,
+    cosine_decay,
+    losses,
+    polyak,
+    rewards,
+    set_rate,
+    step,
+)
 
 MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
+CORL_ROWS = 1000  # after which CORL cuts a trajectory, whatever the environment
 
 
 @dataclass(frozen=True)
@@ -102,32 +117,11 @@ def expectile_loss(diff: Tensor, expectile: float) -> Tensor:
     return (weight * diff.square()).mean(-1)
 
 
-def dropped_out(mlp: MLP, states: Tensor, masks: Sequence[Tensor]) -> Tensor:
-    """The network's outputs where each hidden layer is multiplied by its mask (R, B, width)."""
-    *hidden, (weight, bias) = zip(mlp.weights, mlp.biases, strict=True)
-    x = states
-    for (w, b), mask in zip(hidden, masks, strict=True):
-        x = torch.relu(torch.baddbmm(b, x, w)) * mask
-    return torch.baddbmm(bias, x, weight)
-
-
-def return_range(data: Transitions) -> float:
-    """Largest minus smallest undiscounted return, trajectories split as in the authors' code.
-
-    A trajectory ends at a termination, where the next observation is not the next row's, or at the
-    last row.
-    """
-    jumps = np.abs(data.observations[1:] - data.next_observations[:-1]).max(1) > 1e-6
-    ends = np.append(jumps | (data.terminations[:-1] > 0), True)
-    starts = np.flatnonzero(np.append(True, ends[:-1]))
-    returns = np.add.reduceat(data.rewards.astype(np.float64), starts)
-    return float(returns.max() - returns.min())
-
-
 class IQL(Learner):
     """IQL on the replica axis."""
 
     Config = IQLConfig
+    config: IQLConfig
     paper = "Kostrikov, Nair & Levine 2022, arXiv 2110.06169"
     family = "in-sample value"
     agreement = (
@@ -135,18 +129,9 @@ class IQL(Learner):
         "gwthomas/IQL-PyTorch 71ea1aa"
     )
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: IQLConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config = config
-        self.max_action = spec.max_action
+    def __init__(self, spec: Spec, config: IQLConfig, seeds: Seeds, device: Device = "cpu"):
+        super().__init__(spec, config, seeds, device)
         self.steps = spec.steps
-        self.standardise = Standardise(spec, device)
-
         q_sizes = (spec.observation_dim + spec.action_dim, *config.hidden, 1)
         v_sizes = (spec.observation_dim, *config.hidden, 1)
         actor_sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
@@ -170,88 +155,111 @@ class IQL(Learner):
     @classmethod
     def prepare(cls, data: Transitions, config: IQLConfig) -> Transitions:
         """Rewards as the config says; nothing else changes."""
-        rewards = data.rewards
         if config.log_std_range[0] > config.log_std_range[1]:
             raise InputError(
                 f"iql: log_std_range = {[*config.log_std_range]}; expected the lower bound first"
             )
-        if config.reward in ("return range", "corl return range"):
-            authors = config.reward == "return range"
-            spread = return_range(data) if authors else data.corl_return_range()
-            if spread == 0:
-                raise InputError(
-                    f"iql: reward = {config.reward!r} divides by the spread of returns, which is 0 "
-                    "in this data set; use reward = 'raw'"
-                )
-            rewards = rewards * np.float32(1000 / spread)
-        elif config.reward == "minus one":
-            rewards = rewards - 1
-        return replace(data, rewards=rewards)
-
-    def _states(self, observations: Tensor) -> Tensor:
-        states: Tensor = self.standardise(observations) if self.config.normalize else observations
-        return states
+        setting = f"iql: reward = {config.reward!r}"
+        match config.reward:
+            case "minus one":
+                return rewards.shifted(data, -1)
+            case "return range":
+                return rewards.to_return_range(data, rewards.joined_episodes(data), setting)
+            case "corl return range":
+                cut = rewards.cut_episodes(data, CORL_ROWS)
+                return rewards.to_return_range(data, cut, setting)
+            case "raw":
+                return data
 
     def _mean(self, states: Tensor, training: bool = False) -> Tensor:
-        dropout = self.config.dropout
-        if not (training and dropout):
-            return self.max_action * torch.tanh(self.actor(states))
-        masks = [
-            self.dropout.bernoulli(1 - dropout, states.shape[1], width) / (1 - dropout)
-            for width in self.config.hidden
-        ]
-        return self.max_action * torch.tanh(dropped_out(self.actor, states, masks))
+        dropout = training and self.config.dropout
+        out = self._dropped_out(states) if dropout else self.actor(states)
+        return self.max_action * torch.tanh(out)
 
-    def update(self, batch: Batch) -> Metrics:
-        """One step each of the value, the policy and the critic."""
+    def value_loss(self, value: Tensor, target_q: Tensor) -> Loss:
+        """L_V, for V(s) and the least of the target critics at the data's actions, (R, B)."""
+        loss = expectile_loss(target_q - value, self.config.expectile)
+        return loss, {"value/loss": loss.detach(), "value/v": value.detach().mean(-1)}
+
+    def actor_loss(self, states: Tensor, actions: Tensor, advantage: Tensor) -> Loss:
+        """L_pi, for the data's actions (R, B, action_dim) and their advantage (R, B)."""
         config = self.config
-        states = self._states(batch.observations)
-        next_states = self._states(batch.next_observations)
-        actions = batch.actions
-        if config.clip_actions:
-            limit = self.max_action * (1 - 1e-5)
-            actions = actions.clamp(-limit, limit)
-        states_actions = torch.cat([states, actions], -1)
-
-        with torch.no_grad():
-            target_q = self.target_critic(states_actions).squeeze(-1).amin(1)
-            if config.order == "corl":
-                next_value = self.vf(next_states).squeeze(-1)
-        value = self.vf(states).squeeze(-1)
-        value_loss = expectile_loss(target_q - value, config.expectile)
-        step(self.value_optimizer, value_loss)
-
-        with torch.no_grad():
-            if config.order == "authors":
-                both = self.vf(torch.cat([states, next_states], 1)).squeeze(-1)
-                value, next_value = both.chunk(2, 1)
-            weight = torch.exp(config.beta * (target_q - value)).clamp(max=MAX_WEIGHT)
-            backup = batch.rewards + config.gamma * (1 - batch.terminations) * next_value
+        weight = torch.exp(config.beta * advantage).clamp(max=MAX_WEIGHT)
         mean = self._mean(states, training=True)
         if config.deterministic:
             cost = (mean - actions).square().sum(-1)
         else:
             log_std = self.log_std.clamp(*config.log_std_range)
-            cost = -gaussian_log_prob(actions, mean, log_std)
-        actor_loss = (weight * cost).mean(-1)
-        decay = 0.5 * (1 + math.cos(math.pi * min(self.updates / self.steps, 1)))
-        self.actor_optimizer.param_groups[0]["lr"] = config.actor_lr * decay
-        step(self.actor_optimizer, actor_loss)
+            cost = -losses.gaussian_log_prob(actions, mean, log_std)
+        loss = (weight * cost).mean(-1)
+        return loss, {"actor/loss": loss.detach(), "actor/advantage": advantage.mean(-1)}
 
+    def critic_loss(self, states_actions: Tensor, batch: Batch, next_value: Tensor) -> Loss:
+        """L_Q, for V(s') of shape (R, B)."""
+        target_q = batch.rewards + self.config.gamma * (1 - batch.terminations) * next_value
         q = self.critic(states_actions).squeeze(-1)
-        errors = (q - backup.unsqueeze(1)).square().mean(-1)
-        critic_loss = errors.sum(-1) if config.critic_loss == "sum" else errors.mean(-1)
-        step(self.critic_optimizer, critic_loss)
+        errors = (q - target_q.unsqueeze(1)).square().mean(-1)
+        loss = errors.sum(-1) if self.config.critic_loss == "sum" else errors.mean(-1)
+        return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean((1, 2))}
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step each of the value, the policy and the critics."""
+        config = self.config
+        states, next_states = self.states(batch.observations), self.states(batch.next_observations)
+        actions = self._clipped(batch.actions)
+        states_actions = torch.cat([states, actions], -1)
+        with torch.no_grad():
+            target_q = self.target_critic(states_actions).squeeze(-1).amin(1)
+            if config.order == "corl":
+                next_value = self.vf(next_states).squeeze(-1)
+
+        # --- Value ---
+        value = self.vf(states).squeeze(-1)
+        loss, value_metrics = self.value_loss(value, target_q)
+        step(self.value_optimizer, loss)
+        if config.order == "authors":
+            with torch.no_grad():
+                both = self.vf(torch.cat([states, next_states], 1)).squeeze(-1)
+                value, next_value = both.chunk(2, 1)
+
+        # --- Policy ---
+        loss, actor_metrics = self.actor_loss(states, actions, target_q - value.detach())
+        set_rate(self.actor_optimizer, config.actor_lr * cosine_decay(self.updates, self.steps))
+        step(self.actor_optimizer, loss)
+
+        # --- Critics ---
+        loss, critic_metrics = self.critic_loss(states_actions, batch, next_value)
+        step(self.critic_optimizer, loss)
         polyak(self.target_critic, self.critic, config.tau)
 
         self.updates += 1
-        return {
-            "critic/loss": critic_loss.detach(),
-            "critic/q": q.detach().mean((1, 2)),
-            "value/loss": value_loss.detach(),
-            "actor/loss": actor_loss.detach(),
-        }
+        return {**critic_metrics, **value_metrics, **actor_metrics}
 
     def policy(self) -> StatelessPolicy:
         """The policy's mean, without dropout: temperature 0, as the authors evaluate."""
-        return StatelessPolicy(lambda observations: self._mean(self._states(observations)))
+        return StatelessPolicy(lambda observations: self._mean(self.states(observations)))
+
+    # --- Variants ---
+
+    def _clipped(self, actions: Tensor) -> Tensor:
+        if not self.config.clip_actions:
+            return actions
+        limit = self.max_action * (1 - 1e-5)
+        return actions.clamp(-limit, limit)
+
+    def _dropped_out(self, states: Tensor) -> Tensor:
+        rate = self.config.dropout
+        masks = [
+            self.dropout.bernoulli(1 - rate, states.shape[1], width) / (1 - rate)
+            for width in self.config.hidden
+        ]
+        return dropped_out(self.actor, states, masks)
+
+
+def dropped_out(mlp: MLP, states: Tensor, masks: Sequence[Tensor]) -> Tensor:
+    """The network's outputs where each hidden layer is multiplied by its mask (R, B, width)."""
+    *hidden, (weight, bias) = zip(mlp.weights, mlp.biases, strict=True)
+    x = states
+    for (w, b), mask in zip(hidden, masks, strict=True):
+        x = torch.relu(torch.baddbmm(b, x, w)) * mask
+    return torch.baddbmm(bias, x, weight)

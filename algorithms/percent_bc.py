@@ -29,7 +29,6 @@ Known differences:
    references use, leaves open which.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,16 +36,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offrl.data.transitions import CORL_LENGTH, Transitions
-from offrl.errors import InputError
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.networks import MLP, Standardise
-from offrl.learning.optim import adam, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    MLP,
+    Batch,
+    Count,
+    Device,
+    InputError,
+    Learner,
+    Loss,
+    Metrics,
+    Positive,
+    Seeds,
+    Share,
+    Spec,
+    StatelessPolicy,
+    Streams,
+    Transitions,
+    Widths,
+    adam,
+    losses,
+    rewards,
+    step,
+)
+
+CORL_ROWS = 1000  # after which CORL cuts a trajectory, whatever the environment
 
 
 @dataclass(frozen=True)
@@ -74,29 +87,17 @@ def best(returns: np.ndarray, lengths: np.ndarray, config: PercentBCConfig) -> n
     return order[: max(1, kept)]
 
 
-def cloning_loss(policy_actions: Tensor, actions: Tensor) -> Tensor:
-    """Mean squared error of each replica over its batch and the action dimensions, shape (R,)."""
-    return (policy_actions - actions).square().mean((-2, -1))
-
-
 class PercentBC(Learner):
     """Behaviour cloning of the best trajectories, on the replica axis."""
 
     Config = PercentBCConfig
+    config: PercentBCConfig
     paper = "Chen et al. 2021, arXiv 2106.01345"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: PercentBCConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config = config
-        self.max_action = spec.max_action
-        self.standardise = Standardise(spec, device)
+    def __init__(self, spec: Spec, config: PercentBCConfig, seeds: Seeds, device: Device = "cpu"):
+        super().__init__(spec, config, seeds, device)
         sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
         self.actor = MLP(Streams(seeds, "actor", device), sizes)
         self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
@@ -109,12 +110,14 @@ class PercentBC(Learner):
                 f"percent_bc: fraction = {config.fraction}; expected a share of the data above 0 "
                 "and at most 1, such as 0.1"
             )
-        corl = config.split == "corl"
-        starts, lengths = data.corl_episodes() if corl else data.episodes()
+        if config.split == "corl":
+            starts, lengths = rewards.cut_episodes(data, CORL_ROWS)
+        else:
+            starts, lengths = data.episodes()
         if len(starts) == 0:
             raise InputError(
                 f"percent_bc: split = 'corl' finds no whole trajectory: it cuts at a termination "
-                f"or after {CORL_LENGTH} rows, and these {len(data.rewards)} rows have neither; "
+                f"or after {CORL_ROWS} rows, and these {len(data.rewards)} rows have neither; "
                 "use split = 'episodes'"
             )
         end = starts[-1] + lengths[-1]
@@ -125,15 +128,18 @@ class PercentBC(Learner):
         return data.rows(np.concatenate(rows))
 
     def _act(self, observations: Tensor) -> Tensor:
-        if self.config.normalize:
-            observations = self.standardise(observations)
-        return self.max_action * torch.tanh(self.actor(observations))
+        return self.max_action * torch.tanh(self.actor(self.states(observations)))
+
+    def actor_loss(self, batch: Batch) -> Loss:
+        """L, the regression on the data's actions."""
+        loss = losses.cloning_loss(self._act(batch.observations), batch.actions)
+        return loss, {"actor/loss": loss.detach()}
 
     def update(self, batch: Batch) -> Metrics:
         """One step of regression."""
-        loss = cloning_loss(self._act(batch.observations), batch.actions)
+        loss, metrics = self.actor_loss(batch)
         step(self.actor_optimizer, loss)
-        return {"actor/loss": loss.detach()}
+        return metrics
 
     def policy(self) -> StatelessPolicy:
         """The actor, which is deterministic."""

@@ -41,24 +41,39 @@ Known differences:
    the actor or none in the critic, and lambda = 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from offrl.data.transitions import Transitions
-from offrl.errors import InputError
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, Finite, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.losses import critic_loss
-from offrl.learning.networks import MLP, Standardise
-from offrl.learning.optim import adam, polyak, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    MLP,
+    Batch,
+    Count,
+    Device,
+    Finite,
+    InputError,
+    Learner,
+    Loss,
+    Metrics,
+    NonNegative,
+    Positive,
+    Seeds,
+    Share,
+    Spec,
+    StatelessPolicy,
+    Streams,
+    Transitions,
+    Widths,
+    adam,
+    losses,
+    polyak,
+    rewards,
+    step,
+)
 
 
 @dataclass(frozen=True)
@@ -106,8 +121,8 @@ def backup(
     return rewards + gamma * continues * (next_q.amin(1) - coef * penalties)
 
 
-def actor_loss(q: Tensor, penalties: Tensor, coef: float) -> Tensor:
-    """The actor's loss of each replica, shape (R,).
+def policy_loss(q: Tensor, penalties: Tensor, coef: float) -> Tensor:
+    """L_pi of each replica, shape (R,).
 
     Args:
         q: Q_i(s, pi(s)) of all critics, shape (R, N, B).
@@ -123,22 +138,14 @@ class ReBRAC(Learner):
     """ReBRAC on the replica axis."""
 
     Config = ReBRACConfig
+    config: ReBRACConfig
     paper = "Tarasov, Kurenkov, Nikulin & Kolesnikov 2023, arXiv 2305.09836"
     family = "deterministic actor-critic"
     agreement = "tinkoff-ai/ReBRAC 694385b src/algorithms/rebrac.py"
     view = "transitions"  # of a D4RL file; `prepare` leaves out what the authors do
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: ReBRACConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config = config
-        self.max_action = spec.max_action
-        self.standardise = Standardise(spec, device)
-
+    def __init__(self, spec: Spec, config: ReBRACConfig, seeds: Seeds, device: Device = "cpu"):
+        super().__init__(spec, config, seeds, device)
         actor_sizes = (spec.observation_dim, *config.actor_hidden, spec.action_dim)
         critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
         self.actor, self.target_actor = (
@@ -160,7 +167,7 @@ class ReBRAC(Learner):
         self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
         self.noise = Streams(seeds, "policy noise", device)
         self.updates = 0
-        self.actor_loss = torch.zeros(len(seeds), device=device)  # of the actor's last step
+        self.last_actor_loss = torch.zeros(len(seeds), device=device)  # of its last step
 
     @classmethod
     def prepare(cls, data: Transitions, config: ReBRACConfig) -> Transitions:
@@ -175,61 +182,72 @@ class ReBRAC(Learner):
                 f"rebrac: none of the {len(known)} transitions has a next action, since each is "
                 "truncated or the last; it needs episodes of two steps or more"
             )
-        return replace(
-            data,
-            rewards=data.rewards * np.float32(config.reward_scale),
-            next_actions=np.roll(data.actions, -1, axis=0),
-        ).rows(known)
-
-    def _states(self, observations: Tensor) -> Tensor:
-        states: Tensor = self.standardise(observations) if self.config.normalize else observations
-        return states
+        data = rewards.scaled(data, config.reward_scale)
+        return replace(data, next_actions=np.roll(data.actions, -1, axis=0)).rows(known)
 
     def _act(self, actor: MLP, states: Tensor) -> Tensor:
         return self.max_action * torch.tanh(actor(states))
 
-    def update(self, batch: Batch) -> Metrics:
-        """One critic step and, first and then every `policy_delay` steps, one actor step."""
+    @torch.no_grad()
+    def target_q(self, batch: Batch) -> Tensor:
+        """The critics' target y, (R, B)."""
         config = self.config
         assert batch.next_actions is not None  # `prepare` made them
-        states = self._states(batch.observations)
-        next_states = self._states(batch.next_observations)
+        next_states = self.states(batch.next_observations)
+        next_actions = losses.smoothed(
+            self._act(self.target_actor, next_states),
+            self.noise.normal(*batch.actions.shape[1:]) * config.policy_noise,
+            config.noise_clip,
+            self.max_action,
+        )
+        next_q = self.target_critic(torch.cat([next_states, next_actions], -1)).squeeze(-1)
+        penalties = penalty(next_actions, batch.next_actions)
+        continues = 1 - batch.terminations
+        return backup(
+            batch.rewards, continues, next_q, penalties, config.gamma, config.critic_bc_coef
+        )
 
-        with torch.no_grad():
-            noise = self.noise.normal(*batch.actions.shape[1:]) * config.policy_noise
-            noise = self.max_action * noise.clamp(-config.noise_clip, config.noise_clip)
-            next_actions = self._act(self.target_actor, next_states) + noise
-            next_actions = next_actions.clamp(-self.max_action, self.max_action)
-            target_q = backup(
-                batch.rewards,
-                1 - batch.terminations,
-                self.target_critic(torch.cat([next_states, next_actions], -1)).squeeze(-1),
-                penalty(next_actions, batch.next_actions),
-                config.gamma,
-                config.critic_bc_coef,
-            )
+    def critic_loss(self, batch: Batch) -> Loss:
+        """L_Q."""
+        target_q = self.target_q(batch)
+        states = self.states(batch.observations)
         q = self.critic(torch.cat([states, batch.actions], -1)).squeeze(-1)
-        loss = critic_loss(q, target_q)
+        loss = losses.critic_loss(q, target_q)
+        return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean((1, 2))}
+
+    def actor_loss(self, batch: Batch) -> Loss:
+        """L_pi."""
+        states = self.states(batch.observations)
+        actions = self._act(self.actor, states)
+        q = self.critic(torch.cat([states, actions], -1), frozen=True).squeeze(-1)
+        penalties = penalty(actions, batch.actions)
+        loss = policy_loss(q, penalties, self.config.actor_bc_coef)
+        return loss, {"actor/loss": loss.detach()}
+
+    def update(self, batch: Batch) -> Metrics:
+        """One critic step and, first and then every `policy_delay` steps, one actor step."""
+        # --- Critics ---
+        loss, metrics = self.critic_loss(batch)
         step(self.critic_optimizer, loss)
 
-        if self.updates % config.policy_delay == 0:
-            policy_actions = self._act(self.actor, states)
-            policy_q = self.critic(torch.cat([states, policy_actions], -1), frozen=True).squeeze(-1)
-            penalties = penalty(policy_actions, batch.actions)
-            policy_loss = actor_loss(policy_q, penalties, config.actor_bc_coef)
-            polyak(self.target_actor, self.actor, config.tau)  # before the actor's step
-            step(self.actor_optimizer, policy_loss)
-            polyak(self.target_critic, self.critic, config.tau)
-            self.actor_loss = policy_loss.detach()
+        # --- Actor and targets ---
+        if self.updates % self.config.policy_delay == 0:
+            loss, actor_metrics = self.actor_loss(batch)
+            polyak(self.target_actor, self.actor, self.config.tau)  # before the actor's step
+            step(self.actor_optimizer, loss)
+            polyak(self.target_critic, self.critic, self.config.tau)
+            self.last_actor_loss = actor_metrics["actor/loss"]
+
         self.updates += 1
-        return {
-            "critic/loss": loss.detach(),
-            "critic/q": q.detach().mean((1, 2)),
-            "actor/loss": self.actor_loss,
-        }
+        return {**metrics, "actor/loss": self.last_actor_loss}
 
     def policy(self) -> StatelessPolicy:
         """The actor, which is deterministic."""
         return StatelessPolicy(
-            lambda observations: self._act(self.actor, self._states(observations))
+            lambda observations: self._act(self.actor, self.states(observations))
         )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` returned; `last_actor_loss` was once called `actor_loss`."""
+        names = {"actor_loss": "last_actor_loss"}
+        super().load_state_dict({names.get(name, name): value for name, value in state.items()})

@@ -22,23 +22,35 @@ Known differences:
 3. CORL subtracts 1 from antmaze's rewards: `reward = "minus one"`. The authors do not.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from offrl.data.transitions import Transitions
-from offrl.learning.batch import Batch
-from offrl.learning.fields import Count, NonNegative, Positive, Share, Widths
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.losses import critic_loss
-from offrl.learning.networks import MLP, Standardise
-from offrl.learning.optim import adam, polyak, step
-from offrl.learning.policy import StatelessPolicy
-from offrl.learning.spec import Spec
-from offrl.learning.streams import Streams
+from offrl.learning import (
+    MLP,
+    Batch,
+    Count,
+    Device,
+    Learner,
+    Loss,
+    Metrics,
+    NonNegative,
+    Positive,
+    Seeds,
+    Share,
+    Spec,
+    StatelessPolicy,
+    Streams,
+    Transitions,
+    Widths,
+    adam,
+    losses,
+    polyak,
+    rewards,
+    step,
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,8 @@ class TD3BCConfig:
     batch_size: Count = 256
 
 
-def actor_loss(q: Tensor, policy_actions: Tensor, actions: Tensor, alpha: float) -> Tensor:
-    """TD3+BC's actor loss (eq. 5 and 6) of each replica, shape (R,).
+def policy_loss(q: Tensor, policy_actions: Tensor, actions: Tensor, alpha: float) -> Tensor:
+    """L_pi (eq. 5 and 6) of each replica, shape (R,).
 
     Args:
         q: Q_1(s, pi(s)), shape (R, B).
@@ -70,29 +82,20 @@ def actor_loss(q: Tensor, policy_actions: Tensor, actions: Tensor, alpha: float)
         alpha: weight of Q against cloning.
     """
     scale = alpha / q.detach().abs().mean(-1)
-    cloning = (policy_actions - actions).square().mean((-2, -1))
-    return -scale * q.mean(-1) + cloning
+    return -scale * q.mean(-1) + losses.cloning_loss(policy_actions, actions)
 
 
 class TD3BC(Learner):
     """TD3+BC on the replica axis."""
 
     Config = TD3BCConfig
+    config: TD3BCConfig
     paper = "Fujimoto & Gu 2021, arXiv 2106.06860"
     family = "deterministic actor-critic"
     agreement = "sfujim/TD3_BC 8791ad7, corl-team/CORL eeeeef2 td3_bc.py"
 
-    def __init__(
-        self,
-        spec: Spec,
-        config: TD3BCConfig,
-        seeds: Sequence[int],
-        device: torch.device | str = "cpu",
-    ):
-        self.config = config
-        self.max_action = spec.max_action
-        self.standardise = Standardise(spec, device)
-
+    def __init__(self, spec: Spec, config: TD3BCConfig, seeds: Seeds, device: Device = "cpu"):
+        super().__init__(spec, config, seeds, device)
         actor_sizes = (spec.observation_dim, *config.actor_hidden, spec.action_dim)
         critic_sizes = (spec.observation_dim + spec.action_dim, *config.critic_hidden, 1)
         self.actor = MLP(Streams(seeds, "actor", device), actor_sizes)
@@ -107,52 +110,66 @@ class TD3BC(Learner):
     @classmethod
     def prepare(cls, data: Transitions, config: TD3BCConfig) -> Transitions:
         """Rewards as the config says; nothing else changes."""
-        return data if config.reward == "raw" else replace(data, rewards=data.rewards - 1)
-
-    def _for_actor(self, observations: Tensor) -> Tensor:
-        standardised: Tensor = self.standardise(observations)
-        return observations if self.config.normalize == "none" else standardised
-
-    def _for_critic(self, observations: Tensor) -> Tensor:
-        standardised: Tensor = self.standardise(observations)
-        return standardised if self.config.normalize == "all" else observations
+        return data if config.reward == "raw" else rewards.shifted(data, -1)
 
     def _act(self, actor: MLP, observations: Tensor) -> Tensor:
         return self.max_action * torch.tanh(actor(self._for_actor(observations)))
 
-    def update(self, batch: Batch) -> Metrics:
-        """One critic step and, every `policy_delay` steps, one actor step."""
+    @torch.no_grad()
+    def target_q(self, batch: Batch) -> Tensor:
+        """The critics' target y, (R, B)."""
         config = self.config
-        self.updates += 1
+        next_actions = losses.smoothed(
+            self._act(self.target_actor, batch.next_observations),
+            self.noise.normal(*batch.actions.shape[1:]) * config.policy_noise,
+            config.noise_clip,
+            self.max_action,
+        )
+        next_states = self._for_critic(batch.next_observations)
+        next_q = self.target_critic(torch.cat([next_states, next_actions], -1)).squeeze(-1)
+        return batch.rewards + config.gamma * (1 - batch.terminations) * next_q.amin(1)
 
-        with torch.no_grad():
-            noise = self.noise.normal(*batch.actions.shape[1:]) * config.policy_noise
-            noise = self.max_action * noise.clamp(-config.noise_clip, config.noise_clip)
-            next_actions = self._act(self.target_actor, batch.next_observations) + noise
-            next_actions = next_actions.clamp(-self.max_action, self.max_action)
-            next_states = self._for_critic(batch.next_observations)
-            next_q = self.target_critic(torch.cat([next_states, next_actions], -1)).squeeze(-1)
-            continues = 1 - batch.terminations
-            target_q = batch.rewards + config.gamma * continues * next_q.amin(1)
-
+    def critic_loss(self, batch: Batch) -> Loss:
+        """L_Q."""
+        target_q = self.target_q(batch)
         states = self._for_critic(batch.observations)
         q = self.critic(torch.cat([states, batch.actions], -1)).squeeze(-1)
-        loss = critic_loss(q, target_q)
-        step(self.critic_optimizer, loss)
-        metrics = {"critic/loss": loss.detach(), "critic/q": q.detach().mean((1, 2))}
+        loss = losses.critic_loss(q, target_q)
+        return loss, {"critic/loss": loss.detach(), "critic/q": q.detach().mean((1, 2))}
 
-        if self.updates % config.policy_delay == 0:
-            policy_actions = self._act(self.actor, batch.observations)
-            policy_q = self.critic(
-                torch.cat([states, policy_actions], -1), member=0, frozen=True
-            ).squeeze(-1)
-            loss = actor_loss(policy_q, policy_actions, batch.actions, config.alpha)
+    def actor_loss(self, batch: Batch) -> Loss:
+        """L_pi."""
+        actions = self._act(self.actor, batch.observations)
+        pairs = torch.cat([self._for_critic(batch.observations), actions], -1)
+        q = self.critic(pairs, member=0, frozen=True).squeeze(-1)
+        loss = policy_loss(q, actions, batch.actions, self.config.alpha)
+        return loss, {"actor/loss": loss.detach()}
+
+    def update(self, batch: Batch) -> Metrics:
+        """One critic step and, every `policy_delay` steps, one actor step."""
+        self.updates += 1
+
+        # --- Critics ---
+        loss, metrics = self.critic_loss(batch)
+        step(self.critic_optimizer, loss)
+
+        # --- Actor and targets ---
+        if self.updates % self.config.policy_delay == 0:
+            loss, actor_metrics = self.actor_loss(batch)
             step(self.actor_optimizer, loss)
-            metrics["actor/loss"] = loss.detach()
-            polyak(self.target_critic, self.critic, config.tau)
-            polyak(self.target_actor, self.actor, config.tau)
+            polyak(self.target_critic, self.critic, self.config.tau)
+            polyak(self.target_actor, self.actor, self.config.tau)
+            metrics = {**metrics, **actor_metrics}
         return metrics
 
     def policy(self) -> StatelessPolicy:
         """The actor, which is deterministic."""
         return StatelessPolicy(lambda observations: self._act(self.actor, observations))
+
+    # --- Variants ---
+
+    def _for_actor(self, observations: Tensor) -> Tensor:
+        return observations if self.config.normalize == "none" else self.standardise(observations)
+
+    def _for_critic(self, observations: Tensor) -> Tensor:
+        return self.standardise(observations) if self.config.normalize == "all" else observations

@@ -11,8 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     from offrl.data.dataset import Dataset
 
-CORL_LENGTH = 1000  # rows after which CORL cuts a trajectory, whatever the environment
-
 
 @dataclass(frozen=True)
 class Transitions:
@@ -36,32 +34,6 @@ class Transitions:
         last = np.flatnonzero(ends)
         starts = np.concatenate(([0], last[:-1] + 1))
         return starts, last + 1 - starts
-
-    def corl_episodes(self) -> tuple[np.ndarray, np.ndarray]:
-        """First rows and lengths of the trajectories that CORL's code cuts; there may be none.
-
-        It cuts at a termination or after 1000 rows, and leaves out what comes after the last cut.
-        `d4rl.qlearning_dataset` has dropped the row of every timeout, so that an episode of 1000
-        steps has 999 rows: cuts drift by a row per timed-out episode.
-        """
-        starts: list[int] = []
-        start = 0
-        for end in [*(np.flatnonzero(self.terminations) + 1), len(self.terminations)]:
-            starts += range(start, end, CORL_LENGTH)
-            start = end
-        lengths = np.diff([*starts, len(self.terminations)])
-        if not self.terminations[-1] and lengths[-1] < CORL_LENGTH:
-            starts, lengths = starts[:-1], lengths[:-1]
-        return np.array(starts, dtype=np.int64), lengths
-
-    def corl_return_range(self) -> float:
-        """Largest minus smallest return of the trajectories that CORL cuts; 0 where none is."""
-        starts, lengths = self.corl_episodes()
-        if len(starts) == 0:
-            return 0.0
-        rewards = self.rewards[: starts[-1] + lengths[-1]].astype(np.float64)
-        returns = np.add.reduceat(rewards, starts)
-        return float(returns.max() - returns.min())
 
     def rows(self, kept: np.ndarray) -> "Transitions":
         """These rows only, by index or mask."""

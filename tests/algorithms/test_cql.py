@@ -183,7 +183,7 @@ def test_the_warm_start_clones_the_datas_actions_and_then_ends() -> None:
         assert torch.equal(*found) == same
     learner, (batch,) = build([0], bc_steps=1), batches([0], 1)
     with torch.no_grad():
-        expected = -learner.actor.log_prob(learner._states(batch.observations), batch.actions)
+        expected = -learner.actor.log_prob(learner.states(batch.observations), batch.actions)
     metrics = learner.update(batch)
     expected = expected.mean(-1) - metrics["alpha/value"] * metrics["actor/entropy"]
     torch.testing.assert_close(metrics["actor/loss"], expected)
@@ -265,12 +265,6 @@ def test_rewards_are_ranged_then_scaled_then_shifted() -> None:
     np.testing.assert_allclose(prepared.rewards, [798, 1598, 2398, 3998, 79998])
     raw = cql.CQL.prepare(data([1, 2, 3, 5], [3]), replace(config, reward="raw"))
     np.testing.assert_allclose(raw.rewards, [2, 6, 10, 18])
-
-
-def test_returns_are_cut_at_terminations_and_at_1000_rows() -> None:
-    """1000 rows of 1, then 500 of 2 that terminate, then 1000 of 3 and 999 that do not count."""
-    rewards = np.repeat([1.0, 2.0, 3.0, 9.0], [1000, 500, 1000, 999])
-    assert data(rewards.tolist(), [1499]).corl_return_range() == 3000 - 1000
 
 
 def test_what_cannot_be_served_is_refused() -> None:

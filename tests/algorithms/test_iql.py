@@ -156,24 +156,19 @@ def rewarded(rewards: np.ndarray, terminations: list[int], length: int) -> Trans
     return Transitions(numbers, numbers, rewards.astype(np.float32), numbers + 1 + cut, flags, none)
 
 
-def test_corls_return_range_drifts_by_a_row_per_timed_out_episode() -> None:
-    """Four episodes of 999 rows with returns 5, 7, 2 and 100, paid in the first row of each.
+def test_the_two_ranges_of_returns_split_trajectories_each_in_its_way() -> None:
+    """Four episodes of 999 rows with returns 5, 7, 2 and 100, the last of which terminates.
 
-    CORL's first thousand rows have the first two payments, 12; its second the third, 2; its third
-    the fourth, 100; the last 996 rows are unfinished and count for nothing.
+    The authors' returns range over 98. CORL's first thousand rows have two of the payments, 12, and
+    its third have none, as 100 is paid after them: its returns range over 100.
     """
     rewards = np.zeros(3996)
-    rewards[[0, 999, 1998, 2997]] = [5, 7, 2, 100]
-    drifting = rewarded(rewards, [], 999)
-    assert iql.return_range(drifting) == 98
-    rewards[2997:] = 0
-    rewards[3000] = 100  # in the unfinished rest
-    assert drifting.corl_return_range() == 98
-    assert rewarded(rewards, [], 999).corl_return_range() == 12
-    ended = rewarded(rewards, [3995], 999)
-    assert ended.corl_return_range() == 100  # a termination finishes the rest
-    scaled = iql.IQL.prepare(ended, iql.IQLConfig(reward="corl return range")).rewards
-    torch.testing.assert_close(scaled, (10 * rewards).astype(np.float32))
+    rewards[[0, 999, 1998, 3000]] = [5, 7, 2, 100]
+    data = rewarded(rewards, [3995], 999)
+    for reward, factor in (("return range", 1000 / 98), ("corl return range", 10)):
+        config = iql.IQLConfig(reward=reward)  # type: ignore[arg-type]
+        scaled = iql.IQL.prepare(data, config).rewards
+        np.testing.assert_allclose(scaled, factor * rewards, rtol=1e-6)
 
 
 def test_a_spread_of_zero_is_refused() -> None:

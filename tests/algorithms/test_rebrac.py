@@ -66,13 +66,22 @@ def test_backup_subtracts_the_penalty_from_the_lower_critic_unless_the_episode_e
     torch.testing.assert_close(found, torch.tensor([[1 + 0.5 * (4 - 0.6), 1.0]]))
 
 
-def test_actor_loss_takes_the_lower_critic_over_its_mean_size() -> None:
+def test_policy_loss_takes_the_lower_critic_over_its_mean_size() -> None:
     """Lower Q: -1 and 3, so lambda is 1 / 2 and the mean Q is 1."""
     q = torch.tensor([[[-1.0, 5.0], [2.0, 3.0]]], requires_grad=True)
-    loss = rebrac.actor_loss(q, torch.tensor([[4.0, 6.0]]), coef=0.1)
+    loss = rebrac.policy_loss(q, torch.tensor([[4.0, 6.0]]), coef=0.1)
     assert loss.item() == pytest.approx(0.1 * 5 - 0.5 * 1)
     (gradient,) = torch.autograd.grad(loss.sum(), q)  # lambda takes none
     torch.testing.assert_close(gradient, torch.tensor([[[-0.25, 0.0], [0.0, -0.25]]]))
+
+
+def test_a_checkpoint_with_the_older_name_of_the_actors_last_loss_is_restored() -> None:
+    state = trained(2).state_dict()
+    state["actor_loss"] = state.pop("last_actor_loss")
+    learner = trained(0)
+    learner.load_state_dict(state)
+    assert torch.equal(learner.last_actor_loss, state["actor_loss"])
+    assert torch.equal(values(learner.actor), values(trained(2).actor))
 
 
 def test_initial_layers_are_the_authors() -> None:

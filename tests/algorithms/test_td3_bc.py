@@ -16,5 +16,5 @@ def test_actor_loss_of_td3_bc_scales_q_to_alpha() -> None:
     """With Q = 2 everywhere the Q term is -alpha; cloning is the mean square over B and actions."""
     q = torch.full((1, 4), 2.0)
     actions = torch.zeros(1, 4, 2)
-    loss = td3_bc.actor_loss(q, actions + torch.tensor([1.0, 3.0]), actions, alpha=2.5)
+    loss = td3_bc.policy_loss(q, actions + torch.tensor([1.0, 3.0]), actions, alpha=2.5)
     assert loss.item() == pytest.approx(-2.5 + (1 + 9) / 2)

@@ -2,13 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from battery import data, small, trained
 
 from offrl.algorithms import bc, iql
-from offrl.data.transitions import Transitions
 from offrl.learning import losses
 from offrl.learning.sampler import whole
 
@@ -28,17 +26,17 @@ def test_gaussian_log_prob() -> None:
     assert losses.gaussian_log_prob(actions, mean, log_std).item() == pytest.approx(expected)
 
 
-def test_return_range_splits_where_the_next_observation_is_not_the_next_row() -> None:
-    observations = np.array([[0], [1], [5], [6], [9]], np.float32)
-    transitions = Transitions(
-        observations,
-        np.zeros((5, 1), np.float32),
-        np.array([1, 2, 10, 20, -4], np.float32),
-        np.array([[1], [2], [6], [9], [10]], np.float32),
-        np.array([0, 0, 0, 1, 0], np.float32),
-        np.array([0, 1, 0, 0, 1], np.float32),
-    )
-    assert iql.return_range(transitions) == 30 - -4  # episodes of return 3, 30 and -4
+def test_cloning_loss_is_the_mean_over_the_batch_and_the_action_dimensions() -> None:
+    actions = torch.zeros(2, 2, 2)
+    policy_actions = torch.tensor([[[1.0, 3.0], [0.0, 2.0]], [[2.0, 2.0], [2.0, 2.0]]])
+    assert losses.cloning_loss(policy_actions, actions).tolist() == [(1 + 9 + 0 + 4) / 4, 4.0]
+
+
+def test_target_actions_are_smoothed_by_clipped_noise_and_stay_in_bounds() -> None:
+    """At a bound of 2, noise of 0.3 and 0.9 clipped to 0.5 is 0.6 and 1; 1.5 + 1 exceeds it."""
+    actions, noise = torch.tensor([[[1.0, 0.0, 1.5]]]), torch.tensor([[[0.3, -0.9, 0.9]]])
+    smoothed = losses.smoothed(actions, noise, clip=0.5, max_action=2.0)
+    torch.testing.assert_close(smoothed, torch.tensor([[[1.6, -1.0, 2.0]]]))
 
 
 def test_bc_keeps_the_parameters_with_the_lowest_validation_error() -> None:
