@@ -1,4 +1,4 @@
-"""What algorithms learn from: transitions as arrays, and batches of tensors drawn from them."""
+"""What a learner updates on: batches of tensors with a replica axis, as samplers draw them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ class Batch:
 class Windows:
     """Stretches of K consecutive steps of one episode each, for sequence models.
 
-    A stretch that runs over the end of its episode is padded with zeros, which `mask` tells apart.
+    A stretch that runs over the end of its episode is padded with zeros, where `mask` is 0.
     """
 
     observations: Tensor  # (R, B, K, observation_dim)

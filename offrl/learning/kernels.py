@@ -31,7 +31,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False
     """The product a b plus a bias, of matrices or batches of them, and then ReLU or not."""
     # Through oneDNN, which uses AVX-512 on any CPU that has it; torch.mm's MKL does so on
     # Intel's alone (benchmarks/README.md has figures).
-    # ReLU comes after it, because oneDNN's own makes 0 of NaN, which then nobody sees.
+    # ReLU comes after it, because oneDNN's own turns NaN into 0, which would hide it.
     if ONEDNN and a.dim() == 2:
         flat = None if bias is None else bias.flatten()
         out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, flat, "none", [], "")

@@ -43,7 +43,7 @@ class _Replicated(Learner):
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def policy(self) -> Policy:
-        # Acting draws on from where training is, and training does not notice.
+        # Acting draws from copies of the training generators, which stay as they are.
         states = list(self.generator_states)
 
         def act(observations: Tensor) -> Tensor:

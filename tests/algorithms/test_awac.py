@@ -150,7 +150,7 @@ def test_weight_decay_acts_on_the_policy_alone() -> None:
     assert torch.equal(values(trained(1, weight_decay=0.1).critic), values(trained(1).critic))
 
 
-def test_observations_are_standardised_unless_told_otherwise() -> None:
+def test_observations_are_standardised_unless_the_config_says_otherwise() -> None:
     states = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(0))
     standardised = (states - 0.1) / (2.0 + 1e-3)
     torch.testing.assert_close(
