@@ -12,7 +12,7 @@ BATTERY = Settings(
 )
 
 
-def test_actor_loss_of_td3_bc_scales_q_to_alpha() -> None:
+def test_policy_loss_of_td3_bc_scales_q_to_alpha() -> None:
     """With Q = 2 everywhere the Q term is -alpha; cloning is the mean square over B and actions."""
     q = torch.full((1, 4), 2.0)
     actions = torch.zeros(1, 4, 2)
