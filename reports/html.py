@@ -370,7 +370,7 @@ def _record(page: _Page, command: str | None) -> dict[str, Any]:
         "seed": page.seed,
         "engine": page.engine,
         "reps": page.reps,
-        "level": bootstrap.LEVEL,
+        "level": bootstrap.COVERAGE,
         "scale": page.table.scale,
         "score_rule": RULE,
         "algorithms": page.table.algorithms,

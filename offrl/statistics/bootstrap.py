@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import InputError
 
-LEVEL = 0.95
+COVERAGE = 0.95  # of an interval, by default
 SHARE = 0.01  # automatic repetitions: the Monte-Carlo error of an end, as a share of the width
 FIRST, MOST = 10_000, 160_000  # automatic repetitions begin with so many, and double up to so many
 # Counts and resamples per block: some 2**18 stay in a core's cache, and bound memory at a few MB.
@@ -68,7 +68,7 @@ class Interval:
 NONE = Interval(np.nan, np.nan, np.nan, np.nan)
 
 
-def check(reps: int | None, seed: int, level: float = LEVEL) -> None:
+def check(reps: int | None, seed: int, level: float = COVERAGE) -> None:
     """Raise InputError for too few repetitions, a negative seed or a level that is no share."""
     if not 0.5 <= level < 1:
         raise InputError(f"level {level:g}: expected a coverage from 0.5 to 1, such as 0.95")
@@ -141,7 +141,7 @@ class Draws:
         return counts
 
 
-class Trimmed:
+class TrimmedMean:
     """The interquartile mean of resamples of `scores` (N,), from their counts."""
 
     def __init__(self, scores: Array, total: int):

@@ -31,7 +31,7 @@ from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import LEVEL, Array, Draws, Interval, Trimmed
+from offrl.statistics.bootstrap import COVERAGE, Array, Draws, Interval, TrimmedMean
 from offrl.statistics.engines import check_engine
 from offrl.statistics.pairs import PAIRS, Pair, cells_key, comparable_cells, run_counts, turn
 from offrl.statistics.remarks import comparison_notes
@@ -177,8 +177,8 @@ def pair_intervals(
         pair = pairs[i]
         probabilities, differences = np.sort(samples, axis=1)
         levels = [
-            float(bootstrap.expanded_level(pair.placements, pair.runs.T.ravel(), LEVEL)),
-            float(bootstrap.expanded_level(pair.variances, pair.strata, LEVEL)),
+            float(bootstrap.expanded_level(pair.placements, pair.runs.T.ravel(), COVERAGE)),
+            float(bootstrap.expanded_level(pair.variances, pair.strata, COVERAGE)),
         ]
         point = 1 - pair.probability if pair.turned else pair.probability
         probability = bootstrap.read(probabilities, levels[0], point)
@@ -241,7 +241,7 @@ def resampled_iqms(
     shapes = {key: tuple(len(cell) for cell in cells) for key, cells in sides.items()}
     for shape in dict.fromkeys(shapes.values()):
         trimmed = {
-            key: Trimmed(np.concatenate(sides[key]), sum(shape))
+            key: TrimmedMean(np.concatenate(sides[key]), sum(shape))
             for key in sides
             if shapes[key] == shape
         }

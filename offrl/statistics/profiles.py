@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import LEVEL, Array, Draws, Trimmed
+from offrl.statistics.bootstrap import COVERAGE, Array, Draws, TrimmedMean
 from offrl.statistics.engines import check_engine
 from offrl.statistics.metrics import canonical, point_estimates, variances_of
 
@@ -18,7 +18,7 @@ def profile(
     *,
     reps: int = 10_000,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = COVERAGE,
     engine: str = "offrl",
 ) -> pd.DataFrame:
     """Score distributions: per algorithm and threshold tau, the share of runs with a score above.
@@ -80,7 +80,7 @@ def curve(
     reps: int = 2_000,
     seed: int = 0,
     points: int = 100,
-    level: float = LEVEL,
+    level: float = COVERAGE,
     engine: str = "offrl",
 ) -> pd.DataFrame:
     """Learning curves: per algorithm and step, the IQM over runs and data sets with its interval.
@@ -130,7 +130,7 @@ def curve(
         )
         limits = np.full((5, len(steps)), np.nan)
         if runs.min() > 1:
-            trimmed = [Trimmed(scores, int(runs.sum())) for scores in steps]
+            trimmed = [TrimmedMean(scores, int(runs.sum())) for scores in steps]
             samples = np.empty((len(steps), reps))
             for place, counts in Draws(runs, seed, "curve").blocks(0, reps):
                 for row, at in zip(samples, trimmed, strict=True):

@@ -23,7 +23,7 @@ from offrl import registry
 from offrl.errors import InputError, unknown
 from offrl.results.table import ScoreTable
 
-LEVEL = 0.05  # of the equivalence test, and of the interval that finds a difference
+ERROR_RATE = 0.05  # of the equivalence test, and of the interval that finds a difference
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def judge(scores: ArrayLike, mean: float, sd: float, n: float, margin: float) ->
         verdict = "reproduced" if abs(difference) < margin else "differs"
         return Verdict(verdict, difference, difference, difference)
     freedom = parts.sum() ** 2 / (parts**2 / np.array([len(ours) - 1, n - 1])).sum()
-    one_sided = float(stats.t.ppf(1 - LEVEL, freedom)) * error
-    two_sided = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
+    one_sided = float(stats.t.ppf(1 - ERROR_RATE, freedom)) * error
+    two_sided = float(stats.t.ppf(1 - ERROR_RATE / 2, freedom)) * error
     if abs(difference) + one_sided < margin:
         verdict = "reproduced"
     else:

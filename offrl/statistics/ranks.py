@@ -5,7 +5,7 @@ import pandas as pd
 
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import LEVEL, NONE, Array, Draws
+from offrl.statistics.bootstrap import COVERAGE, NONE, Array, Draws
 from offrl.statistics.metrics import canonical, task_means
 
 
@@ -50,7 +50,7 @@ def ranks(table: ScoreTable, *, reps: int = 10_000, seed: int = 0) -> pd.DataFra
     single = min(len(cell) for row in scores for cell in row) < 2
     for k, name in enumerate(names):
         estimate = float(point[k].mean())
-        ci = NONE if single else bootstrap.read(np.sort(means[k]), (1 - LEVEL) / 2, estimate)
+        ci = NONE if single else bootstrap.read(np.sort(means[k]), (1 - COVERAGE) / 2, estimate)
         rows.append((name, estimate, ci.low, ci.high, ci.error, *shares[k]))
     answer = pd.DataFrame(rows, columns=columns)
     return answer.sort_values(["mean_rank", "algorithm"], ignore_index=True)

@@ -10,7 +10,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import LEVEL, Array, Counts, Trimmed
+from offrl.statistics.bootstrap import COVERAGE, Array, Counts, TrimmedMean
 from offrl.statistics.pairs import Pair, Tasks, run_counts
 
 PERMUTATIONS = 10_000
@@ -29,7 +29,7 @@ def holm(p: Array) -> Array:
 
 
 def welch(
-    cells: Mapping[str, Tasks], pairs: Sequence[tuple[str, str]], level: float = LEVEL
+    cells: Mapping[str, Tasks], pairs: Sequence[tuple[str, str]], level: float = COVERAGE
 ) -> pd.DataFrame:
     """Differences of means on each data set with Welch's interval and p; columns TASKS.
 
@@ -77,7 +77,7 @@ def permutation(pairs: Sequence[Pair], permutations: int, seed: int) -> Array:
             for i in group
         ]
         x_total, y_total = (int(n) for n in runs.sum(axis=0))
-        trimmed = [(Trimmed(row, x_total), Trimmed(row, y_total)) for row in pooled]
+        trimmed = [(TrimmedMean(row, x_total), TrimmedMean(row, y_total)) for row in pooled]
         # Differences that agree up to the order of summation are equal.
         limits = [
             abs(pairs[i].difference) - 1e-12 * np.abs(row).max()

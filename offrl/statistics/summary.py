@@ -25,7 +25,7 @@ from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import LEVEL, NONE, Array, Counts, Draws, Interval, Trimmed
+from offrl.statistics.bootstrap import COVERAGE, NONE, Array, Counts, Draws, Interval, TrimmedMean
 from offrl.statistics.engines import DEFAULT, METHODS, check_engine
 from offrl.statistics.metrics import (
     METRICS,
@@ -61,7 +61,7 @@ def intervals(
     gamma: float,
     reps: int | None = None,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = COVERAGE,
     methods: Sequence[str] = DEFAULT,
 ) -> Found:
     """Bootstrap intervals as metric -> method -> Interval, all from the same resamples.
@@ -127,7 +127,7 @@ def summarise(
     whole = [name for name, tasks in cells.items() if len(tasks) == len(table.datasets)]
     able = [name for name in whole if min(map(len, cells[name])) > 1]
     answers = _intervals(
-        [cells[name] for name in able], table.scale, reps, seed, LEVEL, methods, progress
+        [cells[name] for name in able], table.scale, reps, seed, COVERAGE, methods, progress
     )
     found = dict(zip(able, answers, strict=True))
     rows = []
@@ -163,7 +163,9 @@ def per_task(table: ScoreTable) -> pd.DataFrame:
             cell = tasks.get(dataset, np.empty(0))
             n = len(cell)
             std = float(cell.std(ddof=1)) if n > 1 else np.nan
-            half = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * std / np.sqrt(n) if n > 1 else np.nan
+            half = (
+                scipy.stats.t.ppf((1 + COVERAGE) / 2, n - 1) * std / np.sqrt(n) if n > 1 else np.nan
+            )
             middle, _, average, gap = point_estimates([cell], table.scale) if n else [np.nan] * 4
             rows.append(
                 {
@@ -251,7 +253,7 @@ class _Resampled:
         self.algorithms, self.gamma = algorithms, gamma
         self.runs = np.array([len(cell) for cell in algorithms[0]])
         flat = np.stack([np.concatenate(cells) for cells in algorithms])
-        self.trimmed = [Trimmed(row, flat.shape[1]) for row in flat]
+        self.trimmed = [TrimmedMean(row, flat.shape[1]) for row in flat]
         weight = np.repeat(1 / (self.runs * len(self.runs)), self.runs)
         self.weighted, self.gaps = flat * weight, (gamma - np.minimum(flat, gamma)) * weight
         self.estimates = [point_estimates(cells, gamma) for cells in algorithms]

@@ -45,7 +45,7 @@ from numpy.typing import ArrayLike
 from offrl.errors import InputError
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import LEVEL, Array, Draws, Interval
+from offrl.statistics.bootstrap import COVERAGE, Array, Draws, Interval
 
 COLUMNS = ("algorithm", "budget", "value", "ci_low", "ci_high", "mc_error", "n_settings")
 
@@ -58,7 +58,7 @@ def online_performance(
     *,
     reps: int = 10_000,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = COVERAGE,
 ) -> pd.DataFrame:
     """Expected online performance of every algorithm, one row per budget.
 

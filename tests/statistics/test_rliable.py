@@ -161,7 +161,7 @@ def test_curves_have_our_labels_points_and_percentile_limits():
         for _, row in got.iterrows():
             cells = scores[row["algorithm"]][:, :, row["step"] // 1000 - 1].T
             cells = cells if dataset is None else cells[1:2]
-            iqm = bootstrap.Trimmed(cells.ravel(), cells.size)
+            iqm = bootstrap.TrimmedMean(cells.ravel(), cells.size)
             samples = resampled([len(c) for c in cells], iqm)
             agree(row["ci_low"], row["ci_high"], samples, reps)
     assert rliable_engine.curve(random_table(), reps=100).empty
