@@ -40,13 +40,14 @@ from offrl.statistics.significance import PERMUTATIONS, holm, permutation, welch
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All pairs: `pairs`, a row each, and `tasks`, a row for each data set of each."""
+    """All pairs: `pairs`, a row each, and `tasks`, a row for each data set of each.
+
+    `alpha` is the error rate of the verdicts, `notes` sentences for their reader.
+    """
 
     pairs: pd.DataFrame
     tasks: pd.DataFrame
     alpha: float
-    margin: float | None
-    permutations: int
     notes: tuple[str, ...]
 
 
@@ -129,13 +130,27 @@ def compare(
             seeds = pair.seeds(alpha / len(pairs), margin, permutations)
         probability, difference = ends
         rows.append(
-            (
-                *(x, y, pair.probability, probability.low, probability.high),
-                *(pair.difference, difference.low, difference.high),
-                *(exact[k], t[k], corrected[k]),
-                *(verdict, seeds, int(min(pair.n_x)), int(min(pair.n_y)), len(pair.n_x), used),
-                *(probability.error, difference.error),
-            )
+            {
+                "x": x,
+                "y": y,
+                "probability": pair.probability,
+                "probability_low": probability.low,
+                "probability_high": probability.high,
+                "difference": pair.difference,
+                "difference_low": difference.low,
+                "difference_high": difference.high,
+                "p_permutation": exact[k],
+                "p_t": t[k],
+                "p_holm": corrected[k],
+                "verdict": verdict,
+                "seeds": seeds,
+                "n_x": int(min(pair.n_x)),
+                "n_y": int(min(pair.n_y)),
+                "n_tasks": len(pair.n_x),
+                "reps": used,
+                "probability_error": probability.error,
+                "difference_error": difference.error,
+            }
         )
     frame = pd.DataFrame(rows, columns=list(PAIRS)).astype({"seeds": "Int64"})
     if theirs is not None:
@@ -144,7 +159,7 @@ def compare(
         frame["probability_error"] = np.nan
     tasks = welch(cells, labels)
     notes = comparison_notes(pairs, frame, alpha, permutations)
-    return Comparison(frame, tasks, alpha, margin, permutations, tuple(notes))
+    return Comparison(frame, tasks, alpha, tuple(notes))
 
 
 def pair_intervals(

@@ -16,10 +16,25 @@ from offrl.statistics.metrics import canonical, iqm, variances_of
 POWER = 0.8  # with which the numbers of seeds that a verdict names would tell
 SEEDS = np.unique(np.geomspace(2, 100_000, 400).round().astype(int))
 PAIRS = (
-    *("x", "y", "probability", "probability_low", "probability_high"),
-    *("difference", "difference_low", "difference_high", "p_permutation", "p_t", "p_holm"),
-    *("verdict", "seeds"),
-    *("n_x", "n_y", "n_tasks", "reps", "probability_error", "difference_error"),
+    "x",
+    "y",
+    "probability",
+    "probability_low",
+    "probability_high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_permutation",
+    "p_t",
+    "p_holm",
+    "verdict",
+    "seeds",
+    "n_x",
+    "n_y",
+    "n_tasks",
+    "reps",
+    "probability_error",
+    "difference_error",
 )
 Tasks = Mapping[str, Array]
 

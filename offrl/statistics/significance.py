@@ -15,7 +15,18 @@ from offrl.statistics.pairs import Pair, Tasks, run_counts
 
 PERMUTATIONS = 10_000
 LISTED = 100_000  # permutations that are taken one by one, all at once, where there are no more
-TASKS = (*("x", "y", "dataset", "difference", "ci_low", "ci_high", "p", "p_holm", "n_x", "n_y"),)
+TASKS = (
+    "x",
+    "y",
+    "dataset",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_holm",
+    "n_x",
+    "n_y",
+)
 
 
 def holm(p: Array) -> Array:
