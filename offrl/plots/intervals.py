@@ -20,13 +20,7 @@ from offrl.plots.layout import (
     text_width,
 )
 from offrl.plots.style import HOLLOW, INK, INTERVALS, NO_INTERVAL, line_style
-
-NAMES = {
-    "iqm": "IQM",
-    "median": "median",
-    "mean": "mean",
-    "optimality_gap": "optimality gap",
-}
+from offrl.statistics.labels import METHODS, metric_name
 
 
 def interval_plot(
@@ -43,7 +37,7 @@ def interval_plot(
 
     Args:
         summary: what `statistics.summarise` gives; the methods that it has are drawn.
-        metric: one of `statistics.METRICS`.
+        metric: one of the metrics that it has.
         scale: upper end of the score scale, for the axis' name.
         labels: what to write in place of an algorithm's name.
         ax: where to draw; by default a new figure of fitting size.
@@ -51,7 +45,7 @@ def interval_plot(
     rows = summary[summary["metric"] == metric]
     names = list(dict.fromkeys(rows["algorithm"]))
     texts = [label(name, labels) for name in names]
-    methods = [method for method in INTERVALS if (rows["ci_method"] == method).any()]
+    methods = [method for method in METHODS if (rows["ci_method"] == method).any()]
     below = {"studentized": 0.65}  # lines of text under the others
     ys, bottom = row_places(texts, 1.2 if below.keys() & set(methods) else 0.8)
     legend = {}
@@ -82,7 +76,7 @@ def interval_plot(
             point(ax, estimate, y, colour, hollow=hollow)
     name_rows(ax, ys, bottom, texts)
     ax.set_ylabel("algorithm")
-    ax.set_xlabel(f"{NAMES[metric]} of the score, 0–{scale:g}")
+    ax.set_xlabel(f"{metric_name(metric)} of the score, 0–{scale:g}")
     ax.margins(x=0.08)
     edges = ax.get_xlim()
     for ends, y, colour in endless:

@@ -32,7 +32,7 @@ KNOWN = (
 )
 ALIASES = {"decisiontransformer": "dt", "percentbc": "%bc", "10%bc": "%bc"}
 INK = "#1f2630"  # text and axes; `svg` turns it into the colour of the text around the figure
-# How each kind of interval is drawn, and a point without one.
+# How the interval of each method is drawn, and a point without one.
 EXPANDED: dict[str, Any] = {"lw": 1.6, "marker": "|", "ms": 7, "mew": 1.6}
 INTERVALS: dict[str, dict[str, Any]] = {
     "percentile": {"lw": 7, "alpha": 0.35, "solid_capstyle": "butt"},

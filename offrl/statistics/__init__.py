@@ -2,19 +2,20 @@
 
 from offrl.statistics.adastop import adastop, decide
 from offrl.statistics.comparison import Comparison, compare
-from offrl.statistics.engines import DEFAULT, ENGINES, METHODS
+from offrl.statistics.engines import ENGINES
+from offrl.statistics.labels import METHODS
 from offrl.statistics.metrics import METRICS, iqm, mean, median, optimality_gap
 from offrl.statistics.pairs import probability_of_improvement
 from offrl.statistics.profiles import curve, profile
 from offrl.statistics.ranks import ranks
 from offrl.statistics.remarks import explain
 from offrl.statistics.significance import holm, welch
-from offrl.statistics.summary import COLUMNS, intervals, per_task, summarise
+from offrl.statistics.summary import COLUMNS, DEFAULT_METHODS, intervals, per_task, summarise
 from offrl.statistics.tuning_budget import expected_maximum, online_performance
 
 __all__ = [
     "COLUMNS",
-    "DEFAULT",
+    "DEFAULT_METHODS",
     "ENGINES",
     "METHODS",
     "METRICS",

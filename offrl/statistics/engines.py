@@ -2,8 +2,6 @@
 
 from offrl.errors import unknown
 
-METHODS = ("percentile", "expanded percentile", "studentized")
-DEFAULT = METHODS[:2]
 ENGINES = ("offrl", "rliable")
 
 

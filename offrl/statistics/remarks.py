@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from offrl.results.table import ScoreTable
-from offrl.statistics.engines import DEFAULT
+from offrl.statistics.labels import MAIN_METHOD, METHODS, metric_name
 from offrl.statistics.metrics import METRICS, point_estimates
 from offrl.statistics.pairs import Pair
 from offrl.statistics.significance import permutation_count
@@ -84,8 +84,8 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
     cells = table.cells()
     point: dict[tuple[str, ...], list[str]] = {}
     capped: dict[tuple[str, ...], list[str]] = {}
-    # The default method's, or the only one that rliable gives.
-    method = DEFAULT[1] if (summary["ci_method"] == DEFAULT[1]).any() else DEFAULT[0]
+    # rliable has the first alone.
+    method = MAIN_METHOD if (summary["ci_method"] == MAIN_METHOD).any() else METHODS[0]
     main = summary[(summary["ci_method"] == method) & summary["ci_low"].notna()]
     for name in main["algorithm"].unique():
         scores = list(cells[name].values())
@@ -128,5 +128,4 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
 
 
 def _words(metrics: Sequence[str]) -> str:
-    names: Mapping[str, str] = {"iqm": "IQM", "optimality_gap": "optimality gap"}
-    return ", ".join(names.get(metric, metric) for metric in metrics)
+    return ", ".join(map(metric_name, metrics))

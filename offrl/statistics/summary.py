@@ -26,7 +26,8 @@ from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import COVERAGE, NONE, Array, Counts, Draws, Interval, TrimmedMean
-from offrl.statistics.engines import DEFAULT, METHODS, check_engine
+from offrl.statistics.engines import check_engine
+from offrl.statistics.labels import METHODS
 from offrl.statistics.metrics import (
     METRICS,
     STUDENTIZED,
@@ -39,6 +40,7 @@ from offrl.statistics.metrics import (
     variances_of,
 )
 
+DEFAULT_METHODS = METHODS[:2]
 COLUMNS = (
     "algorithm",
     "metric",
@@ -62,7 +64,7 @@ def intervals(
     reps: int | None = None,
     seed: int = 0,
     level: float = COVERAGE,
-    methods: Sequence[str] = DEFAULT,
+    methods: Sequence[str] = DEFAULT_METHODS,
 ) -> Found:
     """Bootstrap intervals as metric -> method -> Interval, all from the same resamples.
 
@@ -122,7 +124,7 @@ def summarise(
         )
     if not partial:
         table.check_several_runs()
-    methods = METHODS if studentized else DEFAULT
+    methods = METHODS if studentized else DEFAULT_METHODS
     cells = {name: list(tasks.values()) for name, tasks in table.cells().items()}
     whole = [name for name, tasks in cells.items() if len(tasks) == len(table.datasets)]
     able = [name for name in whole if min(map(len, cells[name])) > 1]

@@ -194,7 +194,7 @@ def test_expanded_intervals_cover_at_three_runs_where_percentile_intervals_do_no
     # 1,500 simulated suites of 9 tasks x 3 runs, t with 3 degrees of freedom, true IQM 0. Measured
     # with 20,000 suites once: .957 and .881; a standard error of this test is .005 and .008.
     suites, rng = 1_500, np.random.default_rng(2015)
-    covered = dict.fromkeys(statistics.DEFAULT, 0)
+    covered = dict.fromkeys(statistics.DEFAULT_METHODS, 0)
     for scores in rng.standard_t(3, size=(suites, 3, 9)):
         ci = statistics.intervals(scores, seed=int(rng.integers(2**31)), gamma=1, reps=1_000)["iqm"]
         for method, ends in ci.items():

@@ -1,0 +1,34 @@
+"""Words, orders and digits with which plots, pages and the command line show estimates."""
+
+METRIC_NAMES = {
+    "iqm": "IQM",
+    "median": "median",
+    "mean": "mean",
+    "optimality_gap": "optimality gap",
+}
+METRIC_HEADINGS = {
+    "iqm": "Interquartile mean (IQM)",
+    "median": "Median",
+    "mean": "Mean",
+    "optimality_gap": "Optimality gap",
+}
+# In the order of the rows of a summary, and in which figures draw them over each other.
+METHODS = ("percentile", "expanded percentile", "studentized")
+MAIN_METHOD = "expanded percentile"  # which a sentence quotes, where it was computed
+# In the order of columns, the main one first.
+METHOD_COLUMNS = (MAIN_METHOD, *(method for method in METHODS if method != MAIN_METHOD))
+
+
+def metric_name(metric: str) -> str:
+    """A metric inside a sentence; one that is not built in has its own name."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def metric_heading(metric: str) -> str:
+    """A metric as a heading; one that is not built in has its own name."""
+    return METRIC_HEADINGS.get(metric, metric)
+
+
+def digits(scale: float) -> int:
+    """Decimals that show a score to a tenth of a percent of its scale, 100 or 1."""
+    return 1 if scale == 100 else 3
