@@ -24,15 +24,17 @@ estimates must be independent (a difference, ranks), their purposes differ.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
 from offrl.errors import InputError
+from offrl.progress import Progress
 
 COVERAGE = 0.95  # of an interval, by default
 SHARE = 0.01  # automatic repetitions: the Monte-Carlo error of an end, as a share of the width
@@ -129,15 +131,15 @@ class Draws:
     def _block(self, k: int) -> Counts:
         rng = stream(self.seed, self.purpose, *self.runs.tolist(), k)
         columns = np.arange(self.size)[:, None, None]
-        found = np.zeros(self.total * self.size, dtype=np.intp)
+        drawn = np.zeros(self.total * self.size, dtype=np.intp)
         for n in np.unique(self.runs):
             start = self.starts[self.runs == n]
             shape = (self.size, len(start), n)
             draw = rng.integers(0, n, shape, dtype=np.min_scalar_type(n - 1))
             slots = (draw + start[:, None]) * self.size + columns
-            found += np.bincount(slots.ravel(), minlength=len(found))
+            drawn += np.bincount(slots.ravel(), minlength=len(drawn))
         dtype = np.min_scalar_type(int(self.runs.max()))
-        counts: Counts = found.astype(dtype).reshape(self.total, self.size)
+        counts: Counts = drawn.astype(dtype).reshape(self.total, self.size)
         return counts
 
 
@@ -215,39 +217,50 @@ def _quantiles(ordered: Array, levels: Array) -> list[float]:
     above = np.minimum(below + 1, len(ordered) - 1)
     # Infinite samples stand at the ends: there is nothing between them to interpolate.
     with np.errstate(invalid="ignore"):
-        found = ordered[below] + (ordered[above] - ordered[below]) * (at - below)
+        between = ordered[below] + (ordered[above] - ordered[below]) * (at - below)
     certain = (at == below) | np.isinf(ordered[below]) | (ordered[above] == ordered[below])
-    answer: list[float] = np.where(certain, ordered[below], found).tolist()
-    return answer
+    quantiles: list[float] = np.where(certain, ordered[below], between).tolist()
+    return quantiles
 
 
-def converge(
-    count: int,
-    sample: Callable[[list[int], int, int], Sequence[Array]],
-    read: Callable[[int, Array], tuple[Result, bool]],
-    reps: int | None,
-) -> list[tuple[Result, int]]:
-    """What `read` makes of each item's resamples, and their number: `reps`, or until precise.
+class Resampled(ABC, Generic[Result]):
+    """Items whose intervals are read from resamples, of which rough intervals take more."""
 
-    Args:
-        count: number of items.
-        sample: gives for some items the resamples first to last - 1, arrays (..., last - first).
-        read: makes a result of an item's resamples and says whether it is precise enough.
-        reps: number of resamples; None doubles it from FIRST until precise, or MOST.
-    """
-    parts: list[list[Array]] = [[] for _ in range(count)]
-    results: list[tuple[Result, int] | None] = [None] * count
-    active, first, last = list(range(count)), 0, reps or FIRST
-    while active:
-        for item, part in zip(active, sample(active, first, last), strict=True):
-            parts[item].append(part)
-        rough = []
-        for item in active:
-            result, precise = read(item, np.concatenate(parts[item], axis=-1))
-            results[item] = (result, last)
-            if not precise and reps is None and last < MOST:
-                rough.append(item)
-            else:
-                parts[item].clear()
-        active, first, last = rough, last, 2 * last
-    return [result for result in results if result is not None]
+    @abstractmethod
+    def sample(self, items: list[int], first: int, last: int) -> Sequence[Array]:
+        """Resamples first to last - 1 of some items: for each an array (..., last - first)."""
+
+    @abstractmethod
+    def read(self, item: int, samples: Array) -> tuple[Result, bool]:
+        """The result of all resamples of an item so far, and whether it is precise enough."""
+
+    def converge(
+        self, count: int, reps: int | None, progress: Progress | None
+    ) -> list[tuple[Result, int]]:
+        """The result of each of `count` items, and the number of resamples behind it.
+
+        Args:
+            count: number of items.
+            reps: number of resamples; None doubles it from FIRST until precise, or MOST.
+            progress: called with the number of items that have a result and their number.
+        """
+        parts: list[list[Array]] = [[] for _ in range(count)]
+        results: dict[int, tuple[Result, int]] = {}
+        active, first, last = list(range(count)), 0, reps or FIRST
+        if progress is not None:
+            progress(0, count)
+        while active:
+            for item, part in zip(active, self.sample(active, first, last), strict=True):
+                parts[item].append(part)
+            rough = []
+            for item in active:
+                result, precise = self.read(item, np.concatenate(parts[item], axis=-1))
+                results[item] = (result, last)
+                if progress is not None:
+                    progress(len(results), count)
+                if not precise and reps is None and last < MOST:
+                    rough.append(item)
+                else:
+                    parts[item].clear()
+            active, first, last = rough, last, 2 * last
+        return [results[item] for item in range(count)]

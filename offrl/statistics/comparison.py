@@ -162,34 +162,40 @@ def compare(
     return Comparison(frame, tasks, alpha, tuple(notes))
 
 
+PairInterval = tuple[Interval, Interval]  # of P(X > Y), and of the difference of IQMs
+
+
 def pair_intervals(
     pairs: Sequence[Pair], reps: int | None, seed: int, progress: Progress | None
-) -> list[tuple[tuple[Interval, Interval], int]]:
+) -> list[tuple[PairInterval, int]]:
     """Intervals of P(X > Y) and of the difference of each pair, and the number of resamples."""
-    done: set[int] = set()
-    if progress is not None:
-        progress(0, len(pairs))
+    return _ResampledPairs(pairs, seed).converge(len(pairs), reps, progress)
 
-    def sample(active: list[int], first: int, last: int) -> list[Array]:
-        found = {i: np.zeros((2, last - first)) for i in active}
-        for shape in dict.fromkeys(run_counts(pairs[i].runs) for i in active):
-            group = [i for i in active if run_counts(pairs[i].runs) == shape]
-            for i, row in zip(
-                group,
-                resampled_probabilities([pairs[i] for i in group], first, last, seed),
-                strict=True,
-            ):
-                found[i][0] = row
+
+class _ResampledPairs(bootstrap.Resampled[PairInterval]):
+    """P(X > Y) and the difference of IQMs of resamples of pairs."""
+
+    def __init__(self, pairs: Sequence[Pair], seed: int):
+        self.pairs, self.seed = pairs, seed
+
+    def sample(self, items: list[int], first: int, last: int) -> list[Array]:
+        pairs = {i: self.pairs[i] for i in items}
+        samples = {i: np.zeros((2, last - first)) for i in items}
+        for shape in dict.fromkeys(run_counts(pair.runs) for pair in pairs.values()):
+            group = {i: pair for i, pair in pairs.items() if run_counts(pair.runs) == shape}
+            rows = resampled_probabilities([*group.values()], first, last, self.seed)
+            for i, row in zip(group, rows, strict=True):
+                samples[i][0] = row
         # An algorithm is resampled once for all its pairs.
         for k, purpose in enumerate(("first", "second")):
-            sides = {cells_key(pairs[i].sides[k]): pairs[i].sides[k] for i in active}
-            iqms = resampled_iqms(sides, purpose, first, last, seed)
-            for i in active:
-                found[i][1] += (1, -1)[k] * iqms[cells_key(pairs[i].sides[k])]
-        return [found[i] for i in active]
+            sides = {cells_key(pair.sides[k]): pair.sides[k] for pair in pairs.values()}
+            iqms = resampled_iqms(sides, purpose, first, last, self.seed)
+            for i, pair in pairs.items():
+                samples[i][1] += (1, -1)[k] * iqms[cells_key(pair.sides[k])]
+        return [samples[i] for i in items]
 
-    def read(i: int, samples: Array) -> tuple[tuple[Interval, Interval], bool]:
-        pair = pairs[i]
+    def read(self, item: int, samples: Array) -> tuple[PairInterval, bool]:
+        pair = self.pairs[item]
         probabilities, differences = np.sort(samples, axis=1)
         levels = [
             float(bootstrap.expanded_level(pair.placements, pair.runs.T.ravel(), COVERAGE)),
@@ -198,17 +204,12 @@ def pair_intervals(
         point = 1 - pair.probability if pair.turned else pair.probability
         probability = bootstrap.read(probabilities, levels[0], point)
         difference = bootstrap.read(differences, levels[1], pair.sign * pair.difference)
-        done.add(i)
-        if progress is not None:
-            progress(len(done), len(pairs))
         # P lies on a grid, so that an end may always fall on either of two points.
         settled = probability.precise or probability.error <= pair.grid * (1 + 1e-9)
         precise = settled and difference.precise
         if pair.turned:
             probability, difference = turn(probability, 1), turn(difference, 0)
         return (probability, difference), precise
-
-    return bootstrap.converge(len(pairs), sample, read, reps)
 
 
 def resampled_probabilities(pairs: Sequence[Pair], first: int, last: int, seed: int) -> Array:

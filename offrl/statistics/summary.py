@@ -198,57 +198,65 @@ def _intervals(
     progress: Progress | None,
 ) -> list[tuple[Found, int]]:
     """Intervals of each algorithm, and the number of resamples behind them."""
-    scores = [canonical(cells) for cells in algorithms]
-    shapes = [tuple(len(cell) for cell in cells) for cells in scores]
-    studentized = "studentized" in methods
-    done: set[int] = set()
-    if progress is not None:
-        progress(0, len(scores))
+    resampled = _Resampled(algorithms, gamma, level, "studentized" in methods, seed)
+    return resampled.converge(len(algorithms), reps, progress)
 
-    def sample(active: list[int], first: int, last: int) -> list[Array]:
-        found: dict[int, Array] = {}
-        for shape in dict.fromkeys(shapes[i] for i in active):
-            group = [i for i in active if shapes[i] == shape]
-            resampled = _Resampled([scores[i] for i in group], gamma, studentized)
-            samples = np.empty((len(group), resampled.rows, last - first))
-            for place, counts in Draws(shape, seed, "summary").blocks(first, last):
-                resampled(counts, samples[:, :, place])
-            found.update(zip(group, samples, strict=True))
-        return [found[i] for i in active]
 
-    def read(i: int, samples: Array) -> tuple[Found, bool]:
-        estimates, variances = point_estimates(scores[i], gamma), variances_of(scores[i], gamma)
-        levels = bootstrap.expanded_level(variances, np.array(shapes[i]), level)
+class _Resampled(bootstrap.Resampled[Found]):
+    """The METRICS of resamples of algorithms."""
+
+    def __init__(
+        self,
+        algorithms: Sequence[Sequence[Array]],
+        gamma: float,
+        level: float,
+        studentized: bool,
+        seed: int,
+    ):
+        self.scores = [canonical(cells) for cells in algorithms]
+        self.shapes = [tuple(len(cell) for cell in cells) for cells in self.scores]
+        self.gamma, self.level, self.studentized, self.seed = gamma, level, studentized, seed
+
+    def sample(self, items: list[int], first: int, last: int) -> list[Array]:
+        samples: dict[int, Array] = {}
+        for shape in dict.fromkeys(self.shapes[i] for i in items):
+            group = [i for i in items if self.shapes[i] == shape]
+            metrics = _Metrics([self.scores[i] for i in group], self.gamma, self.studentized)
+            block = np.empty((len(group), metrics.rows, last - first))
+            for place, counts in Draws(shape, self.seed, "summary").blocks(first, last):
+                metrics(counts, block[:, :, place])
+            samples.update(zip(group, block, strict=True))
+        return [samples[i] for i in items]
+
+    def read(self, item: int, samples: Array) -> tuple[Found, bool]:
+        scores, runs = self.scores[item], np.array(self.shapes[item])
+        estimates, variances = point_estimates(scores, self.gamma), variances_of(scores, self.gamma)
+        levels = bootstrap.expanded_level(variances, runs, self.level)
         samples = np.sort(samples, axis=1)
-        plain = (1 - level) / 2
-        found: Found = {}
+        plain = (1 - self.level) / 2
+        intervals: Found = {}
         for k, metric in enumerate(METRICS):
-            found[metric] = {
+            intervals[metric] = {
                 "percentile": bootstrap.read(samples[k], plain, estimates[k]),
                 "expanded percentile": bootstrap.read(samples[k], float(levels[k]), estimates[k]),
             }
-        if studentized:
+        if self.studentized:
             for k, metric in enumerate(STUDENTIZED):
                 j = METRICS.index(metric)
                 error = float(np.sqrt(variances[j].sum()))
                 t = bootstrap.read(samples[len(METRICS) + k], plain, 0.0)
                 # The upper quantile of t sets the lower end.
-                found[metric]["studentized"] = Interval(
+                intervals[metric]["studentized"] = Interval(
                     float(estimates[j] - error * t.high),
                     float(estimates[j] - error * t.low),
                     error * t.high_error,
                     error * t.low_error,
                 )
-        precise = all(found[metric]["expanded percentile"].precise for metric in METRICS)
-        done.add(i)
-        if progress is not None:
-            progress(len(done), len(scores))
-        return found, precise
-
-    return bootstrap.converge(len(scores), sample, read, reps)
+        precise = all(intervals[metric]["expanded percentile"].precise for metric in METRICS)
+        return intervals, precise
 
 
-class _Resampled:
+class _Metrics:
     """The METRICS of resamples of algorithms whose tasks have the same numbers of runs."""
 
     def __init__(self, algorithms: Sequence[Sequence[Array]], gamma: float, studentized: bool):
