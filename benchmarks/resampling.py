@@ -36,6 +36,7 @@ from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.comparison import compare, resampled_probabilities
 from offrl.statistics.pairs import Pair
+from offrl.statistics.resampling import Resampling
 
 SOLVED = 100.0
 Arrays = Mapping[str, Any]
@@ -45,10 +46,11 @@ import resource, sys
 from pathlib import Path
 from offrl.statistics.comparison import compare
 from offrl.results.files import read_scores
+from offrl.statistics.resampling import Resampling
 from offrl.statistics.summary import summarise
-table, reps = read_scores(Path(sys.argv[1])), int(sys.argv[2])
-summarise(table, reps=reps)
-compare(table, reps=reps)
+table, resampling = read_scores(Path(sys.argv[1])), Resampling(int(sys.argv[2]))
+summarise(table, resampling=resampling)
+compare(table, resampling=resampling)
 unit = 1 if sys.platform == "darwin" else 1024
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 """
@@ -156,12 +158,12 @@ def jobs(shape: tuple[int, int, int], full: bool, quick: bool) -> Iterator[Job]:
         return whole if full else min(timed, whole // 2)
 
     name = f"summarise {size}, 4 metrics, {many:,} reps"
-    ours = {"": partial(statistics.summarise, table, reps=many)}
+    ours = {"": partial(statistics.summarise, table, resampling=Resampling(many))}
     for other, theirs in (("rliable", rliable_summary), ("scipy", scipy_summary)):
         yield Job(name, ours, other, partial(theirs, scores), many, part(many, 4_000))
     yield Job(
         f"profile {size}, {len(tau)} thresholds, {reps:,} reps",
-        {"": partial(statistics.profile, table, tau, reps=reps)},
+        {"": partial(statistics.profile, table, tau, resampling=Resampling(reps))},
         "rliable",
         lambda n: library.create_performance_profile(scores, tau, reps=n),
         reps,
@@ -171,7 +173,7 @@ def jobs(shape: tuple[int, int, int], full: bool, quick: bool) -> Iterator[Job]:
         f"P(X > Y) {size}, {count} pairs, {reps:,} reps",
         {
             "": partial(improvement, table, reps),
-            "; ours: all of compare": partial(compare, table, reps=reps),
+            "; ours: all of compare": partial(compare, table, resampling=Resampling(reps)),
         },
         "rliable",
         partial(rliable_improvement, scores, some),
@@ -187,7 +189,7 @@ def curve_job(shape: tuple[int, int, int], full: bool, quick: bool) -> Job:
     scores, size = random_scores(*shape, points), " x ".join(map(str, shape))
     return Job(
         f"curve {size}, {points} steps, {reps:,} reps",
-        {"": partial(statistics.curve, table_of(scores), reps=reps)},
+        {"": partial(statistics.curve, table_of(scores), resampling=Resampling(reps))},
         "rliable",
         partial(rliable_curve, scores),
         reps,

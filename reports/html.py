@@ -14,6 +14,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ from offrl.errors import InputError
 from offrl.files import replacing
 from offrl.progress import Progress
 from offrl.results.table import ScoreTable
-from offrl.statistics import bootstrap
 from offrl.statistics.comparison import Comparison, compare
 from offrl.statistics.remarks import words
+from offrl.statistics.resampling import Resampling
 from offrl.version import __version__
 
 KIND = "offrl report"  # what summary.json says of itself, so that a later report may replace it
@@ -68,10 +69,8 @@ def write(
     table: ScoreTable,
     directory: Path,
     *,
-    reps: int | None = None,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
     studentized: bool = False,
-    engine: str = "offrl",
     command: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -83,10 +82,8 @@ def write(
     Args:
         table: the scores; its failures, notes and provenance are shown.
         directory: where the report goes.
-        reps: resamples for intervals; by default as many as their precision needs.
-        seed: seed of all resampling.
+        resampling: of all estimates; by default as many resamples as their precision needs.
         studentized: whether to show studentized intervals too.
-        engine: "offrl" or "rliable", which computes what that library can.
         command: the command line that made the report, to be shown on it.
         progress: called with the number of parts done and their total.
     """
@@ -102,7 +99,7 @@ def write(
     with replacing(directory, "give another folder for the report") as temporary:
         for folder in ("figures", "tables"):
             (temporary / folder).mkdir(parents=True)
-        page = _Page(table, final, reps, seed, studentized, engine, progress)
+        page = _Page(table, final, resampling, studentized, progress)
         drawn = [page.draw(temporary / "figures", *part) for part in page.plan]
         figures = [figure for figure in drawn if figure is not None]
         _write_tables(temporary, page)
@@ -123,15 +120,13 @@ class _Page:
         self,
         table: ScoreTable,
         final: ScoreTable,
-        reps: int | None,
-        seed: int,
+        resampling: Resampling,
         studentized: bool,
-        engine: str,
         progress: Progress | None,
     ):
-        self.table, self.final, self.reps, self.seed = table, final, reps, seed
-        self.engine, self.progress = engine, progress
-        self.main = "percentile" if engine == "rliable" else "expanded percentile"
+        self.table, self.final = table, final
+        self.resampling, self.progress = resampling, progress
+        self.main = "percentile" if resampling.engine == "rliable" else "expanded percentile"
         # (file name, section, title, drawing function), in the page's order.
         self.plan: list[tuple[str, str, str, Draw]] = [
             (metric, "aggregate", HEADINGS[metric], self._interval(metric))
@@ -150,30 +145,26 @@ class _Page:
         self.done, self.total = 0, 2 * len(table.algorithms) + len(self.plan)
         self.summary = statistics.summarise(
             final,
-            reps=reps,
-            seed=seed,
+            resampling=resampling,
             studentized=studentized,
             partial=True,
-            engine=engine,
             progress=lambda done, _: self.tell(done),
         )
         self.per_task = statistics.per_task(final)
-        few = 10_000 if reps is None else min(reps, 10_000)
-        self.profile = statistics.profile(final, seed=seed, reps=few, engine=engine)
+        few = replace(resampling, reps=min(resampling.reps or 10_000, 10_000))
+        self.profile = statistics.profile(final, resampling=few)
         self.notes = [*final.notes, *statistics.explain(final, self.summary)]
         self.comparison: Comparison | None = None
         if count > 1:
             self.comparison = compare(
                 final,
                 algorithms=self.compared,
-                reps=reps,
-                seed=seed,
-                engine=engine,
+                resampling=resampling,
                 progress=lambda done, all_: self.tell(
                     len(table.algorithms) + len(table.algorithms) * done // all_
                 ),
             )
-            self.ranks = statistics.ranks(final.only(self.compared), seed=seed, reps=few)
+            self.ranks = statistics.ranks(final.only(self.compared), resampling=few)
             self.notes += self.comparison.notes
         self.done = 2 * len(table.algorithms)
         self.labels = {}
@@ -238,7 +229,9 @@ class _Page:
             title = dataset or f"all {len(self.table.datasets)} data sets"
 
             def draw(dataset: str | None = dataset, title: str = title) -> Axes | None:
-                curve = statistics.curve(self.table, dataset, seed=self.seed, engine=self.engine)
+                curve = statistics.curve(
+                    self.table, dataset, resampling=replace(self.resampling, reps=None)
+                )
                 if curve["step"].nunique() < 2:
                     return None
                 return plots.curve_plot(
@@ -367,10 +360,7 @@ def _record(page: _Page, command: str | None) -> dict[str, Any]:
         "kind": KIND,
         "format": 1,
         "command": command,
-        "seed": page.seed,
-        "engine": page.engine,
-        "reps": page.reps,
-        "level": bootstrap.COVERAGE,
+        **page.resampling.record(),
         "scale": page.table.scale,
         "score_rule": RULE,
         "algorithms": page.table.algorithms,
@@ -490,7 +480,7 @@ def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[s
         left_out=[name for name in table.algorithms if name not in page.compared],
         studentized="studentized" in set(page.summary["ci_method"]),
         resamples=_reps(page),
-        bands=BANDS[page.engine],
+        bands=BANDS[page.resampling.engine],
         cells=_cells(page),
         worst_error=_error(page.summary["mc_error"].max()),
         record=record,

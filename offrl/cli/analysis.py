@@ -66,6 +66,7 @@ def report(
     Example: offrl report runs -o report
     """
     from offrl.reporting.report import report as make_report
+    from offrl.statistics.resampling import Resampling
 
     words = ["offrl", "report", *map(str, source), "-o", str(output)]
     words += ["--reps", str(reps)] * (reps is not None) + ["--seed", str(seed)] * (seed != 0)
@@ -75,11 +76,9 @@ def report(
         path = make_report(
             source,
             output,
-            reps=reps,
-            seed=seed,
+            resampling=Resampling(reps, seed, engine=engine),
             scale=scale,
             studentized=studentized,
-            engine=engine,
             command=shlex.join(words),
             progress=progress,
         )
@@ -118,6 +117,7 @@ def compare(
     from offrl.results.collect import collect
     from offrl.statistics.comparison import compare as make_comparison
     from offrl.statistics.remarks import words
+    from offrl.statistics.resampling import Resampling
 
     if output is not None and output.suffix != ".csv":
         raise InputError(f"{output}: expected a name that ends in .csv")
@@ -129,10 +129,8 @@ def compare(
             algorithms=algorithm or None,
             margin=margin,
             alpha=alpha,
-            reps=reps,
             permutations=permutations,
-            seed=seed,
-            engine=engine,
+            resampling=Resampling(reps, seed, engine=engine),
             progress=progress,
         )
     if output is not None:
@@ -197,13 +195,14 @@ def online(
     """
     from offrl.files import replacing
     from offrl.results.collect import collect
+    from offrl.statistics.resampling import Resampling
     from offrl.statistics.tuning_budget import online_performance
 
     for path, kinds in ((output, (".csv",)), (figure, (".png", ".svg", ".pdf"))):
         if path is not None and path.suffix not in kinds:
             raise InputError(f"{path}: expected a name that ends in {' or '.join(kinds)}")
     scores = collect(source, scale=scale)
-    found = online_performance(scores, budget or None, reps=reps, seed=seed)
+    found = online_performance(scores, budget or None, resampling=Resampling(reps, seed))
     if output is not None:
         with replacing(output) as temporary:
             found.to_csv(temporary, index=False)
@@ -257,6 +256,7 @@ def adastop(
     """
     from offrl.results.collect import collect
     from offrl.statistics.adastop import decide
+    from offrl.statistics.resampling import Resampling
 
     scores = collect(source, scale=scale).final()
     if dataset is None:
@@ -266,8 +266,15 @@ def adastop(
                 + ", ".join(scores.datasets)
             )
         (dataset,) = scores.datasets
-    plan = {"size": size, "interims": interims, "reps": reps, "seed": seed}
-    found = decide(scores, dataset, alpha=alpha, baseline=baseline, **plan)
+    found = decide(
+        scores,
+        dataset,
+        size=size,
+        interims=interims,
+        alpha=alpha,
+        baseline=baseline,
+        resampling=Resampling(reps, seed),
+    )
     rows = found.to_dict("records")
     if as_json:
         print_json(rows)

@@ -6,17 +6,16 @@ from pathlib import Path
 from offrl import registry
 from offrl.progress import Progress
 from offrl.results.collect import collect
+from offrl.statistics.resampling import Resampling
 
 
 def report(
     sources: Sequence[str | Path],
     output: str | Path,
     *,
-    reps: int | None = None,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
     scale: float = 100.0,
     studentized: bool = False,
-    engine: str = "offrl",
     command: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -26,11 +25,9 @@ def report(
         sources: folders of runs and score tables (CSV or Parquet with the columns algorithm,
             dataset, seed, score and optionally step).
         output: the folder of the report.
-        reps: bootstrap resamples for the intervals; by default as many as their precision needs.
-        seed: of all resampling.
+        resampling: of all estimates; by default as many resamples as their precision needs.
         scale: 100 or 1, what the scores of tables are on; those of runs are on 0-100.
         studentized: whether to show studentized intervals too.
-        engine: "offrl", or "rliable" for what that library computes.
         command: what the page names as the command that made it.
         progress: called with the number of parts done and their total.
 
@@ -41,10 +38,8 @@ def report(
     path: Path = write(
         table,
         Path(output),
-        reps=reps,
-        seed=seed,
+        resampling=resampling,
         studentized=studentized,
-        engine=engine,
         command=command,
         progress=progress,
     )

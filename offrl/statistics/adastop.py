@@ -46,7 +46,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from offrl.errors import InputError, unknown
 from offrl.results.table import ScoreTable
-from offrl.statistics.bootstrap import Array, check, stream
+from offrl.statistics.bootstrap import Array, stream
+from offrl.statistics.resampling import Resampling
 
 COLUMNS = ("x", "y", "decision", "interim", "statistic", "boundary", "n_x", "n_y")
 MOST = 12  # algorithms at once: there are some 2^12 sets of them
@@ -62,8 +63,7 @@ def decide(
     interims: int,
     alpha: float = 0.05,
     baseline: str | None = None,
-    reps: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Decisions on the algorithms of one data set, as `adastop` gives them.
 
@@ -81,9 +81,15 @@ def decide(
                 "the algorithm out"
             )
     scores = {name: cells.get(dataset, ()) for name, cells in table.cells().items()}
-    plan = {"size": size, "interims": interims, "reps": reps, "seed": seed}
     try:
-        return adastop(scores, alpha=alpha, baseline=baseline, **plan)
+        return adastop(
+            scores,
+            size=size,
+            interims=interims,
+            alpha=alpha,
+            baseline=baseline,
+            resampling=resampling,
+        )
     except InputError as error:
         raise InputError(f"{dataset}: {error}") from None
 
@@ -95,8 +101,7 @@ def adastop(
     interims: int,
     alpha: float = 0.05,
     baseline: str | None = None,
-    reps: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """One row per pair of algorithms, with the columns COLUMNS, from the runs made so far.
 
@@ -116,15 +121,16 @@ def adastop(
         interims: the greatest number of interims.
         alpha: bound of the family-wise error.
         baseline: compare each algorithm (x) with this one (y) only; by default all pairs.
-        reps: deals drawn per interim, the observed one among them. Those of a pair are enumerated
-            instead as long as they, 1/2 binom(2 size, size)^k, are at most `reps`.
-        seed: of the draws.
+        resampling: seed of the deals, and how many are drawn per interim, the observed one among
+            them; 10,000 by default. Those of a pair are enumerated instead as long as they, 1/2
+            binom(2 size, size)^k, are at most as many. Level and engine play no part.
 
     Raises:
         InputError: for a plan that cannot decide, a score that is not finite, and where some
             algorithms with undecided pairs have the runs of the next interim and others do not.
     """
-    _check_plan(list(scores), size, interims, alpha, baseline, reps, seed)
+    reps, seed = resampling.reps or 10_000, resampling.seed
+    _check_plan(list(scores), size, interims, alpha, baseline, reps)
     runs = {name: _runs(name, values, size * interims) for name, values in scores.items()}
     # The baseline stands last in its sets: `_statistic` looks for it there. Widest sets first.
     names = sorted(runs, key=lambda name: name == baseline)
@@ -184,8 +190,8 @@ def _test(
         groups: the runs, shape (k, p, size): interims, algorithms, runs.
         level: spent per interim.
         with_last: as in `_statistic`.
-        reps: as in `adastop`.
-        seed: as in `adastop`.
+        reps: deals drawn per interim.
+        seed: of the deals.
         tolerance: statistics no further apart are ties.
     """
     path, null = list[float](), list[Array]()
@@ -290,7 +296,6 @@ def _check_plan(
     alpha: float,
     baseline: str | None,
     reps: int,
-    seed: int,
 ) -> None:
     if not 2 <= len(names) <= MOST:
         raise InputError(f"{len(names)} algorithms; AdaStop compares 2 to {MOST} at once")
@@ -303,7 +308,6 @@ def _check_plan(
             f"size {size}, interims {interims}; expected 2 runs or more per interim, and 1 interim "
             "or more"
         )
-    check(reps, seed)
     least = _level(alpha, 2, len(names), baseline)
     smallest = 2 / math.comb(2 * size, size) ** interims
     if smallest > least:

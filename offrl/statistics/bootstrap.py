@@ -33,10 +33,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
-from offrl.errors import InputError
 from offrl.progress import Progress
 
-COVERAGE = 0.95  # of an interval, by default
 SHARE = 0.01  # automatic repetitions: the Monte-Carlo error of an end, as a share of the width
 FIRST, MOST = 10_000, 160_000  # automatic repetitions begin with so many, and double up to so many
 # Counts and resamples per block: some 2**18 stay in a core's cache, and bound memory at a few MB.
@@ -68,16 +66,6 @@ class Interval:
 
 
 NONE = Interval(np.nan, np.nan, np.nan, np.nan)
-
-
-def check(reps: int | None, seed: int, level: float = COVERAGE) -> None:
-    """Raise InputError for too few repetitions, a negative seed or a level that is no share."""
-    if not 0.5 <= level < 1:
-        raise InputError(f"level {level:g}: expected a coverage from 0.5 to 1, such as 0.95")
-    if reps is not None and reps < 100:
-        raise InputError(f"reps {reps}: too few resamples for an interval; give 100 or more")
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected a whole number, 0 or more")
 
 
 def stream(seed: int, purpose: str, *key: int) -> np.random.Generator:

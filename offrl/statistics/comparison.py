@@ -31,10 +31,10 @@ from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import COVERAGE, Array, Draws, Interval, TrimmedMean
-from offrl.statistics.engines import check_engine
+from offrl.statistics.bootstrap import Array, Draws, Interval, TrimmedMean
 from offrl.statistics.pairs import PAIRS, Pair, cells_key, comparable_cells, run_counts, turn
 from offrl.statistics.remarks import comparison_notes
+from offrl.statistics.resampling import Resampling
 from offrl.statistics.significance import PERMUTATIONS, holm, permutation, welch
 
 
@@ -58,10 +58,8 @@ def compare(
     algorithms: Sequence[str] | None = None,
     margin: float | None = None,
     alpha: float = 0.05,
-    reps: int | None = None,
     permutations: int = PERMUTATIONS,
-    seed: int = 0,
-    engine: str = "offrl",
+    resampling: Resampling = Resampling(),
     progress: Progress | None = None,
 ) -> Comparison:
     """Every pair of algorithms, or every algorithm against a baseline, compared.
@@ -74,9 +72,9 @@ def compare(
     - "cannot tell" otherwise. `seeds` is then how many seeds on each data set, more than now, would
       tell with probability 0.8, were the difference and the variances what they seem: a plan.
 
-    `pairs` has the columns PAIRS: intervals are 95 %, `n_x` and `n_y` the smallest numbers of runs
-    on a data set, the errors the larger Monte-Carlo standard error of an interval's two ends.
-    `tasks` has TASKS: the difference of means with Welch's 95 % interval and p.
+    `pairs` has the columns PAIRS: `n_x` and `n_y` are the smallest numbers of runs on a data set,
+    the errors the larger Monte-Carlo standard error of an interval's two ends. `tasks` has TASKS:
+    the difference of means with Welch's interval and p.
 
     Args:
         table: scores of two algorithms or more, with two runs or more of each on every data set;
@@ -85,17 +83,14 @@ def compare(
         algorithms: compare these alone.
         margin: the largest difference of IQMs that counts as none, in points of the scale.
         alpha: error rate of the tests, over all pairs.
-        reps: resamples of each pair; by default as many as a Monte-Carlo error of at most
-            `bootstrap.SHARE` of the width of both intervals needs.
         permutations: random permutations; where there are no more in all (up to LISTED), each is
             taken once.
-        seed: of resamples and permutations.
-        engine: "rliable" has the library of that name compute P(X > Y) and its percentile interval,
-            by default from 2,000 resamples (`reps` in the answer is that of the difference).
+        resampling: its seed is that of the permutations too; its repetitions are by default as many
+            as a Monte-Carlo error of at most `bootstrap.SHARE` of the width of both intervals of a
+            pair needs. The engine "rliable" computes P(X > Y) and its percentile interval, by
+            default from 2,000 resamples; `reps` is then that of the difference.
         progress: called with the number of pairs done and their number.
     """
-    bootstrap.check(reps, seed)
-    check_engine(engine)
     if not 0 < alpha < 0.5:
         raise InputError(f"alpha {alpha:g}: expected an error rate between 0 and 0.5, such as 0.05")
     if margin is not None and not (margin > 0 and np.isfinite(margin)):
@@ -109,15 +104,17 @@ def compare(
     else:
         labels = [(x, y) for k, x in enumerate(names) for y in names[k + 1 :]]
     theirs = None
-    if engine == "rliable":  # first, as it refuses more
+    if resampling.engine == "rliable":
+        # First: rliable rejects tables that our engine accepts, so fail before the slow part.
         from offrl.statistics import rliable as rliable_engine
 
         theirs = rliable_engine.probabilities(
-            table, labels, reps=reps, seed=seed, progress=progress
+            table, labels, reps=resampling.reps, seed=resampling.seed, progress=progress
         )
     pairs = [Pair(cells[x], cells[y]) for x, y in labels]
-    found = pair_intervals(pairs, reps, seed, progress)
-    exact, t = permutation(pairs, permutations, seed), np.array([pair.p for pair in pairs])
+    found = pair_intervals(pairs, resampling, progress)
+    exact = permutation(pairs, permutations, resampling.seed)
+    t = np.array([pair.p for pair in pairs])
     corrected = holm(np.maximum(exact, t))
     rows = []
     for k, ((x, y), pair, (ends, used)) in enumerate(zip(labels, pairs, found, strict=True)):
@@ -157,7 +154,7 @@ def compare(
         columns = ["probability", "probability_low", "probability_high"]
         frame[columns] = theirs[columns].to_numpy()
         frame["probability_error"] = np.nan
-    tasks = welch(cells, labels)
+    tasks = welch(cells, labels, resampling.level)
     notes = comparison_notes(pairs, frame, alpha, permutations)
     return Comparison(frame, tasks, alpha, tuple(notes))
 
@@ -166,17 +163,17 @@ PairInterval = tuple[Interval, Interval]  # of P(X > Y), and of the difference o
 
 
 def pair_intervals(
-    pairs: Sequence[Pair], reps: int | None, seed: int, progress: Progress | None
+    pairs: Sequence[Pair], resampling: Resampling, progress: Progress | None
 ) -> list[tuple[PairInterval, int]]:
     """Intervals of P(X > Y) and of the difference of each pair, and the number of resamples."""
-    return _ResampledPairs(pairs, seed).converge(len(pairs), reps, progress)
+    return _ResampledPairs(pairs, resampling).converge(len(pairs), resampling.reps, progress)
 
 
 class _ResampledPairs(bootstrap.Resampled[PairInterval]):
     """P(X > Y) and the difference of IQMs of resamples of pairs."""
 
-    def __init__(self, pairs: Sequence[Pair], seed: int):
-        self.pairs, self.seed = pairs, seed
+    def __init__(self, pairs: Sequence[Pair], resampling: Resampling):
+        self.pairs, self.seed, self.level = pairs, resampling.seed, resampling.level
 
     def sample(self, items: list[int], first: int, last: int) -> list[Array]:
         pairs = {i: self.pairs[i] for i in items}
@@ -198,8 +195,8 @@ class _ResampledPairs(bootstrap.Resampled[PairInterval]):
         pair = self.pairs[item]
         probabilities, differences = np.sort(samples, axis=1)
         levels = [
-            float(bootstrap.expanded_level(pair.placements, pair.runs.T.ravel(), COVERAGE)),
-            float(bootstrap.expanded_level(pair.variances, pair.strata, COVERAGE)),
+            float(bootstrap.expanded_level(pair.placements, pair.runs.T.ravel(), self.level)),
+            float(bootstrap.expanded_level(pair.variances, pair.strata, self.level)),
         ]
         point = 1 - pair.probability if pair.turned else pair.probability
         probability = bootstrap.read(probabilities, levels[0], point)

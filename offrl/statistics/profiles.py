@@ -7,19 +7,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import COVERAGE, Array, Draws, TrimmedMean
-from offrl.statistics.engines import check_engine
+from offrl.statistics.bootstrap import Array, Draws, TrimmedMean
 from offrl.statistics.metrics import canonical, point_estimates, variances_of
+from offrl.statistics.resampling import Resampling
 
 
 def profile(
     table: ScoreTable,
     tau: ArrayLike | None = None,
     *,
-    reps: int = 10_000,
-    seed: int = 0,
-    level: float = COVERAGE,
-    engine: str = "offrl",
+    resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Score distributions: per algorithm and threshold tau, the share of runs with a score above.
 
@@ -30,18 +27,16 @@ def profile(
     Args:
         table: the scores.
         tau: thresholds; by default 101 from the smallest score, or 0, to the largest, or `scale`.
-        reps: number of resamples.
-        seed: as in `summarise`.
-        level: nominal coverage at each threshold, and of the band at all of them.
-        engine: as in `summarise`; rliable has pointwise limits alone, at 95 %.
+        resampling: 10,000 resamples by default; the level is that at each threshold, and of the
+            band at all of them. rliable has pointwise limits alone.
     """
-    bootstrap.check(reps, seed, level)
+    reps, seed, level = resampling.reps or 10_000, resampling.seed, resampling.level
     cells = table.cells()
     if tau is None:
         every = table.final().frame["score"]
         tau = np.linspace(min(0.0, every.min()), max(table.scale, every.max()), 101)
     thresholds = np.asarray(tau, dtype=np.float64)
-    if check_engine(engine) == "rliable":
+    if resampling.engine == "rliable":
         from offrl.statistics import rliable as rliable_engine
 
         return rliable_engine.profile(table, thresholds, reps=reps, seed=seed)
@@ -77,11 +72,8 @@ def curve(
     table: ScoreTable,
     dataset: str | None = None,
     *,
-    reps: int = 2_000,
-    seed: int = 0,
     points: int = 100,
-    level: float = COVERAGE,
-    engine: str = "offrl",
+    resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Learning curves: per algorithm and step, the IQM over runs and data sets with its interval.
 
@@ -92,14 +84,11 @@ def curve(
     Args:
         table: scores with steps; without steps the answer has no rows.
         dataset: a single data set, or None for all of them.
-        reps: number of resamples.
-        seed: as in `summarise`.
         points: at most so many steps are kept, evenly spread, the last one included.
-        level: nominal coverage at each step, and of the band at all of them.
-        engine: as in `profile`.
+        resampling: as in `profile`, with 2,000 resamples by default.
     """
-    bootstrap.check(reps, seed, level)
-    if check_engine(engine) == "rliable":
+    reps, seed, level = resampling.reps or 2_000, resampling.seed, resampling.level
+    if resampling.engine == "rliable":
         from offrl.statistics import rliable as rliable_engine
 
         return rliable_engine.curve(table, dataset, reps=reps, seed=seed, points=points)

@@ -5,20 +5,25 @@ import pandas as pd
 
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import COVERAGE, NONE, Array, Draws
+from offrl.statistics.bootstrap import NONE, Array, Draws
 from offrl.statistics.metrics import canonical, task_means
+from offrl.statistics.resampling import Resampling
 
 
-def ranks(table: ScoreTable, *, reps: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def ranks(table: ScoreTable, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
     """How often each algorithm takes each rank, 1 the best, over resamples and data sets.
 
     In every resample the algorithms are ranked on each data set by their mean over runs, ties
     sharing their ranks (Agarwal et al. 2021, appendix A.3, over their bootstrap). Columns:
     algorithm; mean_rank, the mean over data sets of the ranks of the scores themselves; ci_low and
-    ci_high, the resamples' 2.5 and 97.5 % quantiles of it; mc_error; rank_1, rank_2, ...,
+    ci_high, a percentile interval of it; mc_error; rank_1, rank_2, ...,
     probabilities that sum to 1. Every cell needs a run; every interval two.
+
+    Args:
+        table: the scores.
+        resampling: 10,000 resamples by default, by offrl's own engine.
     """
-    bootstrap.check(reps, seed)
+    reps, seed = resampling.reps or 10_000, resampling.seed
     cells = {
         name: tasks for name, tasks in table.cells().items() if len(tasks) == len(table.datasets)
     }
@@ -48,9 +53,10 @@ def ranks(table: ScoreTable, *, reps: int = 10_000, seed: int = 0) -> pd.DataFra
     shares /= reps * len(tasks)
     rows = []
     single = min(len(cell) for row in scores for cell in row) < 2
+    p = (1 - resampling.level) / 2
     for k, name in enumerate(names):
         estimate = float(point[k].mean())
-        ci = NONE if single else bootstrap.read(np.sort(means[k]), (1 - COVERAGE) / 2, estimate)
+        ci = NONE if single else bootstrap.read(np.sort(means[k]), p, estimate)
         rows.append((name, estimate, ci.low, ci.high, ci.error, *shares[k]))
     answer = pd.DataFrame(rows, columns=columns)
     return answer.sort_values(["mean_rank", "algorithm"], ignore_index=True)

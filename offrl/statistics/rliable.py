@@ -28,6 +28,7 @@ from offrl.statistics import bootstrap, profiles, summary
 from offrl.statistics.bootstrap import Array
 from offrl.statistics.metrics import canonical
 from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
+from offrl.statistics.resampling import Resampling
 
 METHOD = "percentile"
 REPS = 2_000  # rliable's default for profiles; its 50,000 for the others take minutes to hours
@@ -53,9 +54,8 @@ def summarise(
         partial: as in `statistics.summarise`.
         progress: called with the number of algorithms done and their number.
     """
-    bootstrap.check(reps, seed)
     reps = reps or REPS
-    frame = summary.summarise(table, reps=FEW, partial=partial)
+    frame = summary.summarise(table, resampling=Resampling(FEW), partial=partial)
     frame = frame[frame["ci_method"] == METHOD].reset_index(drop=True)
     frame = frame.assign(reps=np.where(frame["reps"] > 0, reps, 0), mc_error=np.nan)
     matrices = _matrices(table)
@@ -86,8 +86,7 @@ def profile(table: ScoreTable, tau: ArrayLike, *, reps: int = REPS, seed: int = 
 
     InputError for unequal numbers of runs.
     """
-    bootstrap.check(reps, seed)
-    frame = profiles.profile(table, tau, reps=FEW)
+    frame = profiles.profile(table, tau, resampling=Resampling(FEW))
     frame = frame.assign(mc_error=np.nan, band_low=np.nan, band_high=np.nan)
     matrices = _matrices(table)
     from rliable import library
@@ -112,8 +111,7 @@ def curve(
     rliable resamples every step by itself, not whole runs. Of a single step's interval that makes
     no difference. InputError for unequal numbers of runs.
     """
-    bootstrap.check(reps, seed)
-    frame = profiles.curve(table, dataset, reps=FEW, points=points)
+    frame = profiles.curve(table, dataset, resampling=Resampling(FEW), points=points)
     frame = frame.assign(mc_error=np.nan, band_low=np.nan, band_high=np.nan)
     matrices = {}
     for name, part in frame.groupby("algorithm"):
@@ -155,7 +153,6 @@ def probabilities(
         seed: of the resamples.
         progress: called with the number of pairs done and their number.
     """
-    bootstrap.check(reps, seed)
     reps = reps or REPS
     cells = comparable_cells(table, None, [name for pair in pairs for name in pair])
     for name, tasks in cells.items():

@@ -10,8 +10,9 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import COVERAGE, Array, Counts, TrimmedMean
+from offrl.statistics.bootstrap import Array, Counts, TrimmedMean
 from offrl.statistics.pairs import Pair, Tasks, run_counts
+from offrl.statistics.resampling import COVERAGE
 
 PERMUTATIONS = 10_000
 LISTED = 100_000  # permutations that are taken one by one, all at once, where there are no more

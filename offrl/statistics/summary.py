@@ -25,8 +25,7 @@ from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import COVERAGE, NONE, Array, Counts, Draws, Interval, TrimmedMean
-from offrl.statistics.engines import check_engine
+from offrl.statistics.bootstrap import NONE, Array, Counts, Draws, Interval, TrimmedMean
 from offrl.statistics.labels import METHODS
 from offrl.statistics.metrics import (
     METRICS,
@@ -39,6 +38,7 @@ from offrl.statistics.metrics import (
     task_means,
     variances_of,
 )
+from offrl.statistics.resampling import COVERAGE, Resampling
 
 DEFAULT_METHODS = METHODS[:2]
 COLUMNS = (
@@ -61,9 +61,7 @@ def intervals(
     scores: Scores,
     *,
     gamma: float,
-    reps: int | None = None,
-    seed: int = 0,
-    level: float = COVERAGE,
+    resampling: Resampling = Resampling(),
     methods: Sequence[str] = DEFAULT_METHODS,
 ) -> Found:
     """Bootstrap intervals as metric -> method -> Interval, all from the same resamples.
@@ -71,31 +69,26 @@ def intervals(
     Args:
         scores: as in `iqm`; every task needs two runs, else InputError.
         gamma: as in `optimality_gap`.
-        reps: number of resamples; by default enough for a Monte-Carlo error of at most
-            `bootstrap.SHARE` of the width of every expanded percentile interval.
-        seed: of the resamples.
-        level: nominal coverage.
+        resampling: seed and level; its repetitions are by default enough for a Monte-Carlo error
+            of at most `bootstrap.SHARE` of the width of every expanded percentile interval.
         methods: some of METHODS; "studentized" has the metrics STUDENTIZED alone, and infinite
             ends where too many resamples have no variance.
     """
-    bootstrap.check(reps, seed, level)
     cells = as_cells(scores)
     few = [str(k) for k, cell in enumerate(cells) if len(cell) < 2]
     if few:
         raise InputError(
             f"task {', '.join(few)} has one run; an interval needs two runs or more of every task"
         )
-    return _intervals([cells], gamma, reps, seed, level, methods, None)[0][0]
+    return _intervals([cells], gamma, resampling, methods, None)[0][0]
 
 
 def summarise(
     table: ScoreTable,
     *,
-    reps: int | None = None,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
     studentized: bool = False,
     partial: bool = False,
-    engine: str = "offrl",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Aggregates of every algorithm over all data sets: one row per metric and interval method.
@@ -105,22 +98,24 @@ def summarise(
 
     Args:
         table: the scores.
-        reps: resamples; by default as many as `intervals` needs, for each algorithm by itself.
-        seed: of the resamples.
+        resampling: by default each algorithm has as many resamples as `intervals` needs. The engine
+            "rliable" has percentile intervals alone, 2,000 resamples by default, and no Monte-Carlo
+            error.
         studentized: whether to give studentized intervals too.
         partial: whether to go on where a data set has a single run, or none. Such an algorithm then
             has an empty (NaN) interval, and an empty estimate if a data set has none: `explain`
             says so in words. By default a single run is an InputError which names the cells.
-        engine: "rliable" has the library of that name compute the percentile intervals, its only
-            ones; 2,000 resamples by default, and no Monte-Carlo error.
         progress: called with the number of algorithms done and their number.
     """
-    bootstrap.check(reps, seed)
-    if check_engine(engine) == "rliable":
+    if resampling.engine == "rliable":
         from offrl.statistics import rliable as rliable_engine
 
         return rliable_engine.summarise(
-            table, reps=reps, seed=seed, partial=partial, progress=progress
+            table,
+            reps=resampling.reps,
+            seed=resampling.seed,
+            partial=partial,
+            progress=progress,
         )
     if not partial:
         table.check_several_runs()
@@ -128,9 +123,7 @@ def summarise(
     cells = {name: list(tasks.values()) for name, tasks in table.cells().items()}
     whole = [name for name, tasks in cells.items() if len(tasks) == len(table.datasets)]
     able = [name for name in whole if min(map(len, cells[name])) > 1]
-    answers = _intervals(
-        [cells[name] for name in able], table.scale, reps, seed, COVERAGE, methods, progress
-    )
+    answers = _intervals([cells[name] for name in able], table.scale, resampling, methods, progress)
     found = dict(zip(able, answers, strict=True))
     rows = []
     for name, tasks in cells.items():
@@ -191,15 +184,13 @@ def per_task(table: ScoreTable) -> pd.DataFrame:
 def _intervals(
     algorithms: Sequence[Sequence[Array]],
     gamma: float,
-    reps: int | None,
-    seed: int,
-    level: float,
+    resampling: Resampling,
     methods: Sequence[str],
     progress: Progress | None,
 ) -> list[tuple[Found, int]]:
     """Intervals of each algorithm, and the number of resamples behind them."""
-    resampled = _Resampled(algorithms, gamma, level, "studentized" in methods, seed)
-    return resampled.converge(len(algorithms), reps, progress)
+    resampled = _Resampled(algorithms, gamma, "studentized" in methods, resampling)
+    return resampled.converge(len(algorithms), resampling.reps, progress)
 
 
 class _Resampled(bootstrap.Resampled[Found]):
@@ -209,13 +200,13 @@ class _Resampled(bootstrap.Resampled[Found]):
         self,
         algorithms: Sequence[Sequence[Array]],
         gamma: float,
-        level: float,
         studentized: bool,
-        seed: int,
+        resampling: Resampling,
     ):
         self.scores = [canonical(cells) for cells in algorithms]
         self.shapes = [tuple(len(cell) for cell in cells) for cells in self.scores]
-        self.gamma, self.level, self.studentized, self.seed = gamma, level, studentized, seed
+        self.gamma, self.studentized = gamma, studentized
+        self.seed, self.level = resampling.seed, resampling.level
 
     def sample(self, items: list[int], first: int, last: int) -> list[Array]:
         samples: dict[int, Array] = {}

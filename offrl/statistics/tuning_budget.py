@@ -19,7 +19,7 @@ Tarasov et al. 2023, ReBRAC, average each setting's scores over data sets first.
 
 The value is biased upwards: seeds that were lucky lift a setting's mean, and the maximum prefers
 lucky ones (the winner's curse). The bias grows with the budget and with the ratio of the seeds'
-spread to the settings'; it shrinks with more seeds. Intervals answer for the seeds' luck alone:
+spread to the settings'; it shrinks with more seeds. Intervals cover variation over seeds only:
 
 - Runs are resampled within each setting and data set. A resampled mean's distance from the mean is
   stretched by sqrt(n / (n - 1)), as n runs vary too little when resampled.
@@ -45,7 +45,8 @@ from numpy.typing import ArrayLike
 from offrl.errors import InputError
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import COVERAGE, Array, Draws, Interval
+from offrl.statistics.bootstrap import Array, Draws, Interval
+from offrl.statistics.resampling import Resampling
 
 COLUMNS = ("algorithm", "budget", "value", "ci_low", "ci_high", "mc_error", "n_settings")
 
@@ -56,9 +57,7 @@ def online_performance(
     table: ScoreTable,
     budgets: Sequence[int] | None = None,
     *,
-    reps: int = 10_000,
-    seed: int = 0,
-    level: float = COVERAGE,
+    resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Expected online performance of every algorithm, one row per budget.
 
@@ -70,11 +69,9 @@ def online_performance(
         table: scores with a column `setting`.
         budgets: numbers of settings tried, 1 or more; by default 1 to the number of settings that
             the algorithm has. They may be larger, as settings are drawn with replacement.
-        reps: number of resamples.
-        seed: of the resamples.
-        level: nominal coverage of the interval at each budget.
+        resampling: 10,000 resamples by default, by offrl's own engine; the level is that of the
+            interval at each budget.
     """
-    bootstrap.check(reps, seed, level)
     if "setting" not in table.frame:
         raise InputError(
             "no settings in these scores; expected a column 'setting' that names the "
@@ -89,7 +86,7 @@ def online_performance(
         tried = range(1, len(grid[0]) + 1) if budgets is None else budgets
         means = [[cell.mean() for cell in row] for row in grid]
         values: Array = np.array([expected_maximum(row, tried) for row in means]).mean(axis=0)
-        found = intervals_of(grid, tried, values, reps, seed, level)
+        found = intervals_of(grid, tried, values, resampling)
         for budget, value, ci in zip(tried, values.tolist(), found, strict=True):
             rows.append((algorithm, int(budget), value, ci.low, ci.high, ci.error, len(grid[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -130,9 +127,10 @@ def _grid(frame: pd.DataFrame) -> Grid:
 
 
 def intervals_of(
-    grid: Grid, budgets: Sequence[int], values: Array, reps: int, seed: int, level: float
+    grid: Grid, budgets: Sequence[int], values: Array, resampling: Resampling
 ) -> list[Interval]:
     """The interval of the value at each budget."""
+    reps = resampling.reps or 10_000
     cells = [cell for row in grid for cell in row]
     runs = np.array([len(cell) for cell in cells])
     means = np.array([cell.mean() for cell in cells])
@@ -140,7 +138,7 @@ def intervals_of(
     distances = np.concatenate([(c - m) * s for c, m, s in zip(cells, means, stretch, strict=True)])
     weights = maximum_weights(len(grid[0]), budgets)
     samples = np.empty((len(budgets), reps))
-    for place, counts in Draws(runs, seed, "online").blocks(0, reps):
+    for place, counts in Draws(runs, resampling.seed, "online").blocks(0, reps):
         sums = np.add.reduceat(distances[:, None] * counts, runs.cumsum() - runs, axis=0)
         resampled = (means[:, None] + sums).reshape(len(grid), len(grid[0]), -1)
         samples[:, place] = weights @ np.sort(resampled, axis=1).mean(axis=0)
@@ -148,7 +146,7 @@ def intervals_of(
     df, _ = bootstrap.freedom(
         slopes_of_means(means.reshape(len(grid), -1), weights) ** 2 * spread, runs
     )
-    levels = np.asarray(scipy.stats.norm.cdf(-scipy.stats.t.ppf((1 + level) / 2, df)))
+    levels = np.asarray(scipy.stats.norm.cdf(-scipy.stats.t.ppf((1 + resampling.level) / 2, df)))
     return [
         _mirrored(bootstrap.read(np.sort(row), p, value), value)
         for row, p, value in zip(samples, levels.tolist(), values.tolist(), strict=True)

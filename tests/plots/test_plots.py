@@ -20,6 +20,7 @@ from offrl.errors import InputError
 from offrl.plots.style import distinct_styles
 from offrl.results.table import ScoreTable
 from offrl.statistics.comparison import compare
+from offrl.statistics.resampling import Resampling
 from offrl.statistics.tuning_budget import online_performance
 
 SHORT = ["BC", "IQL", "TD3+BC", "CQL", "mine"]
@@ -514,14 +515,16 @@ def test_what_the_library_computes_is_drawn():
     )
     table = ScoreTable.from_frame(frame)
     tuned = frame.assign(setting=frame["seed"] // 2, seed=frame["seed"] % 2)
-    budgets = online_performance(ScoreTable.from_frame(tuned), reps=200)
-    both = compare(table, reps=200, permutations=200).pairs
-    rank = statistics.ranks(table, reps=200)
+    budgets = online_performance(ScoreTable.from_frame(tuned), resampling=Resampling(200))
+    both = compare(table, resampling=Resampling(200), permutations=200).pairs
+    rank = statistics.ranks(table, resampling=Resampling(200))
     with plots.style():
         for ax in (
-            plots.interval_plot(statistics.summarise(table, reps=200, studentized=True)),
-            plots.profile_plot(statistics.profile(table, reps=200)),
-            plots.curve_plot(statistics.curve(table, reps=200)),
+            plots.interval_plot(
+                statistics.summarise(table, resampling=Resampling(200), studentized=True)
+            ),
+            plots.profile_plot(statistics.profile(table, resampling=Resampling(200))),
+            plots.curve_plot(statistics.curve(table, resampling=Resampling(200))),
             plots.online_plot(budgets),
             plots.improvement_plot(both),
             plots.improvement_matrix_plot(both),

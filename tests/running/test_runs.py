@@ -25,6 +25,7 @@ from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import enlist, plan
 from offrl.running.training import train_run
+from offrl.statistics.resampling import Resampling
 
 PROTOCOL = """
 id = "tiny"
@@ -188,7 +189,7 @@ def test_the_documented_example_runs_beside_the_others(tmp_path: Path) -> None:
     protocol, runs = str(write_protocol(tmp_path, steps=300)), tmp_path / "runs"
     offrl.run(protocol, runs, workers=2)
     offrl.run(protocol, runs, algorithms=[str(example)], workers=2)
-    page = offrl.report([runs], tmp_path / "report", reps=200).read_text()
+    page = offrl.report([runs], tmp_path / "report", resampling=Resampling(200)).read_text()
     assert "my_algo" in page
     assert set(scores(runs)["algorithm"]) == {"bc", "my_algo"}
 

@@ -9,6 +9,7 @@ import pytest
 from offrl.errors import InputError
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.adastop import COLUMNS, adastop, decide
+from offrl.statistics.resampling import Resampling
 
 TOLD = ("larger", "smaller")
 
@@ -104,15 +105,20 @@ def test_drawn_deals_agree_with_enumerated_ones():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 10))
     plan: dict[str, Any] = {"size": 5, "interims": 2}
-    exact = row(adastop({"a": a, "b": b}, reps=126 * 252, **plan)).boundary
+    exact = row(adastop({"a": a, "b": b}, resampling=Resampling(126 * 252), **plan)).boundary
     drawn = [
-        row(adastop({"a": a, "b": b}, reps=126 * 252 - 1, seed=seed, **plan)).boundary
+        row(
+            adastop({"a": a, "b": b}, resampling=Resampling(126 * 252 - 1, seed=seed), **plan)
+        ).boundary
         for seed in range(5)
     ]
     assert len({exact, *drawn}) > 2
     assert drawn == pytest.approx([exact] * 5, rel=0.03)
     # The first interim has 126 deals: no seed matters.
-    one, two = (adastop({"a": a[:5], "b": b[:5]}, seed=seed, **plan) for seed in range(2))
+    one, two = (
+        adastop({"a": a[:5], "b": b[:5]}, resampling=Resampling(seed=seed), **plan)
+        for seed in range(2)
+    )
     pd.testing.assert_frame_equal(one, two)
 
 
@@ -225,7 +231,7 @@ def keyed(decisions: Any, names: dict[str, str]) -> dict[frozenset[str], Any]:
 def test_names_and_orders_do_not_matter(shifts, baseline):
     rng = np.random.default_rng(4)
     scores = {name: rng.normal(size=15) + shift for name, shift in zip("abcd", shifts, strict=True)}
-    plan: dict[str, Any] = {"size": 5, "interims": 3, "reps": 2_000}
+    plan: dict[str, Any] = {"size": 5, "interims": 3, "resampling": Resampling(2_000)}
     same = {name: name for name in scores}
     expected = keyed(adastop(scores, baseline=baseline, **plan), same)
     for _ in range(5):
@@ -246,7 +252,10 @@ def test_affine_changes_carry_through():
     scores = stages()
     few = {name: scores[name] for name in "ac"}
     # What is drawn is not symmetric, so the sign is changed where all deals are enumerated.
-    plans = [(scores, 0.01, {"reps": 2_000}), (few, -3.0, {"reps": 126 * 252, "interims": 2})]
+    plans = [
+        (scores, 0.01, {"resampling": Resampling(2_000)}),
+        (few, -3.0, {"resampling": Resampling(126 * 252), "interims": 2}),
+    ]
     for before, scale, options in plans:
         plan: dict[str, Any] = {"size": 5, "interims": 3} | options
         before = {name: x[: 5 * plan["interims"]] for name, x in before.items()}
@@ -287,9 +296,11 @@ TEN = list(range(10))
         ({"a": TEN, "b": TEN}, {"alpha": 0}, ["alpha 0", "between 0 and 1"]),
         ({"a": TEN, "b": TEN}, {"alpha": 1}, ["alpha 1"]),
         ({"a": TEN, "b": TEN}, {"alpha": math.nan}, ["alpha nan"]),
-        ({"a": TEN, "b": TEN}, {"reps": 10}, ["reps 10"]),
-        ({"a": TEN, "b": TEN}, {"alpha": 0.001, "reps": 1_000}, ["reps 1000", "2000 or more"]),
-        ({"a": TEN, "b": TEN}, {"seed": -1}, ["seed -1"]),
+        (
+            {"a": TEN, "b": TEN},
+            {"alpha": 0.001, "resampling": Resampling(1_000)},
+            ["reps 1000", "2000 or more"],
+        ),
         ({"a": TEN, "b": TEN}, {"baseline": "A"}, ["unknown baseline 'A'", "'a'"]),
         ({"a": TEN, "b": TEN}, {"size": 3, "interims": 1}, ["smallest possible p is 0.1", "0.05"]),
         # 2 / 70 would do for 3 algorithms, not for 4.
@@ -320,7 +331,7 @@ def table_of(scores: dict[str, list[float]], **options: Any) -> ScoreTable:
 def test_a_table_counts_in_the_order_of_seeds():
     scores = stages()
     scores = scores | {"d": scores["d"][:5]}
-    plan: dict[str, Any] = {"size": 5, "interims": 3, "reps": 2_000, "alpha": 0.1}
+    plan: dict[str, Any] = {"size": 5, "interims": 3, "resampling": Resampling(2_000), "alpha": 0.1}
     table = table_of(scores)
     for baseline in (None, "c"):
         found = decide(table, "hopper", baseline=baseline, **plan)
@@ -346,9 +357,9 @@ def test_a_table_that_cannot_be_decided_is_one_clear_line():
 def test_the_observed_deal_is_among_the_drawn_ones():
     # At alpha = 1 / reps it makes the error of drawn deals exact; without it, 0.02 come out.
     rng = np.random.default_rng(10)
-    plan: dict[str, Any] = {"size": 8, "interims": 1, "alpha": 0.01, "reps": 100}
+    plan: dict[str, Any] = {"size": 8, "interims": 1, "alpha": 0.01}
     wrong = [
-        row(adastop({"a": a, "b": b}, seed=seed, **plan)).decision in TOLD
+        row(adastop({"a": a, "b": b}, resampling=Resampling(100, seed), **plan)).decision in TOLD
         for seed, (a, b) in enumerate(rng.normal(size=(4_000, 2, 8)))
     ]
     assert 0.005 < np.mean(wrong) < 0.015
@@ -361,7 +372,9 @@ def share_wrong(
     wrong = 0
     for seed, runs in enumerate(scores):
         names = {str(k): x for k, x in enumerate(runs)}
-        found: Any = adastop(names, size=size, interims=interims, reps=reps, seed=seed)
+        found: Any = adastop(
+            names, size=size, interims=interims, resampling=Resampling(reps, seed=seed)
+        )
         wrong += any(
             groups[int(r.x)] == groups[int(r.y)] and r.decision in TOLD for r in found.itertuples()
         )
@@ -453,7 +466,14 @@ def test_a_real_shift_is_found():
     # d' = 2: the t test of 5 and 5 runs finds it with power 0.79, so most fall at once.
     rng = np.random.default_rng(9)
     found = [
-        row(adastop({"a": a, "b": b + 2}, size=5, interims=3, reps=1_000, seed=seed))
+        row(
+            adastop(
+                {"a": a, "b": b + 2},
+                size=5,
+                interims=3,
+                resampling=Resampling(1_000, seed=seed),
+            )
+        )
         for seed, (a, b) in enumerate(rng.normal(size=(200, 2, 15)))
     ]
     assert np.mean([r.decision == "smaller" for r in found]) > 0.98

@@ -14,6 +14,7 @@ from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.comparison import Comparison, compare, resampled_iqms, resampled_probabilities
 from offrl.statistics.pairs import PAIRS, Pair, probability_of_improvement
+from offrl.statistics.resampling import Resampling
 from offrl.statistics.significance import holm, permutation
 
 
@@ -48,7 +49,7 @@ def test_probabilities_of_improvement_are_the_known_ones(known):
         cells = table.cells()
         for name, expected in suite["poi"].items():
             x, y = name.split(" > ")
-            result = compare(table, algorithms=[x, y], reps=100, permutations=100)
+            result = compare(table, algorithms=[x, y], resampling=Resampling(100), permutations=100)
             (got,) = result.pairs.to_dict("records")
             mine = got["probability"] if got["x"] == x else 1 - got["probability"]
             assert mine == pytest.approx(expected["point"], rel=1e-12)
@@ -88,7 +89,7 @@ def test_probabilities_are_those_of_rliable():
     point, ci = library.get_interval_estimates(
         {"x,y": (x, y)}, metrics.probability_of_improvement, reps=reps
     )
-    got = row(compare(table_of({"x": x, "y": y}), reps=100), "x", "y")
+    got = row(compare(table_of({"x": x, "y": y}), resampling=Resampling(100)), "x", "y")
     assert got["probability"] == pytest.approx(float(point["x,y"]), rel=1e-12)
     pair = Pair(*(dict(zip("abcde", s.T, strict=True)) for s in (x, y)))
     samples = resampled_probabilities([pair], 0, 20_000, 0)[0]
@@ -123,7 +124,7 @@ def test_difference_intervals_are_those_of_scipy(runs):
     assert abs(mine.low - answer.low) <= 6 * np.sqrt(3) * mine.low_error
     assert abs(mine.high - answer.high) <= 6 * np.sqrt(3) * mine.high_error
     # And the interval of the table is wider, by the degrees of freedom.
-    got = row(compare(ragged({"x": x, "y": y}), reps=20_000), "x", "y")
+    got = row(compare(ragged({"x": x, "y": y}), resampling=Resampling(20_000)), "x", "y")
     assert got["difference_low"] < mine.low < mine.high < got["difference_high"]
 
 
@@ -145,7 +146,7 @@ def test_a_small_permutation_test_counts_every_permutation():
             hits += abs(trimmed(mine) - trimmed(other)) >= observed - 1e-12
             ways += 1
     assert ways == 100
-    got = row(compare(ragged({"x": x, "y": y}), reps=100), "x", "y")
+    got = row(compare(ragged({"x": x, "y": y}), resampling=Resampling(100)), "x", "y")
     assert got["p_permutation"] == hits / 100
     assert 0.05 < got["p_permutation"] < 1
 
@@ -160,9 +161,11 @@ def test_sampled_permutations_agree_with_scipy():
     expected = scipy.stats.permutation_test(
         (x, y), statistic, vectorized=True, n_resamples=20_000, rng=1
     ).pvalue
-    got = row(compare(ragged({"x": [x], "y": [y]}), reps=100, permutations=20_000), "x", "y")[
-        "p_permutation"
-    ]
+    got = row(
+        compare(ragged({"x": [x], "y": [y]}), resampling=Resampling(100), permutations=20_000),
+        "x",
+        "y",
+    )["p_permutation"]
     assert 0.001 < expected < 0.2
     assert abs(got - expected) <= 6 * np.sqrt(2 * expected * (1 - expected) / 20_000)
 
@@ -171,7 +174,7 @@ def test_permutations_stay_within_tasks():
     # Tasks far apart: exchanging runs across them would hide this difference of 1 in each.
     rng = np.random.default_rng(0)
     x = rng.normal(0, 0.3, (5, 6)) + 1000 * np.arange(6)
-    got = row(compare(table_of({"x": x + 1, "y": x}), reps=100), "x", "y")
+    got = row(compare(table_of({"x": x + 1, "y": x}), resampling=Resampling(100)), "x", "y")
     assert got["p_permutation"] < 0.01
 
 
@@ -179,7 +182,7 @@ def test_welch_is_that_of_scipy_and_undefined_without_spread():
     rng = np.random.default_rng(2)
     x, y = [rng.normal(0, 1, 4), rng.normal(3, 9, 6)], [rng.normal(1, 5, 3), rng.normal(0, 1, 5)]
     x, y = [*x, np.ones(3)], [*y, np.full(3, 4.0)]
-    tasks = compare(ragged({"x": x, "y": y}), reps=100, permutations=100).tasks
+    tasks = compare(ragged({"x": x, "y": y}), resampling=Resampling(100), permutations=100).tasks
     for k in (0, 1):
         expected = scipy.stats.ttest_ind(x[k], y[k], equal_var=False)
         ci = expected.confidence_interval()
@@ -218,7 +221,9 @@ def test_verdicts():
     assert wild["seeds"] > 5
     assert result.pairs["seeds"].notna().sum() == (result.pairs["verdict"] == "cannot tell").sum()
     # Without a margin nothing is equivalent.
-    assert "equivalent" not in set(compare(table_of(scores), reps=200).pairs["verdict"])
+    assert "equivalent" not in set(
+        compare(table_of(scores), resampling=Resampling(200)).pairs["verdict"]
+    )
 
 
 def test_the_t_test_of_one_task_is_yuens_for_trimmed_means():
@@ -246,7 +251,7 @@ def test_the_t_test_of_one_task_is_yuens_for_trimmed_means():
 def test_the_larger_p_counts_and_is_corrected():
     rng = np.random.default_rng(0)
     table = table_of({name: rng.normal(50 + k, 1 + 3 * k, (4, 5)) for k, name in enumerate("abc")})
-    pairs = compare(table, reps=100, permutations=500).pairs
+    pairs = compare(table, resampling=Resampling(100), permutations=500).pairs
     larger = pairs[["p_permutation", "p_t"]].max(axis=1).to_numpy()
     assert (pairs["p_permutation"] < pairs["p_t"]).any()
     np.testing.assert_array_equal(pairs["p_holm"], holm(larger))
@@ -254,11 +259,11 @@ def test_the_larger_p_counts_and_is_corrected():
 
 def test_without_spread_nothing_is_equivalent():
     scores = {"a": np.full((5, 9), 50.0), "b": np.full((5, 9), 50.5)}
-    result = compare(table_of(scores), margin=5, reps=200)
+    result = compare(table_of(scores), margin=5, resampling=Resampling(200))
     assert row(result, "a", "b")["verdict"] == "worse"
     assert row(result, "a", "b")["p_t"] == 0
     scores = {"a": np.full((3, 4), 50.0), "b": np.full((3, 4), 50.0)}
-    result = compare(table_of(scores), margin=5, reps=200)
+    result = compare(table_of(scores), margin=5, resampling=Resampling(200))
     assert row(result, "a", "b")["verdict"] == "cannot tell"
     assert row(result, "a", "b")["p_holm"] == 1
 
@@ -283,16 +288,19 @@ def test_the_number_of_seeds_would_tell():
 def test_advised_seeds_are_more_than_now_and_enough_for_the_permutation_test():
     # Far apart, but C(6, 3) = 20 ways give no p below 0.1; C(8, 4) = 70 do.
     x = np.array([[0.0], [1.0], [2.0]])
-    assert row(compare(table_of({"x": x + 50, "y": x}), reps=100), "x", "y")["seeds"] == 4
+    assert (
+        row(compare(table_of({"x": x + 50, "y": x}), resampling=Resampling(100)), "x", "y")["seeds"]
+        == 4
+    )
     # 15 pairs need p of 0.05 / 15: 2 / C(12, 6) is the first that is less.
     names = {name: np.arange(4.0)[:, None] + 40 * k for k, name in enumerate("abcdef")}
-    pairs = compare(table_of(names), reps=100).pairs
+    pairs = compare(table_of(names), resampling=Resampling(100)).pairs
     assert (pairs["seeds"] == 6).all()
 
 
 def test_few_runs_that_cannot_tell_are_said_so():
     x = np.array([[0.0], [1.0], [2.0]])
-    result = compare(table_of({"x": x + 50, "y": x}), reps=100)
+    result = compare(table_of({"x": x + 50, "y": x}), resampling=Resampling(100))
     assert row(result, "x", "y")["p_permutation"] == 0.1  # 2 of C(6, 3) ways
     assert row(result, "x", "y")["verdict"] == "cannot tell"
     assert any("smallest p" in note and "0.1," in note for note in result.notes)
@@ -302,11 +310,13 @@ def test_few_runs_that_cannot_tell_are_said_so():
 def test_a_baseline_and_a_choice_of_algorithms():
     rng = np.random.default_rng(0)
     table = table_of({name: rng.normal(size=(3, 4)) for name in "abcd"}, scale=1)
-    pairs = compare(table, baseline="c", reps=100, permutations=100).pairs
+    pairs = compare(table, baseline="c", resampling=Resampling(100), permutations=100).pairs
     assert list(zip(pairs["x"], pairs["y"], strict=True)) == [("a", "c"), ("b", "c"), ("d", "c")]
-    pairs = compare(table, algorithms=["d", "a"], reps=100, permutations=100).pairs
+    pairs = compare(
+        table, algorithms=["d", "a"], resampling=Resampling(100), permutations=100
+    ).pairs
     assert list(zip(pairs["x"], pairs["y"], strict=True)) == [("a", "d")]
-    assert len(compare(table, reps=100, permutations=100).tasks) == 6 * 4
+    assert len(compare(table, resampling=Resampling(100), permutations=100).tasks) == 6 * 4
 
 
 def test_bad_requests_are_refused():
@@ -317,9 +327,7 @@ def test_bad_requests_are_refused():
         ({"algorithms": ["iql"]}, "two algorithms"),
         ({"margin": -1.0}, "margin"),
         ({"alpha": 0.7}, "alpha"),
-        ({"reps": 3}, "reps 3"),
         ({"permutations": 5}, "permutations 5"),
-        ({"seed": -1}, "seed"),
     ]
     for options, message in bad:
         with pytest.raises(InputError, match=message):
@@ -341,9 +349,9 @@ NUMBERS = [c for c in PAIRS if c not in ("x", "y", "p_holm", "verdict", "seeds")
 def test_of_two_algorithms_with_each_others_scores_no_name_decides():
     a, b, c = np.random.default_rng(1).normal(50, 9, (3, 4))
     scores = {"A": np.stack([a, b, c], 1), "B": np.stack([b, c, a], 1)}
-    first = row(compare(table_of(scores), reps=500), "A", "B")
+    first = row(compare(table_of(scores), resampling=Resampling(500)), "A", "B")
     other = {"A": scores["B"], "B": scores["A"]}
-    second = row(compare(table_of(other), reps=500), "A", "B")
+    second = row(compare(table_of(other), resampling=Resampling(500)), "A", "B")
     assert second["probability_low"] == pytest.approx(1 - first["probability_high"], abs=1e-12)
     assert second["difference_low"] == -first["difference_high"]
 
@@ -357,7 +365,7 @@ def test_names_and_orders_change_nothing(scores, random):
     rng = np.random.default_rng(random.getrandbits(32))
     tasks = rng.permutation(a.shape[1])
     moved = {name: rng.permuted(s, axis=0)[:, tasks] for name, s in (("Z", a), ("M", b), ("A", c))}
-    options: dict[str, Any] = {"reps": 100, "permutations": 100, "seed": 4}
+    options: dict[str, Any] = {"permutations": 100, "resampling": Resampling(100, seed=4)}
     first = compare(table_of({"1": a, "2": b, "3": c}), **options)
     second = compare(table_of(moved), **options)
     for x, y in (("Z", "M"), ("Z", "A"), ("M", "A")):
@@ -381,7 +389,7 @@ def test_names_and_orders_change_nothing(scores, random):
 @given(suites)
 def test_another_algorithm_changes_no_bit_of_a_pair(scores):
     a, b, c = scores
-    options: dict[str, Any] = {"reps": 100, "permutations": 100, "seed": 4}
+    options: dict[str, Any] = {"permutations": 100, "resampling": Resampling(100, seed=4)}
     alone = row(compare(table_of({"A": a, "B": b}), **options), "A", "B")
     both = row(compare(table_of({"A": a, "B": b, "C": c}), **options), "A", "B")
     assert both[NUMBERS].equals(alone[NUMBERS])
@@ -391,7 +399,7 @@ def test_another_algorithm_changes_no_bit_of_a_pair(scores):
 @given(suites, st.sampled_from([0.25, 8.0]), st.sampled_from([-64.0, 5.0]))
 def test_affine_changes_carry_through(scores, factor, shift):
     a, b, _ = scores
-    options: dict[str, Any] = {"reps": 100, "permutations": 100, "seed": 4}
+    options: dict[str, Any] = {"permutations": 100, "resampling": Resampling(100, seed=4)}
     first = row(compare(table_of({"A": a, "B": b}), **options), "A", "B")
     second = row(
         compare(table_of({"A": factor * a + shift, "B": factor * b + shift}), **options), "A", "B"

@@ -13,6 +13,7 @@ from offrl import statistics
 from offrl.statistics import bootstrap
 from offrl.statistics.comparison import pair_intervals
 from offrl.statistics.pairs import Pair
+from offrl.statistics.resampling import Resampling
 from offrl.statistics.significance import permutation, welch
 
 TASKS = 9
@@ -38,8 +39,7 @@ def coverage(population: str, runs: int, suites: int, levels: float = 0) -> dict
         ci = statistics.intervals(
             draw(rng, runs) + levels * LEVELS / 8,
             gamma=1,
-            reps=1_000,
-            seed=suite,
+            resampling=Resampling(1_000, seed=suite),
             methods=statistics.METHODS,
         )["iqm"]
         for method, ends in ci.items():
@@ -62,7 +62,7 @@ def errors(
         y = factor * (POPULATIONS[y_law](rng, runs[1]) - centre[1])
         cells = [{str(k): cell for k, cell in enumerate(scores.T)} for scores in (x, y)]
         pair = Pair(*cells)
-        (((probability, difference), _),) = pair_intervals([pair], 1_000, suite, None)
+        (((probability, difference), _),) = pair_intervals([pair], Resampling(1_000, suite), None)
         tasks = welch(dict(zip("xy", cells, strict=True)), [("x", "y")])
         exact = permutation([pair], 500, suite)[0] <= 0.05
         told += [
@@ -184,7 +184,9 @@ def profile_of(scores: Any, tau: Any, seed: int) -> dict[str, Any]:
             "score": scores.ravel(),
         }
     )
-    found = statistics.profile(ScoreTable.from_frame(frame, scale=1), tau, reps=500, seed=seed)
+    found = statistics.profile(
+        ScoreTable.from_frame(frame, scale=1), tau, resampling=Resampling(500, seed=seed)
+    )
     return {
         "pointwise": (found["ci_low"].to_numpy(), found["ci_high"].to_numpy()),
         "band": (found["band_low"].to_numpy(), found["band_high"].to_numpy()),
@@ -193,7 +195,10 @@ def profile_of(scores: Any, tau: Any, seed: int) -> dict[str, Any]:
 
 def test_the_monte_carlo_error_is_that_of_repeated_resampling():
     scores = np.random.default_rng(0).standard_t(3, (5, 9))
-    found = [statistics.intervals(scores, gamma=1, reps=2_000, seed=s)["iqm"] for s in range(200)]
+    found = [
+        statistics.intervals(scores, gamma=1, resampling=Resampling(2_000, seed=s))["iqm"]
+        for s in range(200)
+    ]
     for method in statistics.DEFAULT_METHODS:
         for end in ("low", "high"):
             ends = np.array([getattr(ci[method], end) for ci in found])
@@ -207,7 +212,7 @@ def test_repetitions_are_chosen_by_the_monte_carlo_error():
     ci = statistics.intervals(scores, gamma=1)
     for metric in statistics.METRICS:
         assert ci[metric]["expanded percentile"].precise
-    rough = statistics.intervals(scores, gamma=1, reps=500)
+    rough = statistics.intervals(scores, gamma=1, resampling=Resampling(500))
     assert not rough["iqm"]["expanded percentile"].precise
 
 

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from offrl.errors import InputError
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics import tuning_budget
+from offrl.statistics.resampling import Resampling
 from offrl.statistics.tuning_budget import expected_maximum, online_performance
 
 
@@ -90,7 +91,7 @@ def neorl(shared) -> ScoreTable:
 
 
 def test_a_published_grid_is_tuned_on_each_data_set(neorl):
-    found = online_performance(neorl, reps=200).set_index(["algorithm", "budget"])
+    found = online_performance(neorl, resampling=Resampling(200)).set_index(["algorithm", "budget"])
     n = {"BC": 1, "BCQ": 4, "BREMEN": 4, "CQL": 16, "CRR": 4, "MOPO": 16, "PLAS": 5}
     assert found.groupby("algorithm")["n_settings"].first().to_dict() == n
     means = neorl.frame.groupby(["algorithm", "dataset", "setting"])["score"].mean()
@@ -126,7 +127,7 @@ def test_intervals_are_those_of_scipy():
     frame = pd.DataFrame(rows).replace({"setting": {"3": "0", "4": "1", "5": "2"}})
     table = ScoreTable.from_frame(frame)
     reps = 20_000
-    found: Any = online_performance(table, [1, 2, 6], reps=reps, seed=4)
+    found: Any = online_performance(table, [1, 2, 6], resampling=Resampling(reps, seed=4))
     for row in found.itertuples():
         pmf = np.diff((np.arange(4) / 3) ** row.budget)
         slope = np.concatenate([pmf[np.argsort(np.argsort(m))] for m in means.reshape(2, 3)]) / 2
@@ -169,7 +170,7 @@ def test_a_cells_weight_is_the_slope_of_the_value():
 
 def test_one_setting_gets_students_interval_at_every_budget():
     scores = np.random.default_rng(6).normal(50, 9, size=(1, 1, 40))
-    found = online_performance(table_of({"A": scores}), [1, 5], reps=50_000)
+    found = online_performance(table_of({"A": scores}), [1, 5], resampling=Resampling(50_000))
     student = scipy.stats.t.interval(0.95, 39, scores.mean(), scipy.stats.sem(scores.ravel()))
     assert found["value"].tolist() == pytest.approx([scores.mean()] * 2)
     assert found["ci_low"].tolist() == pytest.approx([student[0]] * 2, abs=0.2)
@@ -188,7 +189,7 @@ def test_intervals_cover_where_the_quantiles_of_resamples_do_not():
         target: Any = np.mean([expected_maximum(row, [4]) for row in truth])
         means = [[cell.mean() for cell in row] for row in grid]
         value = np.mean([expected_maximum(row, [4]) for row in means])
-        (ci,) = tuning_budget.intervals_of(grid, [4], np.array([value]), 500, k, 0.95)
+        (ci,) = tuning_budget.intervals_of(grid, [4], np.array([value]), Resampling(500, k))
         covered += ci.low <= target <= ci.high
         plain += 2 * value - ci.high <= target <= 2 * value - ci.low
         biases.append(value - target)
@@ -200,11 +201,11 @@ def test_intervals_cover_where_the_quantiles_of_resamples_do_not():
 def test_budgets_default_to_the_settings_and_may_exceed_them():
     scores = np.random.default_rng(7).normal(50, 20, size=(2, 3, 4))
     table = table_of({"A": scores, "B": scores[:, :1]})
-    found = online_performance(table, reps=100)
+    found = online_performance(table, resampling=Resampling(100))
     assert list(found.columns) == list(tuning_budget.COLUMNS)
     assert found["budget"].tolist() == [1, 2, 3, 1]
     assert found["n_settings"].tolist() == [3, 3, 3, 1]
-    more = online_performance(table, [5, 1, 1_000_000], reps=100)
+    more = online_performance(table, [5, 1, 1_000_000], resampling=Resampling(100))
     assert more["budget"].tolist() == [5, 1, 1_000_000] * 2
     best = scores.mean(axis=2).max(axis=1).mean()
     assert more["value"][2] == pytest.approx(best, rel=1e-12)
@@ -217,20 +218,22 @@ def test_the_last_step_that_runs_share_counts():
     scores = np.random.default_rng(8).normal(50, 20, size=(2, 3, 4))
     curves = [frame_of({"A": scores + k}).assign(step=k) for k in (1, 2)]
     frame = pd.concat(curves)
-    got = online_performance(ScoreTable.from_frame(frame), reps=100)
-    want = online_performance(table_of({"A": scores + 2}), reps=100)
+    got = online_performance(ScoreTable.from_frame(frame), resampling=Resampling(100))
+    want = online_performance(table_of({"A": scores + 2}), resampling=Resampling(100))
     pd.testing.assert_frame_equal(got, want, check_exact=True)
     interim = frame[~((frame["setting"] == "lr=1") & (frame["seed"] == 0) & (frame["step"] == 2))]
     table = ScoreTable.from_frame(interim)
     assert any("interim: A (lr=1) on task0" in note for note in table.final().notes)
     shifted = scores + np.array([2, 1, 2])[:, None]
-    want = online_performance(table_of({"A": shifted}), reps=100)
-    pd.testing.assert_frame_equal(online_performance(table, reps=100), want, check_exact=True)
+    want = online_performance(table_of({"A": shifted}), resampling=Resampling(100))
+    pd.testing.assert_frame_equal(
+        online_performance(table, resampling=Resampling(100)), want, check_exact=True
+    )
 
 
 def test_seeds_that_agree_give_a_point():
     scores = np.tile(np.array([[0.1], [0.7], [0.2]]), (2, 1, 3))
-    found = online_performance(table_of({"A": scores}), reps=200)
+    found = online_performance(table_of({"A": scores}), resampling=Resampling(200))
     assert (found["ci_low"] == found["value"]).all()
     assert (found["ci_high"] == found["value"]).all()
     assert (found["mc_error"] == 0).all()
@@ -244,8 +247,6 @@ def test_bad_requests_and_scores_are_refused():
         refused(
             lambda b=budgets: online_performance(table, b), f"budget {budgets[-1]}", "1 or more"
         )
-    refused(lambda: online_performance(table, reps=10), "reps 10")
-    refused(lambda: online_performance(table, seed=-1), "seed -1")
     one = ScoreTable.from_frame(frame[frame["setting"] == "lr=0"].drop(columns="setting"))
     refused(lambda: online_performance(one), "no settings", "'setting'")
     cell = (frame["setting"] == "lr=1") & (frame["dataset"] == "task1")
@@ -284,18 +285,18 @@ def test_order_and_names_of_settings_seeds_and_data_sets_change_nothing(scores, 
         names = {name: f"{rng.integers(1000)}-{name}" for name in frame[column].unique()}
         frame = frame.replace({column: names})
     frame["seed"] = frame["seed"] * 7 + 3
-    expected = online_performance(table_of({"A": scores}), reps=200, seed=3)
-    got = online_performance(ScoreTable.from_frame(frame), reps=200, seed=3)
+    expected = online_performance(table_of({"A": scores}), resampling=Resampling(200, seed=3))
+    got = online_performance(ScoreTable.from_frame(frame), resampling=Resampling(200, seed=3))
     pd.testing.assert_frame_equal(got, expected, check_exact=True)
 
 
 @quick
 @given(grids, grids)
 def test_another_algorithm_and_another_name_change_no_bit(scores, other):
-    alone = online_performance(table_of({"M": scores}), reps=200, seed=3)
+    alone = online_performance(table_of({"M": scores}), resampling=Resampling(200, seed=3))
     others = {name: np.resize(other, (len(scores), 3, 2)) for name in ("A", "Z")}
     together = table_of({"A": others["A"], "N": scores, "Z": others["Z"]})
-    got = online_performance(together, reps=200, seed=3)
+    got = online_performance(together, resampling=Resampling(200, seed=3))
     got = got[got["algorithm"] == "N"].reset_index(drop=True).replace("N", "M")
     pd.testing.assert_frame_equal(got, alone, check_exact=True)
 
@@ -304,15 +305,19 @@ def test_another_algorithm_and_another_name_change_no_bit(scores, other):
 @given(grids, st.sampled_from([0.25, 3.0, 40.0]), st.sampled_from([-64.0, 0.0, 5.0]))
 def test_affine_changes_carry_through(scores, factor, shift):
     columns = ["value", "ci_low", "ci_high"]
-    plain = online_performance(table_of({"A": scores}), reps=200, seed=3)[columns]
-    moved = online_performance(table_of({"A": factor * scores + shift}), reps=200, seed=3)[columns]
+    plain = online_performance(table_of({"A": scores}), resampling=Resampling(200, seed=3))[columns]
+    moved = online_performance(
+        table_of({"A": factor * scores + shift}), resampling=Resampling(200, seed=3)
+    )[columns]
     np.testing.assert_allclose(moved, factor * plain + shift, rtol=1e-9, atol=1e-8)
 
 
 def test_the_seed_alone_decides():
     table = table_of({"A": np.random.default_rng(0).normal(size=(2, 3, 4)) * 50})
-    first = online_performance(table, reps=300, seed=1)
-    pd.testing.assert_frame_equal(online_performance(table, reps=300, seed=1), first)
-    other = online_performance(table, reps=300, seed=2)
+    first = online_performance(table, resampling=Resampling(300, seed=1))
+    pd.testing.assert_frame_equal(
+        online_performance(table, resampling=Resampling(300, seed=1)), first
+    )
+    other = online_performance(table, resampling=Resampling(300, seed=2))
     assert other["value"].equals(first["value"])
     assert not other["ci_low"].equals(first["ci_low"])
