@@ -5,14 +5,10 @@ get the look of offrl's reports. An algorithm's colour and line depend on its na
 are the same in every figure.
 """
 
-from offrl.plots.comparisons import (
-    critical_difference_plot,
-    improvement_matrix_plot,
-    improvement_plot,
-    rank_plot,
-)
 from offrl.plots.intervals import interval_plot
 from offrl.plots.lines import curve_plot, online_plot, profile_plot
+from offrl.plots.pairs import improvement_matrix_plot, improvement_plot
+from offrl.plots.ranks import critical_difference_plot, rank_plot
 from offrl.plots.style import line_style, save, style, svg
 
 __all__ = [
