@@ -4,11 +4,15 @@ import hashlib
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from offrl import registry
+from offrl.toml import read_toml
 
 # Okabe and Ito's colours for colour-blind readers ("Color universal design", 2008); their black and
 # yellow, each lost on one of the two page backgrounds, give way to grey and Tol's wine.
@@ -24,13 +28,6 @@ COLOURS = (
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-# Well-known names get colours that differ; any other name gets one by its hash.
-KNOWN = (
-    *("td3bc", "iql", "cql", "edac", "dt", "rebrac", "awac", "bc"),
-    *("mopo", "combo", "rambo", "mobile", "mcq", "sacn", "calql", "%bc"),
-    *("bcq", "bear", "crr", "plas", "spot", "td3", "xql", "sac"),
-)
-ALIASES = {"decisiontransformer": "dt", "percentbc": "%bc", "10%bc": "%bc"}
 INK = "#1f2630"  # text and axes; `svg` turns it into the colour of the text around the figure
 # How the interval of each method is drawn, and a point without one.
 EXPANDED: dict[str, Any] = {"lw": 1.6, "marker": "|", "ms": 7, "mew": 1.6}
@@ -81,34 +78,61 @@ def style(name: str = "offrl") -> AbstractContextManager[None]:
 def line_style(algorithm: str) -> dict[str, Any]:
     """Colour, dash and marker of an algorithm: keywords for `Axes.plot`, from its name alone.
 
-    Another way to act ("dt: target 2") has the colour of its algorithm, with other dashes.
+    The names in `reports/looks.toml` take looks in their order there, so that they differ; any
+    other name takes one by its hash. Another way to act ("dt: target 2") has the colour of its
+    algorithm, with other dashes.
     """
     label, _, way = algorithm.partition(": ")
     if way:
         look = line_style(label)
         following = (DASHES.index(look["linestyle"]) + 1) % len(DASHES)
         return {**look, "linestyle": DASHES[following]}
-    key = "".join(c for c in algorithm.casefold() if c.isalnum() or c == "%")
-    key = ALIASES.get(key, key)
-    if key in KNOWN:
-        index = KNOWN.index(key)
-        colour, dash, marker = index % len(COLOURS), index // len(COLOURS), index % len(MARKERS)
+    place = _places().get(_key(algorithm))
+    if place is not None:
+        numbers: Sequence[int] = (place, place // len(COLOURS), place)
     else:
-        digest = hashlib.sha256(algorithm.encode()).digest()
-        colour, dash, marker = (
-            byte % len(choices)
-            for byte, choices in zip(digest, (COLOURS, DASHES, MARKERS), strict=False)
+        numbers = hashlib.sha256(algorithm.encode()).digest()
+    colour, dash, marker = (
+        choices[number % len(choices)]
+        for number, choices in zip(numbers, (COLOURS, DASHES, MARKERS), strict=False)
+    )
+    return {"color": colour, "linestyle": dash, "marker": marker}
+
+
+def distinct_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The look of each algorithm of one figure.
+
+    Where two share a hash the later one gets other dashes, or another marker; never a new colour.
+    """
+    looks: dict[str, dict[str, Any]] = {}
+    for name in names:
+        own = line_style(name)
+        others = (
+            {**own, "linestyle": dash, "marker": marker}
+            for marker in _rotated(MARKERS, own["marker"])
+            for dash in _rotated(DASHES, own["linestyle"])
         )
-    return {"color": COLOURS[colour], "linestyle": DASHES[dash], "marker": MARKERS[marker]}
+        looks[name] = next((look for look in others if look not in looks.values()), own)
+    return looks
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element for a page: transparent, in the page's text colour."""
-    file = io.StringIO()
-    nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    text = file.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
+@cache
+def _places() -> dict[str, int]:
+    """The place of each well-known name, and of its other spellings, in the order of looks."""
+    looks = read_toml(registry.folder("reports") / "looks.toml")
+    places = {_key(name): place for place, name in enumerate(looks["order"])}
+    return places | {_key(other): places[_key(name)] for other, name in looks["aliases"].items()}
+
+
+def _key(name: str) -> str:
+    """The name without case and punctuation, but for the percent sign."""
+    return "".join(c for c in name.casefold() if c.isalnum() or c == "%")
+
+
+def _rotated(choices: Sequence[Any], first: Any) -> Sequence[Any]:
+    """The choices in their order, from `first` on and around."""
+    start = choices.index(first)
+    return [*choices[start:], *choices[:start]]
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -125,24 +149,10 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
-def distinct_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The look of each algorithm of one figure.
-
-    Where two share a hash the later one gets other dashes, or another marker; never a new colour.
-    """
-    looks: dict[str, dict[str, Any]] = {}
-    for name in names:
-        own = line_style(name)
-        others = (
-            {**own, "linestyle": dash, "marker": marker}
-            for marker in _from(MARKERS, own["marker"])
-            for dash in _from(DASHES, own["linestyle"])
-        )
-        looks[name] = next((look for look in others if look not in looks.values()), own)
-    return looks
-
-
-def _from(choices: Sequence[Any], first: Any) -> Sequence[Any]:
-    """The choices in their order, beginning with `first`."""
-    start = choices.index(first)
-    return [*choices[start:], *choices[:start]]
+def svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element for a page: transparent, in the page's text colour."""
+    file = io.StringIO()
+    nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    text = file.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from offrl import plots, statistics
 from offrl.errors import InputError
-from offrl.plots.style import INK, KNOWN
+from offrl.plots.style import INK
 from offrl.registry import load
 from offrl.results.collect import collect
 from offrl.results.table import Failure, ScoreTable
@@ -488,12 +488,3 @@ def test_a_colour_belongs_to_a_name():
 
     few, more = colours(("IQL", "mine")), colours(("AWAC", "BC", "IQL", "mine", "other"))
     assert few.items() <= more.items()
-    known = ("TD3+BC", "IQL", "CQL", "EDAC", "DT", "ReBRAC", "AWAC", "BC")
-    assert len({plots.line_style(name)["color"] for name in known}) == len(known)
-    assert plots.line_style("td3_bc") == plots.line_style("TD3+BC")
-    looks = {str(plots.line_style(name)) for name in KNOWN}
-    assert len(looks) == len(KNOWN)
-    assert plots.line_style("decision_transformer") == plots.line_style("DT")
-    other = plots.line_style("dt: target 2")
-    assert other["color"] == plots.line_style("dt")["color"]
-    assert other["linestyle"] != plots.line_style("dt")["linestyle"]
