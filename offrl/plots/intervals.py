@@ -1,4 +1,4 @@
-"""Point estimates with their intervals."""
+"""The figure of point estimates with their intervals."""
 
 from collections.abc import Mapping
 
@@ -57,7 +57,7 @@ def interval_plot(
     width = max(4.8, 3.2 + beside)
     height = 0.8 + LINE * max(3.0, bottom) + legend_height(legend, width - beside)
     ax = ax or new_axes(width, height)
-    endless = []
+    unbounded = []
     at = rows.set_index(["algorithm", "ci_method"])[["estimate", "ci_low", "ci_high"]].T
     for y, name in zip(ys, names, strict=True):
         colour = line_style(name)["color"]
@@ -68,7 +68,7 @@ def interval_plot(
             finite = [end for end in ends if np.isfinite(end)]
             ax.plot(finite, [place] * len(finite), color=colour, **INTERVALS[method])
             if np.isinf(ends).any():
-                endless.append((ends, place, colour))
+                unbounded.append((ends, place, colour))
             hollow = hollow and bool(np.isnan(ends).any())
         if np.isnan(estimate):
             not_computed(ax, y)
@@ -79,7 +79,7 @@ def interval_plot(
     ax.set_xlabel(f"{metric_name(metric)} of the score, 0–{scale:g}")
     ax.margins(x=0.08)
     edges = ax.get_xlim()
-    for ends, y, colour in endless:
+    for ends, y, colour in unbounded:
         ax.plot(np.clip(ends, *edges), [y, y], color=colour, lw=0.9)
         for end, edge, arrow in zip(ends, edges, "<>", strict=True):
             if np.isinf(end):

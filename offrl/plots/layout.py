@@ -14,7 +14,7 @@ from matplotlib.transforms import offset_copy
 from offrl.plots.style import LEGEND_SIZE
 
 LINE = 0.16  # inches a line of text takes: the unit of height of figures made of rows
-WRAP = 22  # characters of an algorithm's name on one line beside an axis
+WRAP = 22  # characters of an algorithm's name on a line beside an axis
 
 
 def new_axes(width: float, height: float) -> Axes:
@@ -23,7 +23,7 @@ def new_axes(width: float, height: float) -> Axes:
 
 
 def plain(text: str) -> str:
-    """The text with dollar signs that matplotlib takes for dollar signs."""
+    """The text with its dollar signs escaped, which open formulas in matplotlib."""
     return text.replace("$", r"\$")
 
 
@@ -34,7 +34,7 @@ def label(name: str, labels: Mapping[str, str] | None, width: int = WRAP) -> str
 
 
 def line_count(text: str) -> int:
-    """Its lines."""
+    """Number of lines of a text."""
     return text.count("\n") + 1
 
 
@@ -57,7 +57,7 @@ def row_places(texts: Sequence[str], space: float = 0.8) -> tuple[list[float], f
 
 
 def name_rows(ax: Axes, ys: Sequence[float], bottom: float, texts: Sequence[str]) -> None:
-    """The labels of rows."""
+    """Labels the rows of a figure, and removes ticks and grid lines across them."""
     ax.set_yticks(ys, texts)
     ax.set_ylim(bottom, 0)
     ax.tick_params(axis="y", length=0)
@@ -65,26 +65,26 @@ def name_rows(ax: Axes, ys: Sequence[float], bottom: float, texts: Sequence[str]
 
 
 def point(ax: Axes, x: float, y: float, colour: str, *, hollow: bool) -> None:
-    """An estimate; hollow where it has no interval."""
+    """Draws an estimate; hollow where it has no interval."""
     face = "none" if hollow else colour
     ax.plot(x, y, marker="o", ms=5.5, mfc=face, mec=colour, mew=1.4, zorder=3)
 
 
 def not_computed(ax: Axes, y: float) -> None:
-    """Says in its row that there is no estimate."""
+    """Writes into a row that there is no estimate."""
     where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center"}
     ax.text(0.02, y, "not computed", style="italic", fontsize=8, **where)
 
 
 def _columns(texts: Collection[str], width: float) -> int:
-    """How many legend columns of like height fit into so many inches."""
+    """How many columns a legend of this width in inches has, filled as evenly as they can be."""
     letters = text_width(texts) * LEGEND_SIZE / matplotlib.rcParams["font.size"]
     rows = -(-len(texts) // max(1, int(width / (0.6 + letters))))
     return -(-len(texts) // max(1, rows))
 
 
 def legend_height(texts: Collection[str], width: float = 6.4) -> float:
-    """Inches that a legend below axes in a figure of such a width takes."""
+    """Height in inches of a legend below the axes of a figure of this width."""
     rows = -(-len(texts) // _columns(texts, width - 0.8)) if texts else 0
     return 0.1 + rows * LINE * max(map(line_count, texts), default=1)
 
@@ -97,7 +97,7 @@ def legend_below(
     gap: float = 34,
     beside: float = 0,
 ) -> None:
-    """A legend under the axis' name, where it hides nothing.
+    """Draws a legend under the axis' name, where it hides nothing.
 
     Args:
         ax: where to draw.

@@ -1,4 +1,4 @@
-"""Figures of lines with bands."""
+"""Figures of lines with bands: performance profiles, learning curves, tuning budgets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from offrl.plots.style import HOLLOW, INK, NO_INTERVAL, distinct_styles
 
 POINTWISE = "95 % pointwise"
 SIMULTANEOUS = "95 % simultaneous"
-WRAP_LEGEND = 32  # and in a legend
+WRAP_LEGEND = 32  # characters of an algorithm's name on a line of a legend
 
 
 def profile_plot(
@@ -104,7 +104,7 @@ def online_plot(
 
 
 def _legend_texts(data: pd.DataFrame, labels: Mapping[str, str] | None) -> list[str]:
-    """What the legend of lines says: the algorithms, then the kinds of band that there are."""
+    """Texts of the legend: the algorithms, then the kinds of band that the data have."""
     texts = [label(name, labels, WRAP_LEGEND) for name in dict.fromkeys(data["algorithm"])]
     for kind, column in ((POINTWISE, "ci_low"), (SIMULTANEOUS, "band_low")):
         if column in data and data[column].notna().any():
@@ -123,7 +123,7 @@ def _lines(
     y: str,
     steps: bool = False,
 ) -> None:
-    """A line with its bands per algorithm, and the legend."""
+    """Draws a line with its bands per algorithm, and the legend."""
     looks = distinct_styles(list(dict.fromkeys(data["algorithm"])))
     alpha = 0.2 if len(looks) <= 4 else 0.8 / len(looks)
     bands = [("ci_low", "ci_high", alpha)]

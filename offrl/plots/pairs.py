@@ -133,8 +133,8 @@ def improvement_matrix_plot(
     bar = figure.colorbar(image, ax=ax, fraction=0.06, pad=0.03, aspect=30)
     bar.set_label("probability of improvement\nP(X > Y), 0–1")
     bar.outline.set_visible(False)
-    told = f"IQMs told apart:\np ≤ {alpha:g} after Holm's correction"
-    legend_below(ax, [Line2D([], [], color=INK, **DOT)], [told], gap=8)
+    text = f"IQMs told apart:\np ≤ {alpha:g} after Holm's correction"
+    legend_below(ax, [Line2D([], [], color=INK, **DOT)], [text], gap=8)
     return ax
 
 

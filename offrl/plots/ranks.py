@@ -34,9 +34,9 @@ def critical_difference_plot(
 ) -> Axes:
     """The critical-difference diagram of Demšar (2006, figure 1): mean ranks; returns the Axes.
 
-    A bar joins neighbours in mean rank no two of whose IQMs the tests tell apart: p
-    above alpha after Holm's correction. Two that are not told apart, but have between them one that
-    is told apart from either, get no bar.
+    A bar joins neighbours in mean rank of which no two IQMs are told apart: p above alpha after
+    Holm's correction. Two that are not told apart, but have between them one that is told apart
+    from either, get no bar.
 
     Args:
         ranks: what `statistics.ranks` gives.
@@ -95,8 +95,8 @@ def critical_difference_plot(
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.spines["top"].set_visible(True)
-    told = f"no two IQMs told apart:\np > {alpha:g} after Holm's correction"
-    legend_below(ax, [Line2D([], [], **JOINED)], [told], gap=6)
+    text = f"no two IQMs told apart:\np > {alpha:g} after Holm's correction"
+    legend_below(ax, [Line2D([], [], **JOINED)], [text], gap=6)
     return ax
 
 
@@ -140,14 +140,14 @@ def _joined(
 ) -> Iterator[tuple[float, float]]:
     """The widest ranges of mean ranks in which no two algorithms are told apart, best first.
 
-    Algorithms of equal mean rank are all in a range or none is, as no reader could tell otherwise.
+    Algorithms of equal mean rank are all in a range or none is: on the axis they are one place.
     """
-    told = {
+    apart = {
         frozenset((x, y)): p <= alpha
         for x, y, p in zip(pairs["x"], pairs["y"], pairs["p_holm"], strict=True)
     }
     for two in itertools.combinations(means.index, 2):
-        if frozenset(two) not in told:
+        if frozenset(two) not in apart:
             raise InputError(
                 f"no pair of {two[0]!r} and {two[1]!r}; compare all pairs, not a baseline's"
             )
@@ -157,7 +157,7 @@ def _joined(
         inside: list[str] = []
         high = -np.inf
         for rank, same in places[first:]:
-            if any(told[frozenset(two)] for two in itertools.combinations(inside + same, 2)):
+            if any(apart[frozenset(two)] for two in itertools.combinations(inside + same, 2)):
                 break
             inside += same
             high = rank

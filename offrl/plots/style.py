@@ -45,7 +45,7 @@ LEGEND_SIZE = 8  # points
 
 
 def style(name: str = "offrl") -> AbstractContextManager[None]:
-    """A context with the look of offrl's figures; `name` makes the ids inside an SVG its own."""
+    """A context with the look of offrl's figures; the ids inside an SVG are made from `name`."""
     return matplotlib.rc_context(
         {
             "axes.axisbelow": True,
@@ -102,7 +102,7 @@ def line_style(algorithm: str) -> dict[str, Any]:
 def distinct_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The look of each algorithm of one figure.
 
-    Where two share a hash the later one gets other dashes, or another marker; never a new colour.
+    Where two have one look the later gets other dashes, or another marker; never a new colour.
     """
     looks: dict[str, dict[str, Any]] = {}
     for name in names:
