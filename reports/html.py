@@ -13,14 +13,13 @@ import csv
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -30,6 +29,8 @@ from offrl import plots, statistics
 from offrl.errors import InputError
 from offrl.files import replacing
 from offrl.progress import Progress
+from offrl.reporting.origins import origins
+from offrl.reporting.values import json_value
 from offrl.results.table import ScoreTable
 from offrl.statistics.comparison import Comparison, compare
 from offrl.statistics.remarks import words
@@ -54,8 +55,6 @@ BANDS = {
     "rliable": "rliable's pointwise 95 % bands (percentile)",
 }
 ROWS = 15  # pairs shown one by one: those of six algorithms
-DISTINCT = 12  # values of one provenance key that the page shows; summary.json has them all
-LABELS = {"algorithm": "algorithms", "dataset": "data sets", "seed": "seeds"}
 INTERIM = (
     "interim",
     "unequal steps",
@@ -374,15 +373,15 @@ def _record(page: _Page, command: str | None) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "scipy", "pandas", "matplotlib")},
         },
-        "provenance": [_plain(entry) for entry in page.table.provenance],
+        "provenance": json_value(page.table.provenance),
     }
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, with None for what is missing or infinite, as JSON knows neither."""
+    """The rows of a frame for JSON, with None for what is missing or infinite."""
     return [
-        {str(key): None if pd.isna(value) else value for key, value in row.items()}
-        for row in frame.astype(object).replace([np.inf, -np.inf], None).to_dict("records")
+        {str(key): None if pd.isna(value) else json_value(value) for key, value in row.items()}
+        for row in frame.astype(object).to_dict("records")
     ]
 
 
@@ -413,19 +412,6 @@ def _compared(page: _Page) -> list[dict[str, Any]]:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _plain(value: Any) -> Any:
-    """The value with nothing in it that JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
@@ -484,7 +470,7 @@ def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[s
         cells=_cells(page),
         worst_error=_error(page.summary["mc_error"].max()),
         record=record,
-        provenance=list(_provenance(table)),
+        provenance=list(origins(table.provenance)),
         entries=len(table.provenance),
     )
 
@@ -500,68 +486,6 @@ def _reps(page: _Page) -> str:
 
 def _error(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.2g}"
-
-
-def _provenance(table: ScoreTable) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Each key of the provenance with its distinct values, and whom a value is about."""
-    flat = [dict(_items(_plain(entry))) for entry in table.provenance]
-    for key in dict.fromkeys(key for items in flat for key in items):
-        groups: dict[str, list[dict[str, str]]] = {}
-        for items in flat:
-            if key in items:
-                groups.setdefault(items[key], []).append(items)
-        name = LABELS.get(key, key.replace("_", " "))
-        if key in LABELS or len(groups) == 1 == len(flat):
-            yield name, [(", ".join(groups), "")]
-        elif len(groups) == len(flat) > DISTINCT:  # a time, say: every run has its own
-            yield name, [(f"{min(groups)} to {max(groups)}", "")]
-        else:
-            shown = [
-                (value, "" if len(members) == len(flat) else _whom(members, flat))
-                for value, members in groups.items()
-            ]
-            more = f"and {len(shown) - DISTINCT} more, in summary.json"
-            yield name, [*shown[:DISTINCT], *([(more, "")] if len(shown) > DISTINCT else [])]
-
-
-def _items(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Keys and values of an entry as text; records in a list (sessions) are laid side by side."""
-    for key, value in entry.items():
-        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
-            for inner in dict.fromkeys(name for record in value for name in record):
-                texts = [_shown(record[inner]) for record in value if record.get(inner) is not None]
-                if texts:
-                    yield inner, " | ".join(dict.fromkeys(texts))
-        elif value is not None and not (key == "label" and value == entry.get("algorithm")):
-            yield key, _shown(value)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        inner = {
-            k: f"{{{_shown(v)}}}" if isinstance(v, dict) else _shown(v) for k, v in value.items()
-        }
-        return ", ".join(f"{key} = {text}" for key, text in inner.items())
-    if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value is None else str(value)
-
-
-def _whom(members: Sequence[dict[str, str]], everyone: Sequence[dict[str, str]]) -> str:
-    """Whom a value is about, by the labels that the others do not share: `IQL`, `seed 3`."""
-
-    def names(entries: Sequence[dict[str, str]], key: str) -> list[str]:
-        values = (e.get("label", e.get(key)) if key == "algorithm" else e.get(key) for e in entries)
-        return [name for name in dict.fromkeys(values) if name is not None]
-
-    words = []
-    for key in ("algorithm", "dataset", "seed"):
-        mine = names(members, key)
-        if mine and len(mine) < len(names(everyone, key)):
-            words.append(f"{'seed ' if key == 'seed' else ''}{', '.join(mine)}")
-    return " · ".join(words) or f"{len(members)} of {len(everyone)}"
 
 
 def _check_replaceable(directory: Path) -> None:
