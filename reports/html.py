@@ -4,8 +4,8 @@ DIR/index.html         everything on one page, no network needed
 DIR/summary.csv        one row per algorithm, metric and interval method
 DIR/summary.json       the same, with seed, reps, scale, failures, notes, versions, provenance
 DIR/comparisons.csv    one row per pair of algorithms
-DIR/tables/            scores per data set as .csv and .md, Welch's tests per data set in welch.csv;
-                       failures.csv if there are any
+DIR/tables/            scores per data set as .csv, .md and .tex; Welch's tests per data set in
+                       welch.csv; failures.csv if there are any
 DIR/figures/           each figure as .svg, .pdf and .png
 """
 
@@ -30,10 +30,11 @@ from offrl.errors import InputError
 from offrl.files import replacing
 from offrl.progress import Progress
 from offrl.reporting.origins import origins
+from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.reporting.values import json_value
+from offrl.reporting.words import HTML, Words
 from offrl.results.table import ScoreTable
 from offrl.statistics.comparison import Comparison, compare
-from offrl.statistics.remarks import words
 from offrl.statistics.resampling import Resampling
 from offrl.version import __version__
 
@@ -125,6 +126,7 @@ class _Page:
     ):
         self.table, self.final = table, final
         self.resampling, self.progress = resampling, progress
+        self.words = Words(HTML, table.scale)
         self.main = "percentile" if resampling.engine == "rliable" else "expanded percentile"
         # (file name, section, title, drawing function), in the page's order.
         self.plan: list[tuple[str, str, str, Draw]] = [
@@ -283,23 +285,12 @@ class _Page:
             (self.summary["metric"] == name) & (self.summary["ci_method"] == self.main)
         ]
         values = "; ".join(
-            f"{a} {self.number(e)}, 95 % interval {self.span(low, high)}"
+            f"{a} {self.words.score(e)}, 95 % interval {self.words.interval(low, high)}"
             for a, e, low, high in zip(
                 rows["algorithm"], rows["estimate"], rows["ci_low"], rows["ci_high"], strict=True
             )
         )
         return f"{title} with intervals: {values}."
-
-    def number(self, value: float) -> str:
-        """A score to a tenth of a percent of the scale; a dash for none."""
-        if pd.isna(value):
-            return "–"
-        text = f"{value:.{1 if self.table.scale == 100 else 3}f}"
-        text = text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
-        return text.replace("inf", "∞")
-
-    def span(self, low: float, high: float) -> str:
-        return "none" if pd.isna(low) else f"[{self.number(low)}, {self.number(high)}]"
 
 
 def _write_tables(folder: Path, page: _Page) -> None:
@@ -309,7 +300,9 @@ def _write_tables(folder: Path, page: _Page) -> None:
         pairs, tasks = page.comparison.pairs, page.comparison.tasks
         pairs.to_csv(folder / "comparisons.csv", index=False, lineterminator="\n")
         tasks.to_csv(folder / "tables" / "welch.csv", index=False, lineterminator="\n")
-    (folder / "tables" / "scores.md").write_text(_markdown(page), encoding="utf-8")
+    for suffix, scores in (("md", scores_markdown), ("tex", scores_latex)):
+        text = scores(page.per_task, page.table.scale)
+        (folder / "tables" / f"scores.{suffix}").write_text(text, encoding="utf-8")
     if page.table.failures:
         with (folder / "tables" / "failures.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -322,35 +315,12 @@ def _cells(page: _Page) -> dict[tuple[str, str], dict[str, Any]]:
     """Cells of the table per data set as text, by data set and algorithm."""
     cells = {}
     for row in page.per_task.to_dict("records"):
-        text = page.number(row["mean"])
-        if not pd.isna(row["std"]):
-            text += f" ± {page.number(row['std'])}"
         cells[row["dataset"], row["algorithm"]] = {
-            "text": text,
+            "text": page.words.spread(row["mean"], row["std"]),
             "n": row["n"],
             "failed": row["n_failed"],
         }
     return cells
-
-
-def _markdown(page: _Page) -> str:
-    names, cells = page.table.algorithms, _cells(page)
-
-    def line(parts: Sequence[str]) -> str:
-        escaped = [part.replace("|", "\\|").replace("\n", " ") for part in parts]
-        return "| " + " | ".join(escaped) + " |\n"
-
-    text = line(["data set", *names]) + line(["---", *["---:"] * len(names)])
-    for dataset in page.table.datasets:
-        row = []
-        for cell in (cells[dataset, name] for name in names):
-            failed = f", {cell['failed']} failed" if cell["failed"] else ""
-            row.append(f"{cell['text']} (n = {cell['n']}{failed})")
-        text += line([dataset, *row])
-    return (
-        text
-        + f"\nMean ± standard deviation (ddof 1) over n runs; scores on 0–{page.table.scale:g}.\n"
-    )
 
 
 def _record(page: _Page, command: str | None) -> dict[str, Any]:
@@ -390,28 +360,12 @@ def _compared(page: _Page) -> list[dict[str, Any]]:
     if page.comparison is None:
         return []
     rows = []
-    for row in page.comparison.pairs.to_dict("records"):
-        verdict = words(row)
-        if row["verdict"] != "cannot tell":
-            verdict = f"{row['x']} is {verdict}"
-        ends = row["probability_low"], row["probability_high"]
-        rows.append(
-            {
-                "x": row["x"],
-                "y": row["y"],
-                "probability": f"{row['probability']:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]",
-                "difference": f"{page.number(row['difference'])} "
-                f"{page.span(row['difference_low'], row['difference_high'])}",
-                "p": _p(max(row["p_permutation"], row["p_t"])),
-                "holm": _p(row["p_holm"]),
-                "verdict": verdict,
-            }
-        )
+    for pair in page.comparison.pairs.to_dict("records"):
+        row = page.words.pair(pair)
+        if pair["verdict"] != "cannot tell":
+            row["verdict"] = f"{row['x']} is {row['verdict']}"
+        rows.append(row)
     return rows
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
@@ -431,9 +385,9 @@ def _render(page: _Page, figures: Sequence[Mapping[str, Any]], record: Mapping[s
         metric: [
             {
                 "name": name,
-                "estimate": page.number(rows["estimate"].iloc[0]),
+                "estimate": page.words.score(rows["estimate"].iloc[0]),
                 **{
-                    row["ci_method"]: page.span(row["ci_low"], row["ci_high"])
+                    row["ci_method"]: page.words.interval(row["ci_low"], row["ci_high"])
                     for row in rows.to_dict("records")
                 },
                 "error": _error(rows["mc_error"].max()),

@@ -114,9 +114,9 @@ def compare(
     Example: offrl compare runs --baseline bc --margin 3
     """
     from offrl.files import replacing
+    from offrl.reporting.words import verdict
     from offrl.results.collect import collect
     from offrl.statistics.comparison import compare as make_comparison
-    from offrl.statistics.remarks import words
     from offrl.statistics.resampling import Resampling
 
     if output is not None and output.suffix != ".csv":
@@ -164,7 +164,7 @@ def compare(
             f"{row['difference']:+.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]",
             f"{max(row['p_permutation'], row['p_t']):.4f}",
             f"{row['p_holm']:.4f}",
-            words(row, margin),
+            verdict(row, margin),
         )
     out.print(shown)
     print_notes(scores)

@@ -1,7 +1,6 @@
 """Sentences on estimates, for their reader."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,17 +10,6 @@ from offrl.statistics.labels import MAIN_METHOD, METHODS, metric_name
 from offrl.statistics.metrics import METRICS, point_estimates
 from offrl.statistics.pairs import Pair
 from offrl.statistics.significance import permutation_count
-
-
-def words(pair: Mapping[Any, Any], margin: float | None = None) -> str:
-    """The verdict of a row of `Comparison.pairs` in words, on x."""
-    verdict = str(pair["verdict"])
-    if verdict == "equivalent":
-        return f"equivalent within {margin:g}"
-    if verdict != "cannot tell":
-        return verdict
-    verdict += f" with {min(pair['n_x'], pair['n_y'])} seeds"
-    return verdict if pd.isna(pair["seeds"]) else f"{verdict}; some {pair['seeds']:,} would"
 
 
 def comparison_notes(

@@ -127,9 +127,16 @@ def test_the_report_is_complete_and_counts_its_progress(report):
     assert seen[-1][0] == seen[-1][1]
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     files = {p.relative_to(path.parent).as_posix() for p in path.parent.rglob("*") if p.is_file()}
-    assert {"index.html", "summary.csv", "summary.json", "tables/scores.md"} <= files
-    assert {"tables/scores.csv", "tables/failures.csv"} <= files
-    assert {"comparisons.csv", "tables/welch.csv", "figures/critical-difference.svg"} <= files
+    assert {
+        "index.html",
+        "summary.csv",
+        "summary.json",
+        "tables/scores.md",
+        "tables/scores.tex",
+    } <= files
+    assert {f"tables/{name}" for name in ("scores.csv", "scores.md", "scores.tex")} <= files
+    assert {"tables/failures.csv", "comparisons.csv", "tables/welch.csv"} <= files
+    assert {"figures/critical-difference.svg"} <= files
     for name in (*statistics.METRICS, "profile", "curve-00-all_3_data_sets", "curve-01-task-0"):
         assert {f"figures/{name}.{kind}" for kind in ("svg", "pdf", "png")} <= files
     assert not [p for p in path.parent.parent.iterdir() if p.name != path.parent.name]
@@ -277,7 +284,7 @@ def test_the_same_scores_give_the_same_files(tmp_path):
     for name in ("one", "two"):
         write(table(tasks=1, steps=(0, 9)), tmp_path / name, resampling=Resampling(500, seed=3))
     files = sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file())
-    assert len(files) == 6 + 3 * 9 + 1
+    assert len(files) == 7 + 3 * 9 + 1
     for path in files:
         other = tmp_path / "two" / path.relative_to(tmp_path / "one")
         assert path.read_bytes() == other.read_bytes(), path
