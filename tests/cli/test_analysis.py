@@ -1,0 +1,170 @@
+"""Commands that read scores: what works, and one clear line for bad tables and places."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import HEAD, Call, fake_run, files, write_scores
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["the file is empty; expected columns algorithm, dataset, seed, score"]),
+        (HEAD, ["no rows; expected one row per run"]),
+        ("algorithm,dataset,seed\na,d,0\n", ["no column 'score'; expected", "found algorithm, "]),
+        (HEAD + "a,d,0,1\na,d,0,2\n", ["line 3: a second score for 'a' on 'd', seed 0", "line 2"]),
+        (HEAD + "a,d,0,1\na,d,1,high\n", ["line 3: score is 'high'; expected a number"]),
+        (HEAD + "a,d,first,1\n", ["line 2: seed is 'first'; expected a whole number"]),
+        (HEAD + "a,d,0,nan\n", ["line 2: score of 'a' on 'd', seed 0 is nan", "finite"]),
+        (HEAD + "a,d,0\n", ["line 2: 3 cells, not 4"]),
+        (HEAD + "a,d,0,1\na,e,0,1\nb,d,0,1\n", ["'b' has no score on 'e', which 'a' has"]),
+    ],
+)
+def test_bad_scores(call: Call, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "scores.csv").write_text(text)
+    error = call("report", "scores.csv", "-o", "report").error
+    assert error.startswith("scores.csv")
+    for word in words:
+        assert word in error
+    assert files(tmp_path) == {tmp_path / "scores.csv"}
+
+
+def test_folders_without_runs(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("notes")
+    (tmp_path / "table.txt").write_text(HEAD)
+    (tmp_path / "broken.parquet").write_text("PAR1")
+    before = files(tmp_path)
+    for folder in ("empty", "other"):
+        message = f"{folder}: no run.json in this folder; expected a folder"
+        assert message in call("report", folder, "-o", "report").error
+        assert message in call("scores", folder, "-o", "scores.csv").error
+    assert "no such folder" in call("scores", "table.txt", "-o", "scores.csv").error
+    assert "table.txt: unknown kind of file" in call("report", "table.txt", "-o", "report").error
+    error = call("report", "broken.parquet", "-o", "report").error
+    assert "broken.parquet: not readable as Parquet" in error
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("scores.txt", ["scores.txt: expected a name that ends in .csv or .parquet"]),
+        ("runs", ["runs: expected a name that ends in .csv or .parquet"]),
+        (".", [".: expected a name that ends in .csv or .parquet"]),
+        ("folder.csv", ["folder.csv: cannot be written: "]),
+        ("file/scores.csv", ["file/"]),
+        ("file/sub/scores.csv", ["file/sub/"]),
+    ],
+)
+def test_a_bad_place_for_scores(call: Call, tmp_path: Path, output: str, words: list[str]) -> None:
+    fake_run(tmp_path / "runs")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    before = files(tmp_path)
+    error = call("scores", "runs", "-o", output).error
+    for word in words:
+        assert word in error
+    assert files(tmp_path) == before
+    assert call("scores", "runs", "-o", "sub/scores.parquet").stdout == (
+        "1 rows in sub/scores.parquet\n"
+    )
+
+
+def test_a_report_takes_a_scale_an_engine_and_studentized_intervals(call, tmp_path):
+    rows = [f"{a},x,{s},{0.3 + 0.1 * s + (a == 'b') * 0.2}" for a in "ab" for s in range(3)]
+    (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    result = call("report", "scores.csv", "-o", "out", "--scale", 1, "--studentized")
+    assert result.code == 0
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["scale"] == 1
+    assert record["command"] == "offrl report scores.csv -o out --scale 1 --studentized"
+    methods = {row["ci_method"] for row in record["summary"]}
+    assert methods == {"percentile", "expanded percentile", "studentized"}
+    result = call("report", "scores.csv", "-o", "out", "--scale", 1, "--engine", "rliable")
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["engine"] == "rliable"
+    assert {row["ci_method"] for row in record["summary"]} == {"percentile"}
+
+
+def test_compare_prints_pairs_with_verdicts(call, tmp_path):
+    write_scores(tmp_path / "scores.csv")
+    result = call("compare", "scores.csv", "--margin", 4, "-o", "pairs.csv")
+    assert result.code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert any(line.startswith("a b 0.00") and line.endswith("worse") for line in lines)
+    assert any(line.startswith("b c 1.00") and line.endswith("better") for line in lines)
+    assert any(line.startswith("a c") and "equivalent" in line for line in lines)
+    assert "single point" in result.stderr  # P(X > Y) is 0 in every resample
+    table = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert table[0].startswith("x,y,probability,probability_low,probability_high,difference")
+    assert len(table) == 4
+    answer = json.loads(call("compare", "scores.csv", "--baseline", "c", "--json").stdout)
+    assert [(pair["x"], pair["y"]) for pair in answer["pairs"]] == [("a", "c"), ("b", "c")]
+    assert answer["pairs"][0]["verdict"] == "cannot tell"
+    assert isinstance(answer["pairs"][0]["seeds"], int)
+    assert len(answer["tasks"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--baseline", "d"], ["unknown algorithm 'd'", "a, b, c"]),
+        (["--algorithm", "a"], ["two algorithms"]),
+        (["--margin", "-1"], ["margin -1"]),
+        (["--scale", "10"], ["scale 10", "100"]),
+        (["--engine", "numpy"], ["unknown engine 'numpy'", "offrl, rliable"]),
+        (["-o", "pairs.txt"], ["pairs.txt", ".csv"]),
+    ],
+)
+def test_compare_refuses_in_one_line(call, tmp_path, words, parts):
+    write_scores(tmp_path / "scores.csv")
+    error = call("compare", "scores.csv", *words).error
+    for part in parts:
+        assert part in error
+
+
+def test_compare_needs_two_runs_and_names_the_cells_without(call, tmp_path):
+    (tmp_path / "scores.csv").write_text(HEAD + "a,x,0,1\na,x,1,2\nb,x,0,3\n")
+    assert "'b' on 'x'" in call("compare", "scores.csv").error
+
+
+def test_online_tells_the_value_of_tuning(call, tmp_path):
+    write_scores(tmp_path / "grid.csv", settings=True)
+    result = call("online", "grid.csv", "-o", "online.csv", "--figure", "online.svg")
+    assert result.code == 0
+    assert "expected score" in result.stdout
+    assert len((tmp_path / "online.csv").read_text().splitlines()) == 1 + 3 * 2
+    assert "policies evaluated online" in (tmp_path / "online.svg").read_text()
+    rows = json.loads(call("online", "grid.csv", "--budget", 3, "--json").stdout)
+    assert [row["budget"] for row in rows] == [3, 3, 3]
+    # The settings of one algorithm are not runs of one thing.
+    assert "settings" in call("compare", "grid.csv").error
+    assert "settings" in call("report", "grid.csv", "-o", "report").error
+    write_scores(tmp_path / "scores.csv")
+    assert "expected a column 'setting'" in call("online", "scores.csv").error
+    assert ".png" in call("online", "grid.csv", "--figure", "online.gif").error
+    assert "budget 0" in call("online", "grid.csv", "--budget", 0).error
+
+
+def test_adastop_decides_and_asks_for_more(call, tmp_path):
+    write_scores(tmp_path / "scores.csv")
+    plan = ["--size", 5, "--interims", 3]
+    rows = json.loads(call("adastop", "scores.csv", "--dataset", "x", *plan, "--json").stdout)
+    found = {(row["x"], row["y"]): row["decision"] for row in rows}
+    assert found[("a", "b")] == "smaller"
+    assert found[("b", "c")] == "larger"
+    assert found[("a", "c")] == "undecided"
+    shown = call("adastop", "scores.csv", "--dataset", "x", *plan).stdout
+    assert "Make 5 more runs of each of: a, c" in shown
+    assert "choose with --dataset: x, y, z" in call("adastop", "scores.csv", *plan).error
+    assert "did you mean" in call("adastop", "scores.csv", "--dataset", "X", *plan).error
+
+
+def test_names_in_brackets_are_printed_as_they_are(call, tmp_path):
+    rows = [f"{a},x,{s},{s + 9 * (a == 'b')}" for a in ("[red]a", "b") for s in range(4)]
+    (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    assert "[red]a" in call("compare", "scores.csv").stdout
+    assert "[red]a" in call("adastop", "scores.csv", "--size", 4, "--interims", 1).stdout

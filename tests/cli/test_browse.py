@@ -1,0 +1,118 @@
+"""`offrl list` and `offrl show`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import BROKEN, Call
+
+from offrl.learning.learner import find_algorithm
+
+
+@pytest.mark.parametrize("what", ["datasets", "algorithms", "protocols"])
+def test_list(call: Call, what: str) -> None:
+    rows = json.loads(call("list", what, "--json").stdout)
+    shown = call("list", what)
+    assert shown.code == 0
+    for row in rows:
+        assert row["id"] in shown.stdout
+    known = {
+        "datasets": {"neorl2-dmsd", "pointmaze-quickstart", "hopper-medium-v2"},
+        "algorithms": {"bc", "td3_bc", "iql"},
+        "protocols": {"quickstart", "neorl2-dmsd"},
+    }
+    assert known[what] <= {row["id"] for row in rows}
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_list_tells_what_is_scored_and_what_was_measured(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find_algorithm("bc"), "agreement", None)
+    monkeypatch.setattr(find_algorithm("iql"), "agreement", "authors 09d7002")
+    lines = call("list", "algorithms").stdout.splitlines()
+    (bc,) = (line for line in lines if line.startswith(" bc "))
+    (iql,) = (line for line in lines if line.startswith(" iql "))
+    assert "not measured" in bc
+    assert "authors 09d7002" in iql
+    assert "not measured" in call("show", "bc").stdout
+    told = {row["id"]: row for row in json.loads(call("list", "datasets", "--json").stdout)}
+    assert told["door-human-v1"]["scored"] is True
+    assert told["antmaze-umaze-v2"]["scored"] is False
+    lines = call("list", "datasets").stdout.splitlines()
+    (maze,) = (line for line in lines if line.startswith(" antmaze-umaze-v2 "))
+    assert maze.split()[-1] == "no"
+
+
+VARIED = """
+id = "varied"
+version = 1
+title = "Two settings"
+source = "offrl"
+datasets = ["hopper-medium-v2", "hopper-expert-v2", "pen-human-v1", "antmaze-umaze-v2"]
+seeds = [3, 1]
+steps = 1000
+[evaluation]
+every = 100
+episodes = 10
+[algorithms.slow]
+algorithm = "td3_bc"
+[[algorithms.slow.on]]
+datasets = ["hopper-*"]
+config = { alpha = 1.25 }
+[[algorithms.slow.on]]
+datasets = ["pen-*"]
+episodes = 7
+config = { alpha = 3.0, actor_hidden = [16, 16] }
+[algorithms.bc]
+datasets = ["pen-*"]
+"""
+
+
+def test_show_prints_what_data_sets_share_and_a_row_per_distinct_setting(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "varied.toml").write_text(VARIED)
+    monkeypatch.setenv("COLUMNS", "140")
+    wide = call("show", "varied.toml").stdout
+    words = [line.split() for line in wide.splitlines()]
+    assert "slow (td3_bc) on all data sets" in wide
+    assert "steps 1,000, every 100, actor_lr 0.0003" in wide
+    assert ["data", "sets", "episodes", "alpha", "actor_hidden"] in words
+    assert ["hopper-*", "10", "1.25", "[256,", "256]"] in words
+    assert ["pen-human-v1", "7", "3", "[16,", "16]"] in words
+    assert ["antmaze-umaze-v2", "10", "2.5", "[256,", "256]"] in words
+    assert "bc on pen-human-v1" in wide
+    assert ["without", "a", "simulator", "antmaze-umaze-v2"] in words
+    assert ["seeds", "3,", "1"] in words
+    assert ["runs", "10"] in words  # four sets and one, two seeds each
+    monkeypatch.setenv("COLUMNS", "50")
+    narrow = call("show", "varied.toml").stdout
+    assert max(map(len, narrow.splitlines())) <= 50
+    words = [line.split() for line in narrow.splitlines()]
+    usual = "unless said below, episodes 10, alpha 1.25, actor_hidden [256, 256]"
+    assert usual in " ".join(narrow.split())
+    assert ["hopper-*", "as", "above"] in words
+    assert ["antmaze-umaze-v2", "alpha", "2.5"] in words
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "words"),
+    [
+        ("iql", {"algorithm"}, ["config.expectile", "0.7", "    L_V  = mean L2_tau("]),
+        ("quickstart", {"protocol"}, ["bc on pointmaze-quickstart", "episodes 100", "alpha 2.5"]),
+        ("hopper-medium-v2", {"dataset"}, ["reference.max", "3234.3"]),
+        ("neorl2-dmsd", {"protocol", "dataset"}, ["7, 42, 210", "849.51"]),
+        ("tiny.toml", {"protocol"}, ["batch_size 4"]),
+        ("card.toml", {"dataset"}, ["environment.max_episode_steps"]),
+        ("broken.py", {"algorithm"}, ["config.batch_size"]),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_show(call: Call, tmp_path: Path, name: str, kinds: set[str], words: list[str]) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    assert set(json.loads(call("show", name, "--json").stdout)) == kinds
+    shown = call("show", name)
+    assert shown.code == 0
+    for word in words:
+        assert word in shown.stdout

@@ -1,0 +1,132 @@
+"""`offrl data`: what works, and one clear line for data that cannot be read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from command_line import CARD, Call, Columns, files, neorl2
+
+
+def write_npz(folder: Path, **changes: Any) -> Path:
+    columns = {key: value for key, value in {**neorl2(), **changes}.items() if value is not None}
+    np.savez(folder / "data.npz", **columns)
+    return folder / "data.npz"
+
+
+def write_hdf5(folder: Path, **changes: Any) -> Path:
+    columns = neorl2()
+    told = {
+        "observations": columns["obs"],
+        "actions": columns["action"],
+        "rewards": columns["reward"],
+        "terminals": columns["done"].astype(bool),
+        "timeouts": columns["truncated"].astype(bool),
+        **changes,
+    }
+    with h5py.File(folder / "data.hdf5", "w") as file:
+        for key, value in told.items():
+            if value is not None:
+                file[key] = value
+    return folder / "data.hdf5"
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def bad(column: str, value: float) -> Columns:
+    values = neorl2()[column].copy()
+    values[3] = value
+    return {column: values}
+
+
+def test_data_of_neorl2(call: Call, shared: Path, cache: Path) -> None:
+    folder = shared / "data" / "neorl2"
+    fetched = call("data", "fetch", "neorl2-dmsd", "--from", folder)
+    assert fetched.code == 0
+    paths = [Path(line) for line in fetched.stdout.splitlines()]
+    assert [path.name for path in paths] == ["DMSD-train.npz", "DMSD-val.npz"]
+    assert all(path.is_file() and path.is_relative_to(cache) for path in paths)
+    checked = call("data", "check", "neorl2-dmsd")
+    assert checked.code == 0
+    line = "neorl2-dmsd v1 train: 100,000 transitions, 1,000 episodes, mean return 494.453"
+    assert line in checked.stdout
+    assert "the published checksum of DMSD-train.npz" in checked.stdout
+    found = json.loads(call("data", "check", "neorl2-dmsd", "--json").stdout)
+    assert found["totals"]["validation"]["transitions"] == 20_000
+    found = json.loads(call("data", "stats", "neorl2-dmsd", "--json").stdout)
+    assert found["score_mean"] == pytest.approx(56.64, abs=5e-3)  # of the published file
+    assert "56.6" in call("data", "stats", "neorl2-dmsd").stdout
+
+
+def test_data_of_ones_own(call: Call, tiny: Path) -> None:
+    card = tiny.with_name("card.toml")
+    found = json.loads(call("data", "stats", card, "--json").stdout)
+    assert (found["transitions"], found["episodes"], found["score_mean"]) == (20, 2, 50)
+    one = write_npz(tiny.parent, truncated=np.zeros(20, np.float32))
+    strict: dict[str, Any] = {"parse_constant": lambda text: pytest.fail(f"{text} is not JSON")}
+    found = json.loads(call("data", "stats", one, "--json").stdout, **strict)
+    assert (found["episodes"], found["return_std"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda f: cut(write_npz(f)), ["not a whole .npz file", "fetch it again"]),
+        (lambda f: write_npz(f, reward=None), ["lacks reward", "expected NeoRL-2's obs, action"]),
+        (lambda f: write_npz(f, reward=np.ones(7)), ["reward: 7 rows", "has 20", "same length"]),
+        (lambda f: write_npz(f, **bad("obs", np.nan)), ["obs: nan in row 3", "expected finite"]),
+        (lambda f: write_npz(f, **bad("reward", np.inf)), ["reward: inf in row 3", "repair or"]),
+        (lambda f: write_npz(f, **bad("done", 0.5)), ["done: 0.5 in row 3", "expected 0 or 1"]),
+        (lambda f: write_npz(f, **neorl2(0)), ["no rows", "expected at least one transition"]),
+        (lambda f: cut(write_hdf5(f)), ["not a whole HDF5 file", "fetch it again"]),
+        (lambda f: write_hdf5(f, rewards=None), ["lacks rewards", "expected D4RL's observations"]),
+        (lambda f: write_hdf5(f, actions=np.ones((5, 2))), ["actions: 5 rows", "has 20"]),
+        (lambda f: write_hdf5(f, rewards=np.full(20, np.nan)), ["rewards: nan in row 0"]),
+        (lambda f: write_hdf5(f, rewards=np.full(20, -np.inf)), ["rewards: -inf in row 0"]),
+    ],
+)
+def test_bad_data_are_named(
+    call: Call, tmp_path: Path, cache: Path, make: Callable[[Path], Path], words: list[str]
+) -> None:
+    path = make(tmp_path)
+    before = files(tmp_path, cache)
+    error = call("data", "stats", path.name).error
+    assert error.startswith(f"{path}: ")
+    for word in words:
+        assert word in error
+    assert files(tmp_path, cache) - before <= {cache / "datasets"}
+
+
+def test_a_checksum_that_differs(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / "cache"))
+    write_npz(tmp_path).rename(tmp_path / "SafetyHalfCheetah-train.npz")
+    error = call("data", "fetch", "neorl2-safety-halfcheetah", "--from", ".").error
+    assert "SafetyHalfCheetah-train.npz: MD5 " in error
+    assert "expected c35efec4a25fb45837487ba00f74e1ed; the file is damaged or" in error
+    assert not [path for path in files(tmp_path / "cache") if path.is_file()]
+
+
+def test_a_checksum_of_a_card_of_ones_own(call: Call, tiny: Path) -> None:
+    card = tiny.with_name("card.toml")
+    card.write_text(CARD.replace('"good.npz"', f'"good.npz", sha256 = "{"0" * 64}"'))
+    for words in (["data", "check", card], ["run", tiny, "-o", "runs"]):
+        error = call(*words).error
+        assert f"{tiny.with_name('good.npz')}: SHA256 " in error
+        assert f"expected {'0' * 64}" in error
+    assert not tiny.with_name("runs").exists()
+
+
+def test_data_that_changed_since_they_were_read(call: Call, tiny: Path) -> None:
+    card, data = tiny.with_name("card.toml"), tiny.with_name("good.npz")
+    card.write_text(CARD + "[expected]\ntransitions = 20\n")
+    assert call("data", "check", card).code == 0
+    np.savez(data, **neorl2(30))  # type: ignore[arg-type]
+    assert "mine: 30 transitions, expected 20" in call("data", "check", card).error

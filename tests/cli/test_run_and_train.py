@@ -1,0 +1,219 @@
+"""`offrl run` and `offrl train`: what works, and one clear line for bad input."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import BROKEN, CARD, PROTOCOL, Call, files, neorl2
+
+from offrl.results.store import RunFolder
+from offrl.running.jobs import expand
+from offrl.running.protocol import find_protocol
+
+
+def test_train_sets_the_config(call: Call, tiny: Path, tmp_path: Path) -> None:
+    small = ["--steps", 4, "--every", 2, "--episodes", 1, "--set", "batch_size=4", "-j", 1]
+    settings = ["--set", "hidden=[4]", "--set", "output=linear", "--set", "actor_lr=1"]
+    done = call("train", "bc", tiny.with_name("card.toml"), "--seed", 5, *small, *settings)
+    assert done.code == 0
+    assert done.stdout == "1 of 1 runs are done in runs\n"
+    assert "bc seed 5 at step 4, score" in done.stderr
+    (record,) = (tmp_path / "runs" / "train" / "card").rglob("seed-5/run.json")
+    config = json.loads(record.read_text())["identity"]["config"]
+    assert config["hidden"] == [4]
+    assert config["output"] == "linear"  # a bare word is a string
+    assert config["actor_lr"] == 1
+    assert config["activation"] == "relu"  # a default
+
+
+def test_actions_out_of_bounds_are_counted_and_told(call: Call, tiny: Path) -> None:
+    actions = np.full((20, 2), 0.5, np.float32)
+    actions[:5, 1] = -1.25
+    columns: Any = {**neorl2(), "action": actions}
+    np.savez(tiny.with_name("good.npz"), **columns)
+    done = call("run", tiny, "-o", "runs", "-j", 1)
+    assert done.code == 0
+    assert "mine: 12.5 % of action entries lie outside [-1, 1]; they stay as they " in done.stderr
+    described = call("data", "stats", tiny.with_name("card.toml"))
+    assert "12.50% of entries lie outside [-1, 1]" in described.stdout
+    np.savez(tiny.with_name("good.npz"), **neorl2())  # type: ignore[arg-type]
+    assert "action entries" not in call("run", tiny, "-o", "others", "-j", 1).stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("version = 1", 'version = "1"', ["card.toml: version: ", "valid integer, found '1'"]),
+        ("min = 0", "min = 0\nmax_ = 1", ["card.toml: reference.max_: "]),
+        ("max = 20\n", "max = 'x'\n", ["card.toml: reference.max: ", "valid number, found 'x'"]),
+        ("licence = ", "lisence = ", ["card.toml: ", "licence"]),
+        ('"neorl2"', '"neorl3"', ["unknown loader 'neorl3'; did you mean 'neorl2'?"]),
+        ("[source]", "[source", ["card.toml: expected a TOML file, but"]),
+        ('"good.npz"', '"gone.npz"', ["gone.npz: no such file", "mine reads its data from there"]),
+    ],
+)
+def test_a_bad_card(call: Call, tiny: Path, before: str, after: str, words: list[str]) -> None:
+    assert before in CARD
+    tiny.with_name("card.toml").write_text(CARD.replace(before, after))
+    error = call("train", "bc", "card.toml").error
+    for word in words:
+        assert word in error
+    assert not tiny.with_name("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("version = 1", 'version = "1"', ["tiny.toml: version: ", "valid integer, found '1'"]),
+        ("every = 10", "every = 10\nepochs = 1", ["tiny.toml: evaluation.epochs: "]),
+        ("steps = 20", "stepz = 20", ["tiny.toml: ", "step"]),
+        ("seeds = [0]", "seeds = [0, 0]", ["tiny.toml: seeds: 0 stands there twice"]),
+        ("seeds = [0]", "seeds = [-1]", ["tiny.toml: seeds.0: ", "found -1"]),
+        ("every = 10", "every = 0", ["tiny.toml: evaluation.every: ", "greater than 0, found 0"]),
+        ("algorithms.bc.", "algorithms.bcc.", ["unknown algorithm 'bcc'; did you mean 'bc'?"]),
+        ("hidden", "hiden", ["tiny, algorithm bc: unknown config key 'hiden'; did you mean 'hid"]),
+        ("[8]", '["8"]', ["tiny, algorithm bc: hidden.0: ", "valid integer, found '8'"]),
+        (
+            "batch_size = 4",
+            "batch_size = 0",
+            ["batch_size: ", "or equal to 1, found 0"],
+        ),
+        ('"card.toml"', '"good.npz"', ["good: its card has no [environment]", "give a card"]),
+        ('"card.toml"', '"bad.toml"', ["bad.toml: no such file"]),
+        ("title", "\x00", ["tiny.toml: expected a TOML file, but"]),
+    ],
+)
+def test_a_bad_protocol(call: Call, tiny: Path, before: str, after: str, words: list[str]) -> None:
+    assert before in PROTOCOL
+    tiny.write_text(PROTOCOL.replace(before, after))
+    error = call("run", "tiny.toml", "-o", "runs").error
+    for word in words:
+        assert word in error
+    assert not tiny.with_name("runs").exists()
+
+
+def test_data_sets_without_a_simulator_are_named_before_anything_starts(
+    call: Call, tiny: Path, tmp_path: Path
+) -> None:
+    mazes = ["antmaze-umaze-v2", "antmaze-large-play-v2", "maze2d-large-v1"]
+    names = json.dumps(["card.toml", "pen-human-v1", *mazes])
+    tiny.write_text(PROTOCOL.replace('["card.toml"]', names))
+    before = files(tmp_path)
+    words = ["run", tiny, "-o", "runs"]
+    error = call(*words).error
+    assert "protocol tiny: policies cannot be scored on 3 of its 5 data sets" in error
+    assert "(antmaze-*, maze2d-large-v1)" in error
+    assert "--dataset pen-human-v1" in error
+    assert "offrl show antmaze-umaze-v2" in error
+    error = call(*words, "--dataset", "antmaze-*").error
+    assert error.startswith(
+        "data set antmaze-umaze-v2: its card has no [environment], so a policy "
+    )
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ["mine.py: ", "give the path of a Python file"]),  # a folder
+        ("def (", ["mine.py: cannot be imported: SyntaxError: "]),
+        ("\x00\x01", ["mine.py: cannot be imported: SyntaxError: "]),
+        ("import nowhere", ["mine.py: cannot be imported: ModuleNotFoundError: "]),
+        ("x = 1", ["mine.py: expected one class derived from offrl.Learner or", "found 0"]),
+        (BROKEN + "\nclass Twin(Broken):\n    pass\n", ["mine.py: expected one class", "found 2"]),
+        (BROKEN.replace("    Config = Config", ""), ["class Broken has no Config"]),
+        (BROKEN.replace("batch_size", "size"), ["batch_size: ", "found None"]),
+    ],
+)
+def test_a_bad_algorithm(call: Call, tiny: Path, text: str | None, words: list[str]) -> None:
+    mine = tiny.with_name("mine.py")
+    if text is None:
+        mine.mkdir()
+    else:
+        mine.write_text(text)
+    for command in (
+        ["run", "tiny.toml", "-o", "runs", "--algorithm", "mine.py"],
+        ["train", "./mine.py", "card.toml", "-o", "runs"],
+        ["show", "mine.py"],
+    ):
+        error = call(*command).error
+        for word in words:
+            assert word in error
+    assert not tiny.with_name("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("beta", ["--set beta: expected KEY=VALUE, for example --set beta=10"]),
+        ("=10", ["--set =10: expected KEY=VALUE"]),
+        ("bata=10", ["unknown config key 'bata'; did you mean 'beta'?"]),
+        ("beta=ten", ["beta: ", "valid number, found 'ten'"]),
+        ("beta=", ["beta: ", "valid number, found ''"]),
+        ("beta=nan", ["beta: Input should be a finite number, found nan"]),
+        ("batch_size=2.5", ["batch_size: ", "valid integer, found 2.5"]),
+        ("hidden=[1", ["hidden: ", "found '[1'"]),
+        ("reward=raws", ["reward: ", "'raw'", "found 'raws'"]),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_a_bad_setting(call: Call, tmp_path: Path, setting: str, words: list[str]) -> None:
+    error = call("train", "iql", "card.toml", "--set", setting).error
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--steps 0", ["offrl train: steps: ", "greater than 0, found 0"]),
+        ("--every 0", ["evaluation.every: ", "greater than 0, found 0"]),
+        ("--episodes -1", ["evaluation.episodes: ", "greater than 0, found -1"]),
+        ("--seed -1", ["seeds.0: ", "greater than or equal to 0, found -1"]),
+        ("--seed 1 --seed 1", ["seeds: 1 stands there twice"]),
+        ("--workers 0", ["workers is 0; expected at least 1"]),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_a_bad_number(call: Call, tmp_path: Path, option: str, words: list[str]) -> None:
+    error = call("train", "bc", "card.toml", *option.split()).error
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_another_process_holds(
+    call: Call, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = vars(RunFolder.held)["__wrapped__"]
+    monkeypatch.setattr(wait, "__defaults__", (0.2,))  # seconds, instead of ten
+    (job,) = expand(find_protocol(str(tiny)))
+    held = job.folder(tmp_path / "runs")
+    hold = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from offrl.results.store import RunFolder
+        with RunFolder(Path(sys.argv[1])).held():
+            print("held", flush=True)
+            sys.stdin.read()
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(held)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        error = call("run", tiny, "-o", tmp_path / "runs").error
+        holder.communicate("")
+    assert error.startswith(f"{held}: another process holds this run; wait for it, or")
+    assert not [path for path in files(held) if path.is_file()]
