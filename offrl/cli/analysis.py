@@ -173,10 +173,10 @@ def compare(
 
 
 @app.command()
-def online(
+def budget(
     source: Tables,
-    budget: Annotated[
-        list[int] | None, typer.Option(help="Settings tried online; may be repeated.")
+    budgets: Annotated[
+        list[int] | None, typer.Option("--budget", help="Settings tried online; may be repeated.")
     ] = None,
     reps: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 10_000,
     seed: Seed = 0,
@@ -191,7 +191,7 @@ def online(
 ) -> None:
     """Expected online performance under a tuning budget, from scores with a column `setting`.
 
-    Example: offrl online grid.csv --budget 1 --budget 5 --figure online.png
+    Example: offrl budget grid.csv --budget 1 --budget 5 --figure budget.png
     """
     from offrl.files import replacing
     from offrl.results.collect import collect
@@ -202,7 +202,7 @@ def online(
         if path is not None and path.suffix not in kinds:
             raise InputError(f"{path}: expected a name that ends in {' or '.join(kinds)}")
     scores = collect(source, scale=scale)
-    found = online_performance(scores, budget or None, resampling=Resampling(reps, seed))
+    found = online_performance(scores, budgets or None, resampling=Resampling(reps, seed))
     if output is not None:
         with replacing(output) as temporary:
             found.to_csv(temporary, index=False)
@@ -231,6 +231,19 @@ def online(
         )
     out.print(shown)
     print_notes(scores.final())
+
+
+@app.command(
+    hidden=True,
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+)
+def online() -> None:
+    """The former name of `offrl budget`."""
+    raise InputError("offrl online is now offrl budget")
 
 
 @app.command()

@@ -131,22 +131,28 @@ def test_compare_needs_two_runs_and_names_the_cells_without(call, tmp_path):
     assert "'b' on 'x'" in call("compare", "scores.csv").error
 
 
-def test_online_tells_the_value_of_tuning(call, tmp_path):
+def test_budget_gives_the_value_of_tuning(call, tmp_path):
     write_scores(tmp_path / "grid.csv", settings=True)
-    result = call("online", "grid.csv", "-o", "online.csv", "--figure", "online.svg")
+    result = call("budget", "grid.csv", "-o", "budget.csv", "--figure", "budget.svg")
     assert result.code == 0
     assert "expected score" in result.stdout
-    assert len((tmp_path / "online.csv").read_text().splitlines()) == 1 + 3 * 2
-    assert "policies evaluated online" in (tmp_path / "online.svg").read_text()
-    rows = json.loads(call("online", "grid.csv", "--budget", 3, "--json").stdout)
+    assert len((tmp_path / "budget.csv").read_text().splitlines()) == 1 + 3 * 2
+    assert "policies evaluated online" in (tmp_path / "budget.svg").read_text()
+    rows = json.loads(call("budget", "grid.csv", "--budget", 3, "--json").stdout)
     assert [row["budget"] for row in rows] == [3, 3, 3]
     # The settings of one algorithm are not runs of one thing.
     assert "settings" in call("compare", "grid.csv").error
     assert "settings" in call("report", "grid.csv", "-o", "report").error
     write_scores(tmp_path / "scores.csv")
-    assert "expected a column 'setting'" in call("online", "scores.csv").error
-    assert ".png" in call("online", "grid.csv", "--figure", "online.gif").error
-    assert "budget 0" in call("online", "grid.csv", "--budget", 0).error
+    assert "expected a column 'setting'" in call("budget", "scores.csv").error
+    assert ".png" in call("budget", "grid.csv", "--figure", "budget.gif").error
+    assert "budget 0" in call("budget", "grid.csv", "--budget", 0).error
+
+
+def test_the_former_name_of_budget_is_answered_with_the_new_one(call):
+    for words in (["grid.csv", "--figure", "x.png"], ["--help"], []):
+        assert call("online", *words).error == "offrl online is now offrl budget"
+    assert "│ online" not in call("--help").stdout
 
 
 def test_adastop_decides_and_asks_for_more(call, tmp_path):
