@@ -11,30 +11,33 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from offrl.cli.console import AsJson, app, cell, new_table, out, print_json, toml
+from offrl.cli.console import (
+    AsJson,
+    Columns,
+    names_of,
+    new_table,
+    out,
+    print_json,
+    print_line,
+    show_rows,
+)
 from offrl.errors import unknown
 
 if TYPE_CHECKING:
     from offrl.running.protocol import Protocol
 
-
-def _algorithm(name: str) -> dict[str, Any]:
-    from offrl.learning.learner import find_algorithm
-
-    found = find_algorithm(name)
-    summary = (sys.modules[found.__module__].__doc__ or found.__doc__ or name).strip()
-    return {
-        "id": name,
-        "title": summary.split("\n")[0].rstrip("."),
-        "family": found.family,
-        "paper": found.paper,
-        "agreement": found.agreement,
-    }
+KINDS = ("datasets", "algorithms", "protocols")
 
 
-@app.command("list")
-def list_(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="datasets, algorithms or protocols.")],
+def list_names(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="datasets, algorithms or protocols.",
+            autocompletion=lambda incomplete: [k for k in KINDS if k.startswith(incomplete)],
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """List data sets, algorithms or protocols.
@@ -45,8 +48,8 @@ def list_(
     from offrl.data.card import shipped_cards
     from offrl.running.protocol import find_protocol, shipped_protocols
 
-    rows: list[dict[str, Any]] = []
-    columns = {"id": "id", "version": "v", "title": "title"}  # of the table, where JSON has all
+    rows: list[dict[str, Any]]
+    columns: Columns
     if what == "datasets":
         rows = [
             {
@@ -57,94 +60,149 @@ def list_(
             }
             for card in shipped_cards().values()
         ]
-        columns["scored"] = "scored"
+        columns = {
+            "id": "id",
+            "v": "version",
+            "title": "title",
+            "scored": lambda row: "yes" if row["scored"] else "no",
+        }
     elif what == "algorithms":
         rows = [_algorithm(name) for name in sorted(registry.modules("algorithms"))]
-        columns = {name: name for name in ("id", "title", "paper", "agreement")}
+        columns = {
+            "id": "id",
+            "title": "title",
+            "paper": "paper",
+            "agreement": lambda row: row["agreement"] or "not measured",
+        }
     elif what == "protocols":
-        for name in sorted(shipped_protocols()):
-            protocol = find_protocol(name)
-            rows.append(
-                {
-                    "id": name,
-                    "version": protocol.version,
-                    "title": protocol.title,
-                    "datasets": protocol.datasets,
-                    "algorithms": list(protocol.algorithms),
-                    "seeds": len(protocol.seeds),
-                    "steps": protocol.steps,
-                }
-            )
-        columns |= {"datasets": "sets", "algorithms": "algorithms", "seeds": "seeds"}
+        rows = [
+            {
+                "id": name,
+                "version": protocol.version,
+                "title": protocol.title,
+                "datasets": protocol.datasets,
+                "algorithms": list(protocol.algorithms),
+                "seeds": len(protocol.seeds),
+                "steps": protocol.steps,
+            }
+            for name, protocol in ((n, find_protocol(n)) for n in sorted(shipped_protocols()))
+        ]
+        columns = {
+            "id": "id",
+            "v": "version",
+            "title": "title",
+            "sets": lambda row: str(len(row["datasets"])),
+            "algorithms": lambda row: str(len(row["algorithms"])),
+            "seeds": "seeds",
+        }
     else:
-        raise unknown("kind", what, ["datasets", "algorithms", "protocols"])
-    if as_json:
-        print_json(rows)
-        return
-    table = new_table(None, *columns.values())
-    for row in rows:
-        table.add_row(*(cell(row[name]) for name in columns))
-    out.print(table)
+        raise unknown("kind", what, KINDS)
+    show_rows(rows, columns, as_json)
 
 
-@app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="An id, or the path of a .toml or .py file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="An id, or the path of a .toml or .py file.",
+            autocompletion=names_of("datasets", "algorithms", "protocols"),
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show a data set's card, an algorithm's defaults or a protocol's settings.
+    """Show a data set's card, an algorithm and its defaults, or a protocol.
 
     Example: offrl show neorl2-dmsd
     """
     from offrl import registry
     from offrl.data.card import read_card, shipped_cards
-    from offrl.running.jobs import configure
     from offrl.running.protocol import find_protocol, shipped_protocols
     from offrl.toml import read_toml
 
-    shown: dict[str, Any] = {}
     cards, algorithms = shipped_cards(), registry.modules("algorithms")
     protocols = shipped_protocols()
-    if name in protocols:
-        shown["protocol"] = find_protocol(name)
-    if name in cards:
-        shown["dataset"] = cards[name].model_dump()
+    card = cards.get(name)
+    protocol = find_protocol(name) if name in protocols else None
+    algorithm = None
     if name in algorithms or name.endswith(".py"):
-        from offrl.learning.learner import find_algorithm
-
-        found = find_algorithm(name)
-        defaults = dataclasses.asdict(configure(name, {}, name))
-        about = {**_algorithm(name), "config": defaults}
-        about["documentation"] = (sys.modules[found.__module__].__doc__ or "").strip()
-        shown["algorithm"] = about
-    if name.endswith(".toml") and "algorithms" in read_toml(Path(name)):
-        shown["protocol"] = find_protocol(name)
+        algorithm = _algorithm_page(name)
+    elif name.endswith(".toml") and "algorithms" in read_toml(Path(name)):
+        protocol = find_protocol(name)
     elif name.endswith(".toml"):
-        shown["dataset"] = read_card(Path(name)).model_dump()
-    if not shown:
+        card = read_card(Path(name))
+    if not (card or protocol or algorithm):
         raise unknown("name", name, {*cards, *algorithms, *protocols})
     if as_json:
-        if "protocol" in shown:
-            shown["protocol"] = shown["protocol"].model_dump()
-        print_json(shown)
+        kinds = {
+            "protocol": protocol and protocol.model_dump(),
+            "dataset": card and card.model_dump(),
+            "algorithm": algorithm,
+        }
+        print_json({kind: values for kind, values in kinds.items() if values})
         return
-    if "protocol" in shown:
-        _show_protocol(shown.pop("protocol"))
-    for kind, values in shown.items():
-        documentation = values.pop("documentation", "")
-        if kind == "algorithm":
-            values["agreement"] = cell(values["agreement"])
-        table = new_table(f"{kind} {name}", "key", "value")
-        for key, value in _flat(values):
-            table.add_row(key, value)
-        out.print(table)
-        if documentation:  # as it is written: it holds equations and lists
-            out.print(documentation, markup=False, highlight=False, soft_wrap=True)
+    if protocol:
+        _show_protocol(protocol)
+    if card:
+        _show_values(f"dataset {name}", card.model_dump())
+    if algorithm:
+        documentation = algorithm.pop("documentation")
+        algorithm["agreement"] = algorithm["agreement"] or "not measured"
+        _show_values(f"algorithm {name}", algorithm)
+        print_line(documentation)
+
+
+def _algorithm(name: str) -> dict[str, Any]:
+    """What `offrl list` says of an algorithm."""
+    from offrl.learning.learner import find_algorithm
+
+    learner = find_algorithm(name)
+    summary = (sys.modules[learner.__module__].__doc__ or learner.__doc__ or name).strip()
+    return {
+        "id": name,
+        "title": summary.split("\n")[0].rstrip("."),
+        "family": learner.family,
+        "paper": learner.paper,
+        "agreement": learner.agreement,
+    }
+
+
+def _algorithm_page(name: str) -> dict[str, Any]:
+    """The same, with the defaults of its config and the docstring of its module."""
+    from offrl.learning.learner import find_algorithm
+    from offrl.running.jobs import configure
+
+    module = sys.modules[find_algorithm(name).__module__]
+    return {
+        **_algorithm(name),
+        "config": dataclasses.asdict(configure(name, {}, name)),
+        "documentation": (module.__doc__ or "").strip(),
+    }
+
+
+def _show_values(title: str, values: dict[str, Any]) -> None:
+    """Prints a row for each value that is set, and for each of a config."""
+    rows = [{"key": key, "value": value} for key, value in _flat(values)]
+    show_rows(rows, {"key": "key", "value": "value"}, as_json=False, title=title)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    from offrl.reporting.values import value_text
+
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for i, item in enumerate(value):
+                yield from _flat(item, f"{prefix}{key}[{i}].")
+        elif value not in (None, [], {}, "") or prefix == "config.":
+            yield f"{prefix}{key}", value_text(value).strip()
 
 
 def _show_protocol(protocol: "Protocol") -> None:
     """Prints what a paper's appendix does: what all data sets share, and what they do not."""
     from offrl.data.card import shipped_cards
+    from offrl.reporting.values import value_text
     from offrl.running.jobs import expand
     from offrl.running.patterns import patterns
 
@@ -153,32 +211,33 @@ def _show_protocol(protocol: "Protocol") -> None:
     unscored = [n for n in protocol.datasets if n in cards and cards[n].environment is None]
     head = {
         "title": protocol.title,
-        "version": str(protocol.version),
+        "version": protocol.version,
         "source": protocol.source,
-        "notes": protocol.notes.strip(),
+        "notes": protocol.notes,
         "data sets": ", ".join(protocol.datasets),
         "without a simulator": ", ".join(patterns(unscored, protocol.datasets)),
         "seeds": ", ".join(map(str, protocol.seeds)),
-        "evaluation seed": str(protocol.evaluation.seed),
+        "evaluation seed": protocol.evaluation.seed,
         "runs": f"{len(jobs):,}",
     }
-    table = new_table(f"protocol {protocol.id}", "key", "value")
-    for key, text in head.items():
-        if text:
-            table.add_row(key, Text(text))
-    out.print(table)
-
+    _show_values(f"protocol {protocol.id}", head)
     for label, entry in protocol.algorithms.items():
         settings: dict[str, dict[str, str]] = {}
         for job in jobs:
             if (job.label, job.seed) == (label, protocol.seeds[0]):
                 budget = job.evaluation.model_dump(include={"every", "episodes"})
                 values = {"steps": job.steps, **budget, **job.config}
-                settings[job.dataset] = {k: _setting_text(value) for k, value in values.items()}
-        of = "" if entry.algorithm is None else f" ({Path(entry.algorithm).name})"
-        whole = 1 < len(settings) == len(protocol.datasets)
-        on = "all data sets" if whole else ", ".join(patterns(list(settings), protocol.datasets))
-        out.print(Text.assemble((label, "bold"), f"{of} on {on}"))
+                settings[job.dataset] = {
+                    key: f"{value:g}"
+                    if isinstance(value, float)
+                    else value_text(value, commas=True)
+                    for key, value in values.items()
+                }
+        algorithm = "" if entry.algorithm is None else f" ({Path(entry.algorithm).name})"
+        everywhere = 1 < len(settings) == len(protocol.datasets)
+        chosen = ", ".join(patterns(list(settings), protocol.datasets))
+        where = "all data sets" if everywhere else chosen
+        out.print(Text.assemble((label, "bold"), f"{algorithm} on {where}"))
         _show_settings(settings)
 
 
@@ -195,60 +254,34 @@ def _show_settings(settings: dict[str, dict[str, str]]) -> None:
         groups.setdefault(tuple(values.items()), []).append(name)
     shared, usual, varying = [], [], []
     for key in next(iter(settings.values())):
-        found = Counter(values[key] for values in settings.values())
-        value, count = found.most_common(1)[0]
+        counts = Counter(values[key] for values in settings.values())
+        value, count = counts.most_common(1)[0]
         if count == len(settings):
             shared.append((key, value))
             continue
         varying.append(key)
         if 2 * count >= len(settings):
             usual.append((key, value))
-    out.print(Padding(Text(_pairs(shared)), (0, 0, 0, 2)))
+    out.print(Padding(_pairs(shared), (0, 0, 0, 2)))
     if not varying:
         out.print()
         return
-    wide, narrow = new_table(None, "data sets", *varying), new_table(None, "data sets", "setting")
+    wide, narrow = new_table("data sets", *varying), new_table("data sets", "setting")
     wide.columns[0].min_width = 24
     for column in wide.columns[1:]:
         column.no_wrap = True
     for setting, group in groups.items():
         names = ", ".join(patterns(group, list(settings)))
-        wide.add_row(names, *(Text(dict(setting)[key]) for key in varying))
+        wide.add_row(names, *(dict(setting)[key] for key in varying))
         others = [pair for pair in setting if pair not in shared + usual]
-        narrow.add_row(names, Text(_pairs(others) or "as above"))
+        narrow.add_row(names, _pairs(others) or "as above")
     if out.measure(wide, options=out.options.update(max_width=1000)).minimum <= out.width:
         out.print(wide)
         return
     if usual:
-        out.print(Padding(Text(f"and, unless said below, {_pairs(usual)}"), (0, 0, 0, 2)))
+        out.print(Padding(f"and, unless said below, {_pairs(usual)}", (0, 0, 0, 2)))
     out.print(narrow)
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {value}" for name, value in pairs)
-
-
-def _setting_text(value: Any) -> str:
-    """A value as TOML has it, but for the commas of large whole numbers."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_setting_text, value))}]"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if value is None:
-        return "none"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for i, item in enumerate(value):
-                yield from _flat(item, f"{prefix}{key}[{i}].")
-        elif value not in (None, [], {}, ""):
-            yield f"{prefix}{key}", value.strip() if isinstance(value, str) else toml(value)
-        elif value is None and prefix == "config.":
-            yield f"{prefix}{key}", "none"

@@ -1,128 +1,215 @@
-"""How commands show rows, progress and notes."""
+"""How every command shows what it has: rows, plain lines, notes, progress; options they share."""
 
 import contextlib
 import json
-import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from offrl import progress
+from offrl import progress, registry
 
 if TYPE_CHECKING:
     from offrl.results.table import ScoreTable
 
-app = typer.Typer(
-    name="offrl",
-    help="Measure offline reinforcement learning.\n\nExample: offrl run quickstart -o runs",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-data_app = typer.Typer(
-    no_args_is_help=True,
-    help="Fetch, check, make and describe data sets.\n\nExample: offrl data stats neorl2-dmsd",
-)
-out = Console()
-err = Console(stderr=True)
-DataId = Annotated[
-    str, typer.Argument(metavar="ID", help="An id, minari:ID, or the path of a card or of data.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The folder of runs.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", "-j", help="Processes; by default one per core.")
-]
+# Names may hold brackets and colons, so text is printed as it is.
+out = Console(markup=False, highlight=False, emoji=False)
+err = Console(markup=False, highlight=False, emoji=False, stderr=True)
+
+NUMBER = re.compile(r"\[?[-+]?[\d.,]+%?\]?,?")  # or an end of an interval
+GAP = 2  # characters between the columns of a table
+
+Row = Mapping[Any, Any]
+Columns = Mapping[str, str | Callable[[Row], str]]
+
+
+def print_line(text: object) -> None:
+    """Prints a plain line on stdout."""
+    print(text)  # noqa: T201
+
+
+def print_message(text: str) -> None:
+    """Prints a plain line on stderr, above the progress bars."""
+    err.print(text, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON, with null for NaN."""
-    print(json.dumps(_finite(value), indent=2, default=str, allow_nan=False))  # noqa: T201
+    """Prints a value as JSON, with null for numbers that are not finite."""
+    from offrl.reporting.values import json_value
+
+    print_line(json.dumps(json_value(value), indent=2, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
-    """The same with null for NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def show_rows(
+    rows: Iterable[Row],
+    columns: Columns,
+    as_json: bool,
+    *,
+    title: str | None = None,
+    whole: Any = None,
+) -> None:
+    """Prints rows as a table, or as JSON with every value that they hold.
+
+    Args:
+        rows: what is shown, one mapping per row.
+        columns: headings of the table, with the key of a row or a function of it that gives text.
+        as_json: whether to print JSON.
+        title: stands above the table.
+        whole: what JSON has in place of the rows.
+    """
+    if as_json:
+        print_json(list(rows) if whole is None else whole)
+        return
+    cells = [
+        [str(row[c]) if isinstance(c, str) else c(row) for c in columns.values()] for row in rows
+    ]
+    if title is not None:
+        out.print(title)
+    widths = _widths([list(texts) for texts in zip(columns, *cells, strict=True)])
+    if widths is None:
+        _print_records(list(columns), cells)
+        return
+    table = new_table(*columns)
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = width
+    for texts in cells:
+        table.add_row(*texts)
+    out.print(table)
 
 
-def new_table(title: str | None, *columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     """A table without rows, in the look of all commands."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=i == 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     return table
 
 
-def cell(value: Any) -> str:
-    """A value of a listed row as text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return str(len(value))
-    return "not measured" if value is None else str(value)  # None: an algorithm's agreement
+def _widths(columns: Sequence[Sequence[str]]) -> list[int] | None:
+    """Widths of a table's columns on this terminal, None where it has no room for them.
+
+    The first column and every number are kept whole; other words break after 12 characters.
+    """
+    widths = [max(len(line) for text in texts for line in text.split("\n")) for texts in columns]
+    least = [
+        max(len(w) if NUMBER.fullmatch(w) else min(len(w), 12) for w in " ".join(texts).split())
+        for texts in columns
+    ]
+    least[0] = widths[0]
+    room = out.width - GAP * len(columns)
+    while sum(widths) > room:
+        wider = [i for i, width in enumerate(widths) if width > least[i]]
+        if not wider:
+            return None
+        widths[max(wider, key=widths.__getitem__)] -= 1
+    return widths
 
 
-def toml(value: Any) -> str:
-    """A value as `--set` and a protocol take it."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _print_records(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints rows below each other, a line per value, where a table would break numbers."""
+    for row in rows:
+        out.print()
+        grid = Table.grid(padding=(0, 2))
+        for heading, text in zip(headings, row, strict=True):
+            grid.add_row(heading, text)
+        out.print(grid)
+    out.print()
+
+
+def print_notes(table: "ScoreTable", notes: Iterable[str] = ()) -> None:
+    """Prints what a reader of scores needs besides: notes, and the runs without a score."""
+    for note in (*table.notes, *notes):
+        print_message(f"note: {note}")
+    for failure in table.failures:
+        print_message(
+            f"without a score: {failure.algorithm} on {failure.dataset}, seed {failure.seed}: "
+            f"{failure.cause}"
+        )
 
 
 @contextlib.contextmanager
-def bar(what: str) -> Iterator[progress.Progress]:
+def progress_bar(what: str) -> Iterator[progress.Progress]:
     """A progress bar with time to go, as the callback that library functions take."""
-    columns = (TextColumn("{task.description}"), BarColumn(), "{task.percentage:3.0f}%")
-    with Progress(
-        *columns, TimeRemainingColumn(), console=err, transient=True, disable=not err.is_terminal
-    ) as bars:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def print_notes(table: "ScoreTable") -> None:
-    """What a reader of scores must know besides: notes, and the runs that have none."""
-    for note in table.notes:
-        err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    for failure in table.failures:
-        err.print(
-            f"without a score: {failure.algorithm} on {failure.dataset}, seed {failure.seed}: "
-            f"{failure.cause}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+def names_of(*groups: str) -> Callable[[str], list[str]]:
+    """Completes a word in the shell by the names that content folders hold."""
+
+    def complete(incomplete: str) -> list[str]:
+        from offrl.data.card import shipped_cards
+
+        names: set[str] = set()
+        for group in groups:
+            if group == "datasets":
+                names |= shipped_cards().keys()
+            elif group == "algorithms":
+                names |= registry.modules(group).keys()
+            else:
+                names |= {path.stem for path in registry.resources(group, ".toml")}
+        return sorted(name for name in names if name.startswith(incomplete))
+
+    return complete
 
 
-Tables = Annotated[
+DataId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="An id, minari:ID, or the path of a card or of data.",
+        autocompletion=names_of("datasets"),
+    ),
+]
+Sources = Annotated[
     list[Path],
     typer.Argument(
         metavar="SOURCE",
         help="Folders of runs, or tables: algorithm,dataset,seed,score[,step].",
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of runs.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", "-j", metavar="N", help="Processes; by default one per core."),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Compare every algorithm with this one alone."),
+]
+CsvFile = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="A .csv file to write.")
+]
 Reps = Annotated[
     int | None,
-    typer.Option(min=100, help="Bootstrap resamples; by default as many as precision needs."),
+    typer.Option(
+        metavar="N", min=100, help="Bootstrap resamples; by default as many as precision needs."
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of all resampling.")]
-Scale = Annotated[float, typer.Option(help="Upper end of the scores of tables: 100 or 1.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of all resampling.")]
+Scale = Annotated[
+    float, typer.Option(metavar="1|100", help="Upper end of the scores of tables: 100 or 1.")
+]
 Engine = Annotated[
-    str, typer.Option(help="offrl, or rliable for what that library computes: intervals, P(X > Y).")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="offrl, or rliable for what that library computes: intervals, P(X > Y).",
+    ),
 ]

@@ -2,22 +2,26 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from offrl.cli.console import AsJson, DataId, bar, data_app, new_table, out, print_json
+from offrl.cli.console import AsJson, DataId, print_json, print_line, progress_bar, show_rows
 
-if TYPE_CHECKING:
-    pass
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Fetch, check, make and describe data sets.\n\nExample: offrl data stats neorl2-dmsd",
+)
 
 
-@data_app.command("fetch")
-def data_fetch(
+@app.command("fetch")
+def fetch_data(
     name: DataId,
     directory: Annotated[
         Path | None,
-        typer.Option("--from", help="Take the files from this folder instead of the network."),
+        typer.Option(
+            "--from", metavar="FOLDER", help="Take the files from here, not from the network."
+        ),
     ] = None,
 ) -> None:
     """Bring a data set's files here, checksum verified.
@@ -27,16 +31,16 @@ def data_fetch(
     from offrl.data.fetch import fetch
     from offrl.data.resolve import resolve
 
-    with bar(name) as progress:
+    with progress_bar(name) as progress:
         paths = fetch(resolve(name), directory, progress)
     for path in paths:
-        print(path)  # noqa: T201
+        print_line(path)
 
 
-@data_app.command("make")
-def data_make(
+@app.command("make")
+def make_data(
     name: DataId,
-    again: Annotated[bool, typer.Option(help="Make it anew if it is there.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Make it anew if it is there.")] = False,
 ) -> None:
     """Make a data set that needs no download.
 
@@ -45,64 +49,63 @@ def data_make(
     from offrl.data.fetch import make
     from offrl.data.resolve import resolve
 
-    with bar(name) as progress:
+    with progress_bar(name) as progress:
         path = make(resolve(name), progress, again)
-    print(path)  # noqa: T201
+    print_line(path)
 
 
-@data_app.command("check")
-def data_check(name: DataId, as_json: AsJson = False) -> None:
-    """Read every byte again: checksums, counts and the mean return against the card.
+@app.command("check")
+def check_data(name: DataId, as_json: AsJson = False) -> None:
+    """Read every byte again and compare checksums, counts and the mean return with the card.
 
     Example: offrl data check neorl2-dmsd
     """
     from offrl.data.describe import check
 
-    found = check(name)
+    checked = check(name)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(checked))
         return
-    for split, totals in found.totals.items():
-        out.print(
-            f"{found.id} v{found.version} {split}: {totals.transitions:,} transitions, "
-            f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}",
-            soft_wrap=True,
+    for split, totals in checked.totals.items():
+        print_line(
+            f"{checked.id} v{checked.version} {split}: {totals.transitions:,} transitions, "
+            f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}"
         )
-    out.print(f"compared with: {', '.join(found.compared)}", soft_wrap=True)
-    for note in found.notes:
-        out.print(f"note: {note}", markup=False, soft_wrap=True)
+    print_line(f"compared with: {', '.join(checked.compared)}")
+    for note in checked.notes:
+        print_line(f"note: {note}")
 
 
-@data_app.command("stats")
-def data_stats(name: DataId, as_json: AsJson = False) -> None:
+@app.command("stats")
+def stats_data(name: DataId, as_json: AsJson = False) -> None:
     """Describe a data set: counts, lengths, returns and actions.
 
     Example: offrl data stats pointmaze-quickstart
     """
     from offrl.data.dataset import load_dataset
-    from offrl.data.describe import QUANTILES, stats
+    from offrl.data.describe import stats
 
-    with bar(name) as progress:
-        found = stats(load_dataset(name, progress=progress))
-    if as_json:
-        described = dataclasses.asdict(found)
-        if found.episodes == 1:
-            described["return_std"] = None  # JSON has no NaN
-        print_json(described)
-        return
-    table = new_table(f"{found.id} v{found.version}", "what", "value")
-    for key, value in dataclasses.asdict(found).items():
-        if key == "return_quantiles":
-            shares = zip(QUANTILES, value, strict=True)
-            text = ", ".join(f"{q:.0%}: {v:.5g}" for q, v in shares)
-        elif key == "actions_outside":
-            text = f"{value:.2%} of entries lie outside [-1, 1]" if value else "none"
-        elif isinstance(value, float):
-            text = f"{value:.6g}"
-        elif isinstance(value, int):
-            text = f"{value:,}"
-        else:
-            text = "\n".join(value) if isinstance(value, list) else str(value)
-        if text and key not in ("id", "version"):
-            table.add_row(key.replace("_", " "), text)
-    out.print(table)
+    with progress_bar(name) as progress:
+        described = stats(load_dataset(name, progress=progress))
+    values = dataclasses.asdict(described)
+    rows = [
+        {"what": key.replace("_", " "), "value": text}
+        for key, value in values.items()
+        if key not in ("id", "version") and (text := _stat_text(key, value))
+    ]
+    title = f"{described.id} v{described.version}"
+    show_rows(rows, {"what": "what", "value": "value"}, as_json, title=title, whole=values)
+
+
+def _stat_text(key: str, value: Any) -> str:
+    from offrl.data.describe import QUANTILES
+
+    if key == "return_quantiles":
+        return ", ".join(f"{q:.0%}: {v:.5g}" for q, v in zip(QUANTILES, value, strict=True))
+    if key == "actions_outside":
+        return f"{value:.2%} of entries lie outside [-1, 1]" if value else "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "\n".join(value) if isinstance(value, list) else str(value)

@@ -1,16 +1,35 @@
-"""The command line. It sits on top of everything; nothing imports it."""
+"""The command line, from the list of its commands to its exit codes. Nothing imports it."""
 
 import errno
 import logging
 import os
 import sys
 
-from offrl.cli import analysis, browse, data, running  # noqa: F401 (they add their commands)
-from offrl.cli.console import app, data_app, err
+import typer
+
+from offrl.cli import analysis, browse, data, running
+from offrl.cli.console import print_message
 from offrl.errors import InputError
 
-app.add_typer(data_app, name="data")
-
+app = typer.Typer(
+    help="Measure offline reinforcement learning.\n\nExample: offrl run quickstart -o runs",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+THINGS, RUNS, SCORES = "Data sets, algorithms, protocols", "Runs", "Scores"
+app.command("list", rich_help_panel=THINGS)(browse.list_names)
+app.command(rich_help_panel=THINGS)(browse.show)
+app.add_typer(data.app, name="data", rich_help_panel=THINGS)
+app.command(rich_help_panel=RUNS)(running.run)
+app.command(rich_help_panel=RUNS)(running.train)
+app.command(rich_help_panel=SCORES)(analysis.scores)
+app.command(rich_help_panel=SCORES)(analysis.report)
+app.command(rich_help_panel=SCORES)(analysis.compare)
+app.command(rich_help_panel=SCORES)(analysis.budget)
+app.command(rich_help_panel=SCORES)(analysis.adastop)
+app.command(rich_help_panel=SCORES)(analysis.reproduce)
 
 ADVICE = {  # what to do about errors of the file system
     errno.EACCES: "give a place that you may read and write",
@@ -23,11 +42,24 @@ ADVICE = {  # what to do about errors of the file system
 }
 
 
+@app.command(
+    hidden=True,
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+)
+def online() -> None:
+    """The former name of `offrl budget`."""
+    raise InputError("offrl online is now offrl budget")
+
+
 class _Log(logging.Handler):
     """Prints what the library logs, a line each, above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        err.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+        print_message(record.getMessage())
 
 
 def main() -> None:
@@ -52,5 +84,5 @@ def main() -> None:
             message += f"; {ADVICE[error.errno]}"
     else:
         return
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    print_message(f"error: {' '.join(message.split())}")
     raise SystemExit(2)

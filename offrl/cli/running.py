@@ -1,6 +1,8 @@
 """`offrl run` and `offrl train`."""
 
-from collections.abc import Callable
+import contextlib
+import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,88 +17,38 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from offrl.cli.console import Output, Workers, app, err
+from offrl.cli.console import Output, Workers, err, names_of, print_line, print_message
 from offrl.errors import InputError
 
 if TYPE_CHECKING:
     from offrl.running.events import Event
 
 
-class _Display:
-    """Shows runs as they go: bars with time to go on a terminal, a line per end elsewhere."""
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=err,
-            disable=not err.is_terminal,
-        )
-        self.preparing = self.bars.add_task("data", total=None, visible=False)
-        self.whole = self.bars.add_task("all runs", visible=False)
-        self.tasks: dict[str, TaskID] = {}
-        self.steps: dict[str, tuple[int, int]] = {}  # of each run: done and in all
-
-    def data(self, done: int, total: int) -> None:
-        """Shows bytes or episodes of data being brought here."""
-        visible = done < total
-        self.bars.update(self.preparing, completed=done, total=total, visible=visible)
-
-    def __call__(self, event: "Event") -> None:
-        name = f"{event.job.dataset} {event.job.label} seed {event.job.seed}"
-        self.steps[name] = (event.step, event.job.steps)
-        done, total = (sum(counts) for counts in zip(*self.steps.values(), strict=True))
-        self.bars.update(self.whole, completed=done, total=total, visible=True)
-        if event.status == "waiting":
-            return
-        score = "" if event.score is None else f" [bold]{event.score:.1f}[/]"
-        if event.status == "running":
-            if name not in self.tasks:
-                self.tasks[name] = self.bars.add_task(name, total=event.job.steps)
-            self.bars.update(self.tasks[name], completed=event.step, description=f"{name}{score}")
-            return
-        if name in self.tasks:
-            self.bars.remove_task(self.tasks.pop(name))
-        cause = f": {event.cause}" if event.cause else ""
-        self.bars.console.print(
-            f"{event.status} {name} at step {event.step:,}"
-            f"{'' if event.score is None else f', score {event.score:.2f}'}{cause}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-def _watch(output: Path, start: Callable[["_Display"], list["Event"]]) -> None:
-    """Shows the runs that `start` begins; exits with 1 for a failed run and 130 for Ctrl-C."""
-    display = _Display()
-    try:
-        with display.bars:
-            events = start(display)
-    except KeyboardInterrupt:
-        err.print("Interrupted; every run is saved, and the same command carries on.")
-        raise typer.Exit(130) from None
-    failed = [event for event in events if event.status != "done"]
-    print(f"{len(events) - len(failed)} of {len(events)} runs are done in {output}")  # noqa: T201
-    if failed:
-        err.print("The same command tries the others again from where they stopped.")
-        raise typer.Exit(1)
-
-
-@app.command()
 def run(
-    protocol: Annotated[str, typer.Argument(help="A protocol's id, or the path of a .toml file.")],
+    protocol: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROTOCOL",
+            help="A protocol's id, or the path of a .toml file.",
+            autocompletion=names_of("protocols"),
+        ),
+    ],
     output: Output,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Only this: a name, or the path of a .py file of yours. Repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Only this: a name, or the path of a .py file of yours. Repeatable.",
+            autocompletion=names_of("algorithms"),
+        ),
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="Only this of its data sets: an id, or a pattern. Repeatable."),
+        typer.Option(
+            metavar="ID",
+            help="Only this of its data sets: an id, or a pattern. Repeatable.",
+            autocompletion=names_of("datasets"),
+        ),
     ] = None,
     workers: Workers = None,
 ) -> None:
@@ -106,35 +58,51 @@ def run(
     """
     from offrl.running import runner
 
-    _watch(
-        output,
-        lambda display: runner.run(
+    with _run_bars() as bars:
+        events = runner.run(
             protocol,
             output,
             algorithms=algorithm or (),
             datasets=dataset or (),
             workers=workers,
-            on_event=display,
-            progress=display.data,
-        ),
-    )
+            on_event=bars.show_event,
+            progress=bars.show_data,
+        )
+    _conclude(events, output)
 
 
-@app.command()
 def train(
-    algorithm: Annotated[str, typer.Argument(help="A name, or the path of a .py file of yours.")],
-    dataset: Annotated[str, typer.Argument(help="An id, or the path of a card (.toml).")],
+    algorithm: Annotated[
+        str,
+        typer.Argument(
+            metavar="ALGORITHM",
+            help="A name, or the path of a .py file of yours.",
+            autocompletion=names_of("algorithms"),
+        ),
+    ],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="An id, or the path of a card (.toml).",
+            autocompletion=names_of("datasets"),
+        ),
+    ],
     output: Output = Path("runs"),
-    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 100_000,
-    seed: Annotated[list[int] | None, typer.Option(help="One run each. Repeatable.")] = None,
-    every: Annotated[int, typer.Option(help="Gradient steps between evaluations.")] = 10_000,
-    episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
-    setting: Annotated[
+    steps: Annotated[int, typer.Option(metavar="N", help="Gradient steps.")] = 100_000,
+    seed: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="One run each. Repeatable.")
+    ] = None,
+    every: Annotated[
+        int, typer.Option(metavar="N", help="Gradient steps between evaluations.")
+    ] = 10_000,
+    episodes: Annotated[int, typer.Option(metavar="N", help="Episodes per evaluation.")] = 10,
+    settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A config value; `offrl show` names them. Repeatable.",
+            help="A config value; `offrl show ALGORITHM` names them. Repeatable.",
         ),
     ] = None,
     workers: Workers = None,
@@ -145,31 +113,96 @@ def train(
     """
     from offrl.running import runner
 
-    _watch(
-        output,
-        lambda display: runner.train(
+    with _run_bars() as bars:
+        events = runner.train(
             algorithm,
             dataset,
             output,
-            config=dict(_setting(item) for item in setting or ()),
+            config=dict(_config_value(setting) for setting in settings or ()),
             steps=steps,
             seeds=seed or [0],
             evaluate_every=every,
             episodes=episodes,
             workers=workers,
-            on_event=display,
-            progress=display.data,
-        ),
-    )
+            on_event=bars.show_event,
+            progress=bars.show_data,
+        )
+    _conclude(events, output)
 
 
-def _setting(item: str) -> tuple[str, Any]:
-    import tomllib
-
-    key, equals, text = item.partition("=")
+def _config_value(setting: str) -> tuple[str, Any]:
+    """The key and the value of KEY=VALUE, read as TOML; a bare word is a string."""
+    key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {item}: expected KEY=VALUE, for example --set beta=10")
+        raise InputError(f"--set {setting}: expected KEY=VALUE, for example --set beta=10")
     try:
         return key, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return key, text  # a bare word is a string
+        return key, text
+
+
+class _RunBars:
+    """Shows runs as they go: bars with time to go on a terminal, and a line where a run ends."""
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self.data_bar = self.bars.add_task("data", total=None, visible=False)
+        self.total_bar = self.bars.add_task("all runs", visible=False)
+        self.run_bars: dict[str, TaskID] = {}
+        self.steps: dict[str, tuple[int, int]] = {}  # of each run: done and in all
+
+    def show_data(self, done: int, total: int) -> None:
+        """Shows bytes or episodes of data that are brought here."""
+        visible = done < total
+        self.bars.update(self.data_bar, completed=done, total=total, visible=visible)
+
+    def show_event(self, event: "Event") -> None:
+        """Shows how far a run is, or how it ended."""
+        name = f"{event.job.dataset} {event.job.label} seed {event.job.seed}"
+        self.steps[name] = (event.step, event.job.steps)
+        done, total = (sum(counts) for counts in zip(*self.steps.values(), strict=True))
+        self.bars.update(self.total_bar, completed=done, total=total, visible=True)
+        if event.status == "waiting":
+            return
+        if event.status == "running":
+            if name not in self.run_bars:
+                self.run_bars[name] = self.bars.add_task(name, total=event.job.steps)
+            score = "" if event.score is None else f" {event.score:.1f}"
+            self.bars.update(
+                self.run_bars[name], completed=event.step, description=f"{name}{score}"
+            )
+            return
+        if name in self.run_bars:
+            self.bars.remove_task(self.run_bars.pop(name))
+        score = "" if event.score is None else f", score {event.score:.2f}"
+        cause = f": {event.cause}" if event.cause else ""
+        print_message(f"{event.status} {name} at step {event.step:,}{score}{cause}")
+
+
+@contextlib.contextmanager
+def _run_bars() -> Iterator[_RunBars]:
+    """Bars for the runs that are carried out inside; exits with 130 on Ctrl-C."""
+    bars = _RunBars()
+    try:
+        with bars.bars:
+            yield bars
+    except KeyboardInterrupt:
+        print_message("Interrupted; every run is saved, and the same command carries on.")
+        raise typer.Exit(130) from None
+
+
+def _conclude(events: Sequence["Event"], output: Path) -> None:
+    """Prints how many runs are done; exits with 1 where one is not."""
+    done = sum(event.status == "done" for event in events)
+    print_line(f"{done} of {len(events)} runs are done in {output}")
+    if done < len(events):
+        print_message("The same command tries the others again from where they stopped.")
+        raise typer.Exit(1)
