@@ -4,19 +4,21 @@ import errno
 import logging
 import os
 import sys
+from typing import Annotated, Any
 
 import typer
 
 from offrl.cli import analysis, browse, data, running
-from offrl.cli.console import print_message
+from offrl.cli.console import print_line, print_message
 from offrl.errors import InputError
+from offrl.version import __version__
 
 app = typer.Typer(
     help="Measure offline reinforcement learning.\n\nExample: offrl run quickstart -o runs",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 THINGS, RUNS, SCORES = "Data sets, algorithms, protocols", "Runs", "Scores"
 app.command("list", rich_help_panel=THINGS)(browse.list_names)
@@ -40,6 +42,25 @@ ADVICE = {  # what to do about errors of the file system
     errno.ENOTDIR: "a file stands where a folder is needed, so give another place",
     errno.EISDIR: "a folder stands where a file is needed, so give another name",
 }
+UsageError: Any = typer.BadParameter.__mro__[1]  # which Typer does not export
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_line(f"offrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(
@@ -70,11 +91,18 @@ def main() -> None:
         logger.addHandler(_Log())
     try:
         try:
-            app()
+            code = app(prog_name="offrl", standalone_mode=False)
         finally:
             sys.stdout.flush()
     except InputError as error:
         message = str(error)
+    except UsageError as error:
+        message = error.format_message()
+        if not message:  # no word was given to a group of commands, which then printed its help
+            raise SystemExit(2) from None
+        if error.ctx is not None:
+            end = "" if message.endswith((".", "?")) else "."
+            message += f"{end} See {error.ctx.command_path} --help."
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
@@ -83,6 +111,6 @@ def main() -> None:
         if error.errno in ADVICE:
             message += f"; {ADVICE[error.errno]}"
     else:
-        return
+        raise SystemExit(code or 0)
     print_message(f"error: {' '.join(message.split())}")
     raise SystemExit(2)

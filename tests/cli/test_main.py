@@ -3,10 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command_line import BROKEN, HEAD, PROTOCOL, Call, fake_run, files, spawn
+import typer
+from command_line import BROKEN, HEAD, PROTOCOL, Call, Result, fake_run, files, spawn
+
+import offrl
+from offrl.cli.main import app
 
 
 def test_the_main_job(call: Call, tiny: Path, tmp_path: Path) -> None:
@@ -36,19 +42,125 @@ def test_the_main_job(call: Call, tiny: Path, tmp_path: Path) -> None:
     assert again.stdout == "1 of 1 runs are done in runs\n"
 
 
-COMMANDS = ["", "list", "show", "run", "train", "scores", "report", "data"]
+def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The paths of a command and of all below it, with the commands themselves."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        if not below.hidden:
+            yield from commands(below, f"{path} {name}".strip())
 
 
-COMMANDS += [f"data {name}" for name in ("fetch", "make", "check", "stats")]
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def test_every_command_is_listed() -> None:
+    names = [
+        "list",
+        "show",
+        "data",
+        "run",
+        "train",
+        "scores",
+        "report",
+        "compare",
+        "budget",
+        "adastop",
+        "reproduce",
+    ]
+    below = [f"data {name}" for name in ("fetch", "make", "check", "stats")]
+    assert set(COMMANDS) == {"", *names, *below}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example_and_fits_the_terminal(call: Call, command: str) -> None:
     shown = call(*command.split(), "--help")
     assert shown.code == 0
+    assert call(*command.split(), "-h") == shown
     example = f"Example: offrl {command}".rstrip() + " "
     assert example in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown.stdout
+    words = shown.stdout.split()
+    for parameter in COMMANDS[command].params:
+        for option in parameter.opts if parameter.opts[0].startswith("-") else ():
+            assert option in words  # on one line
+        assert parameter.metavar is None or parameter.metavar in shown.stdout
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == Result(0, f"offrl {offrl.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("show", "Missing argument 'NAME'. See offrl show --help."),
+        ("report scores.csv", "Missing option '--output' / '-o'. See offrl report --help."),
+        ("shwo iql", "No such command 'shwo'. Did you mean 'show'? See offrl --help."),
+        ("data chek neorl2-dmsd", "No such command 'chek'. Did you mean 'check'? See offrl data "),
+        ("run quickstart --what", "No such option: --what. See offrl run --help."),
+        ("compare x --reps 5", "Invalid value for '--reps': "),
+        ("compare x --reps many", "Invalid value for '--reps': "),
+        ("list datasets bc", "unexpected extra argument"),
+    ],
+)
+def test_words_that_make_no_command_end_in_one_line(call: Call, words: str, line: str) -> None:
+    assert line in call(*words.split()).error
+
+
+@pytest.mark.parametrize("words", [[], ["data"]])
+def test_a_group_of_commands_alone_prints_its_help(call: Call, words: list[str]) -> None:
+    shown = call(*words)
+    assert shown.code == 2
+    assert shown.stdout.split() == call(*words, "--help").stdout.split()
+    assert shown.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("re", {"report", "reproduce"}),
+        ("show iq", {"iql", "iql-paper"}),
+        ("run quick", {"quickstart"}),
+        ("train td3_bc hopper-e", {"hopper-expert-v2"}),
+        ("list p", {"protocols"}),
+        ("data stats pointmaze-q", {"pointmaze-quickstart"}),
+    ],
+)
+def test_a_shell_completes_commands_and_names_and_nothing_is_written(
+    tmp_path: Path, words: str, expected: set[str]
+) -> None:
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "_OFFRL_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"offrl {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "offrl"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert set(done.stdout.split()) == expected
+    assert done.stderr == ""
+    assert not files(tmp_path)
+
+
+def test_a_report_of_a_table_imports_neither_torch_nor_mujoco(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(HEAD + "a,d,0,10\na,d,1,11\nb,d,0,20\nb,d,1,22\n")
+    code = (
+        "import sys\n"
+        "from offrl.cli.main import main\n"
+        "sys.argv = 'offrl report scores.csv -o report --reps 100'.split()\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = ('torch', 'mujoco', 'gymnasium', 'minari', 'h5py')\n"
+        "    print([name for name in heavy if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "report" / "index.html"), "[]"]
 
 
 def test_the_reader_of_the_output_may_leave() -> None:
