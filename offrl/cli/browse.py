@@ -1,7 +1,9 @@
 """`offrl list` and `offrl show`."""
 
 import dataclasses
+import re
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from offrl.running.protocol import Protocol
 
 KINDS = ("datasets", "algorithms", "protocols")
+LONGEST_LINE = 100  # of a paragraph, in characters, however wide the terminal
 
 
 def list_names(
@@ -149,7 +152,8 @@ def show(
         documentation = algorithm.pop("documentation")
         algorithm["agreement"] = algorithm["agreement"] or "not measured"
         _show_values(f"algorithm {name}", algorithm)
-        print_line(documentation)
+        for line in _refilled(documentation, min(out.width, LONGEST_LINE)):
+            print_line(line)
 
 
 def _algorithm(name: str) -> dict[str, Any]:
@@ -197,6 +201,45 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
                 yield from _flat(item, f"{prefix}{key}[{i}].")
         elif value not in (None, [], {}, "") or prefix == "config.":
             yield f"{prefix}{key}", value_text(value).strip()
+
+
+def _refilled(documentation: str, width: int) -> Iterator[str]:
+    """The lines of a docstring, its paragraphs and lists filled to a width.
+
+    Indented lines, such as equations, stay as they are where they fit.
+    """
+    block: list[str] = []  # the lines of a paragraph or of an item of a list
+    hanging = ""  # the indent of its further lines
+
+    def filled() -> list[str]:
+        text = " ".join(line.strip() for line in block)
+        block.clear()
+        return textwrap.wrap(
+            text, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+        )
+
+    for line in documentation.splitlines():
+        item = re.match(r"(\d+\.|[-*]) ", line)
+        indent = line[: len(line) - len(line.lstrip())]
+        if item or not line.strip():
+            yield from filled()
+            hanging = " " * len(item[0]) if item else ""
+            if item:
+                block.append(line)
+            else:
+                yield ""
+        elif indent == hanging or not indent:
+            if indent != hanging:
+                yield from filled()
+                hanging = ""
+            block.append(line)
+        else:
+            yield from filled()
+            hanging = ""
+            yield from textwrap.wrap(
+                line, width, subsequent_indent=f"{indent}    ", break_long_words=False
+            )
+    yield from filled()
 
 
 def _show_protocol(protocol: "Protocol") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import BROKEN, Call
 
+from offrl import registry
 from offrl.learning.learner import find_algorithm
 
 
@@ -116,3 +117,59 @@ def test_show(call: Call, tmp_path: Path, name: str, kinds: set[str], words: lis
     assert shown.code == 0
     for word in words:
         assert word in shown.stdout
+
+
+DOCUMENTED = BROKEN.replace(
+    "import dataclasses",
+    '''"""Mine: an algorithm that nobody needs, with a title of just so many words.
+
+A paragraph of two lines, the first of which is longer than a narrow terminal has room for,
+and the second is short:
+    L = (x - y)^2                                  (eq. 1)
+    L2 = mean log(alpha) (log pi(a|s) + H_t) - mean (alpha log pi(a|s) - min_i Q_i(s, a))
+and it goes on.
+
+Known differences:
+1. One.
+2. Another, whose words fill more than one line of the terminal, and which carries on
+   in the next.
+"""
+import dataclasses''',
+    1,
+)
+
+
+def test_show_fills_paragraphs_and_keeps_equations(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(DOCUMENTED)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = call("show", "mine.py").stdout.splitlines()
+    assert max(map(len, lines)) <= 60
+    start = lines.index("A paragraph of two lines, the first of which is longer than")
+    assert lines[start + 1 :] == [
+        "a narrow terminal has room for, and the second is short:",
+        "    L = (x - y)^2                                  (eq. 1)",
+        "    L2 = mean log(alpha) (log pi(a|s) + H_t) - mean (alpha",
+        "        log pi(a|s) - min_i Q_i(s, a))",
+        "and it goes on.",
+        "",
+        "Known differences:",
+        "1. One.",
+        "2. Another, whose words fill more than one line of the",
+        "   terminal, and which carries on in the next.",
+    ]
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = call("show", "mine.py").stdout.splitlines()
+    assert any(line.endswith("has room for, and the") for line in lines)  # 99 characters
+    (tmp_path / "bare.py").write_text(BROKEN)
+    assert call("show", "bare.py").code == 0
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_show_of_an_algorithm_fits_the_terminal(
+    call: Call, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in registry.modules("algorithms"):
+        assert max(map(len, call("show", name).stdout.splitlines())) <= width, name
