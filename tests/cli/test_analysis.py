@@ -119,7 +119,7 @@ def test_compare_prints_pairs_with_verdicts(call, tmp_path):
         (["-o", "pairs.txt"], ["pairs.txt", ".csv"]),
     ],
 )
-def test_compare_refuses_in_one_line(call, tmp_path, words, parts):
+def test_bad_options_of_compare_end_in_one_line(call, tmp_path, words, parts):
     write_scores(tmp_path / "scores.csv")
     error = call("compare", "scores.csv", *words).error
     for part in parts:
@@ -155,14 +155,14 @@ def test_the_former_name_of_budget_is_answered_with_the_new_one(call):
     assert "│ online" not in call("--help").stdout
 
 
-def test_adastop_decides_and_asks_for_more(call, tmp_path):
+def test_adastop_decides_and_names_who_needs_more_runs(call, tmp_path):
     write_scores(tmp_path / "scores.csv")
     plan = ["--size", 5, "--interims", 3]
     rows = json.loads(call("adastop", "scores.csv", "--dataset", "x", *plan, "--json").stdout)
-    found = {(row["x"], row["y"]): row["decision"] for row in rows}
-    assert found[("a", "b")] == "smaller"
-    assert found[("b", "c")] == "larger"
-    assert found[("a", "c")] == "undecided"
+    decisions = {(row["x"], row["y"]): row["decision"] for row in rows}
+    assert decisions[("a", "b")] == "smaller"
+    assert decisions[("b", "c")] == "larger"
+    assert decisions[("a", "c")] == "undecided"
     shown = call("adastop", "scores.csv", "--dataset", "x", *plan).stdout
     assert "Make 5 more runs of each of: a, c" in shown
     assert "choose with --dataset: x, y, z" in call("adastop", "scores.csv", *plan).error

@@ -26,7 +26,7 @@ def test_list(call: Call, what: str) -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
-def test_list_tells_what_is_scored_and_what_was_measured(
+def test_list_has_what_is_scored_and_what_was_measured(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(find_algorithm("bc"), "agreement", None)
@@ -37,9 +37,9 @@ def test_list_tells_what_is_scored_and_what_was_measured(
     assert "not measured" in bc
     assert "authors 09d7002" in iql
     assert "not measured" in call("show", "bc").stdout
-    told = {row["id"]: row for row in json.loads(call("list", "datasets", "--json").stdout)}
-    assert told["door-human-v1"]["scored"] is True
-    assert told["antmaze-umaze-v2"]["scored"] is False
+    listed = {row["id"]: row for row in json.loads(call("list", "datasets", "--json").stdout)}
+    assert listed["door-human-v1"]["scored"] is True
+    assert listed["antmaze-umaze-v2"]["scored"] is False
     lines = call("list", "datasets").stdout.splitlines()
     (maze,) = (line for line in lines if line.startswith(" antmaze-umaze-v2 "))
     assert maze.split()[-1] == "no"

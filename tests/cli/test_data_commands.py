@@ -19,7 +19,7 @@ def write_npz(folder: Path, **changes: Any) -> Path:
 
 def write_hdf5(folder: Path, **changes: Any) -> Path:
     columns = neorl2()
-    told = {
+    columns_of_d4rl = {
         "observations": columns["obs"],
         "actions": columns["action"],
         "rewards": columns["reward"],
@@ -28,7 +28,7 @@ def write_hdf5(folder: Path, **changes: Any) -> Path:
         **changes,
     }
     with h5py.File(folder / "data.hdf5", "w") as file:
-        for key, value in told.items():
+        for key, value in columns_of_d4rl.items():
             if value is not None:
                 file[key] = value
     return folder / "data.hdf5"
@@ -57,21 +57,21 @@ def test_data_of_neorl2(call: Call, shared: Path, cache: Path) -> None:
     line = "neorl2-dmsd v1 train: 100,000 transitions, 1,000 episodes, mean return 494.453"
     assert line in checked.stdout
     assert "the published checksum of DMSD-train.npz" in checked.stdout
-    found = json.loads(call("data", "check", "neorl2-dmsd", "--json").stdout)
-    assert found["totals"]["validation"]["transitions"] == 20_000
-    found = json.loads(call("data", "stats", "neorl2-dmsd", "--json").stdout)
-    assert found["score_mean"] == pytest.approx(56.64, abs=5e-3)  # of the published file
+    values = json.loads(call("data", "check", "neorl2-dmsd", "--json").stdout)
+    assert values["totals"]["validation"]["transitions"] == 20_000
+    values = json.loads(call("data", "stats", "neorl2-dmsd", "--json").stdout)
+    assert values["score_mean"] == pytest.approx(56.64, abs=5e-3)  # of the published file
     assert "56.6" in call("data", "stats", "neorl2-dmsd").stdout
 
 
 def test_data_of_ones_own(call: Call, tiny: Path) -> None:
     card = tiny.with_name("card.toml")
-    found = json.loads(call("data", "stats", card, "--json").stdout)
-    assert (found["transitions"], found["episodes"], found["score_mean"]) == (20, 2, 50)
+    values = json.loads(call("data", "stats", card, "--json").stdout)
+    assert (values["transitions"], values["episodes"], values["score_mean"]) == (20, 2, 50)
     one = write_npz(tiny.parent, truncated=np.zeros(20, np.float32))
     strict: dict[str, Any] = {"parse_constant": lambda text: pytest.fail(f"{text} is not JSON")}
-    found = json.loads(call("data", "stats", one, "--json").stdout, **strict)
-    assert (found["episodes"], found["return_std"]) == (1, None)
+    values = json.loads(call("data", "stats", one, "--json").stdout, **strict)
+    assert (values["episodes"], values["return_std"]) == (1, None)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from offrl.cli.main import app
 
 
 def test_the_main_job(call: Call, tiny: Path, tmp_path: Path) -> None:
-    """A protocol to a table and a report, with a run that fails: told, and kept in both."""
+    """A protocol to a table and a report, with a run that fails, shown in both."""
     (tmp_path / "broken.py").write_text(BROKEN)
     tiny.write_text(PROTOCOL + '[algorithms.broken]\nalgorithm = "broken.py"\n')
     first = spawn("run", "tiny.toml", "-o", "runs", "-j", 2, cwd=tmp_path)

@@ -31,7 +31,7 @@ def test_train_sets_the_config(call: Call, tiny: Path, tmp_path: Path) -> None:
     assert config["activation"] == "relu"  # a default
 
 
-def test_actions_out_of_bounds_are_counted_and_told(call: Call, tiny: Path) -> None:
+def test_actions_out_of_bounds_are_counted_and_named(call: Call, tiny: Path) -> None:
     actions = np.full((20, 2), 0.5, np.float32)
     actions[:5, 1] = -1.25
     columns: Any = {**neorl2(), "action": actions}
