@@ -34,7 +34,8 @@ from offrl.reporting.report import report
 from offrl.results.files import write_scores
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.comparison import compare, resampled_probabilities
+from offrl.statistics.comparison import compare
+from offrl.statistics.pair_intervals import resampled_probabilities
 from offrl.statistics.pairs import Pair
 from offrl.statistics.resampling import Resampling
 

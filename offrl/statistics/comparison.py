@@ -21,7 +21,7 @@ over all pairs, Welch's over all pairs and data sets. Correction aside, a pair's
 its own scores alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,8 @@ import pandas as pd
 from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.table import ScoreTable
-from offrl.statistics import bootstrap
-from offrl.statistics.bootstrap import Array, Draws, Interval, TrimmedMean
-from offrl.statistics.pairs import PAIRS, Pair, cells_key, comparable_cells, run_counts, turn
+from offrl.statistics.engines import engine
+from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
 from offrl.statistics.remarks import comparison_notes
 from offrl.statistics.resampling import Resampling
 from offrl.statistics.significance import PERMUTATIONS, holm, permutation, welch
@@ -103,21 +102,13 @@ def compare(
         labels = [(name, baseline) for name in names[1:]]
     else:
         labels = [(x, y) for k, x in enumerate(names) for y in names[k + 1 :]]
-    theirs = None
-    if resampling.engine == "rliable":
-        # First: rliable rejects tables that our engine accepts, so fail before the slow part.
-        from offrl.statistics import rliable as rliable_engine
-
-        theirs = rliable_engine.probabilities(
-            table, labels, reps=resampling.reps, seed=resampling.seed, progress=progress
-        )
     pairs = [Pair(cells[x], cells[y]) for x, y in labels]
-    found = pair_intervals(pairs, resampling, progress)
+    estimates = engine(resampling).compare_pairs(cells, labels, pairs, resampling, progress)
     exact = permutation(pairs, permutations, resampling.seed)
     t = np.array([pair.p for pair in pairs])
     corrected = holm(np.maximum(exact, t))
     rows = []
-    for k, ((x, y), pair, (ends, used)) in enumerate(zip(labels, pairs, found, strict=True)):
+    for k, ((x, y), pair, estimate) in enumerate(zip(labels, pairs, estimates, strict=True)):
         verdict, seeds = "cannot tell", None
         if margin is not None and pair.within(margin, alpha / len(pairs)):
             verdict = "equivalent"
@@ -125,17 +116,16 @@ def compare(
             verdict = "better" if pair.difference > 0 else "worse"
         else:
             seeds = pair.seeds(alpha / len(pairs), margin, permutations)
-        probability, difference = ends
         rows.append(
             {
                 "x": x,
                 "y": y,
-                "probability": pair.probability,
-                "probability_low": probability.low,
-                "probability_high": probability.high,
+                "probability": estimate.probability,
+                "probability_low": estimate.interval.low,
+                "probability_high": estimate.interval.high,
                 "difference": pair.difference,
-                "difference_low": difference.low,
-                "difference_high": difference.high,
+                "difference_low": estimate.difference.low,
+                "difference_high": estimate.difference.high,
                 "p_permutation": exact[k],
                 "p_t": t[k],
                 "p_holm": corrected[k],
@@ -144,121 +134,12 @@ def compare(
                 "n_x": int(min(pair.n_x)),
                 "n_y": int(min(pair.n_y)),
                 "n_tasks": len(pair.n_x),
-                "reps": used,
-                "probability_error": probability.error,
-                "difference_error": difference.error,
+                "reps": estimate.reps,
+                "probability_error": estimate.interval.error,
+                "difference_error": estimate.difference.error,
             }
         )
     frame = pd.DataFrame(rows, columns=list(PAIRS)).astype({"seeds": "Int64"})
-    if theirs is not None:
-        columns = ["probability", "probability_low", "probability_high"]
-        frame[columns] = theirs[columns].to_numpy()
-        frame["probability_error"] = np.nan
     tasks = welch(cells, labels, resampling.level)
     notes = comparison_notes(pairs, frame, alpha, permutations)
     return Comparison(frame, tasks, alpha, tuple(notes))
-
-
-PairInterval = tuple[Interval, Interval]  # of P(X > Y), and of the difference of IQMs
-
-
-def pair_intervals(
-    pairs: Sequence[Pair], resampling: Resampling, progress: Progress | None
-) -> list[tuple[PairInterval, int]]:
-    """Intervals of P(X > Y) and of the difference of each pair, and the number of resamples."""
-    return _ResampledPairs(pairs, resampling).converge(len(pairs), resampling.reps, progress)
-
-
-class _ResampledPairs(bootstrap.Resampled[PairInterval]):
-    """P(X > Y) and the difference of IQMs of resamples of pairs."""
-
-    def __init__(self, pairs: Sequence[Pair], resampling: Resampling):
-        self.pairs, self.seed, self.level = pairs, resampling.seed, resampling.level
-
-    def sample(self, items: list[int], first: int, last: int) -> list[Array]:
-        pairs = {i: self.pairs[i] for i in items}
-        samples = {i: np.zeros((2, last - first)) for i in items}
-        for shape in dict.fromkeys(run_counts(pair.runs) for pair in pairs.values()):
-            group = {i: pair for i, pair in pairs.items() if run_counts(pair.runs) == shape}
-            rows = resampled_probabilities([*group.values()], first, last, self.seed)
-            for i, row in zip(group, rows, strict=True):
-                samples[i][0] = row
-        # An algorithm is resampled once for all its pairs.
-        for k, purpose in enumerate(("first", "second")):
-            sides = {cells_key(pair.sides[k]): pair.sides[k] for pair in pairs.values()}
-            iqms = resampled_iqms(sides, purpose, first, last, self.seed)
-            for i, pair in pairs.items():
-                samples[i][1] += (1, -1)[k] * iqms[cells_key(pair.sides[k])]
-        return [samples[i] for i in items]
-
-    def read(self, item: int, samples: Array) -> tuple[PairInterval, bool]:
-        pair = self.pairs[item]
-        probabilities, differences = np.sort(samples, axis=1)
-        levels = [
-            float(bootstrap.expanded_level(pair.placements, pair.runs.T.ravel(), self.level)),
-            float(bootstrap.expanded_level(pair.variances, pair.strata, self.level)),
-        ]
-        point = 1 - pair.probability if pair.turned else pair.probability
-        probability = bootstrap.read(probabilities, levels[0], point)
-        difference = bootstrap.read(differences, levels[1], pair.sign * pair.difference)
-        # P lies on a grid, so that an end may always fall on either of two points.
-        settled = probability.precise or probability.error <= pair.grid * (1 + 1e-9)
-        precise = settled and difference.precise
-        if pair.turned:
-            probability, difference = turn(probability, 1), turn(difference, 0)
-        return (probability, difference), precise
-
-
-def resampled_probabilities(pairs: Sequence[Pair], first: int, last: int, seed: int) -> Array:
-    """P(X > Y) in resamples of pairs of one shape, shape (pairs, last - first).
-
-    With how often each run is drawn, c and d, a task's P is c A d: a product of all pairs' A with
-    the outer products of c and d, which all pairs share. Small whole numbers, so exact in float32.
-    """
-    runs = pairs[0].runs
-    # Twice A is whole; sums stay below 2 n_x n_y.
-    dtype = np.float32 if 2 * runs.prod(axis=1).max() < 2**24 else np.float64
-    matrices = [
-        np.stack([2 * pair.above[t].ravel() for pair in pairs]).astype(dtype)
-        for t in range(len(runs))
-    ]
-    found = np.zeros((len(pairs), last - first))
-    size = bootstrap.block_size(int(runs.sum(axis=0).max()))
-    draws = [
-        Draws(runs[:, k], seed, f"probability {name}", size)
-        for k, name in enumerate(("first", "second"))
-    ]
-    ends = runs.cumsum(axis=0)
-    for (place, mine), (_, other) in zip(*(d.blocks(first, last) for d in draws), strict=True):
-        for (x_end, y_end), (n_x, n_y), matrix in zip(ends, runs, matrices, strict=True):
-            c = mine[x_end - n_x : x_end].astype(dtype)
-            d = other[y_end - n_y : y_end].astype(dtype)
-            step = max(16, bootstrap.BLOCK // (n_x * n_y))
-            for start in range(0, c.shape[1], step):
-                part = slice(start, start + step)
-                outer = (c[:, None, part] * d[None, :, part]).reshape(n_x * n_y, -1)
-                wins = (matrix @ outer).astype(np.float64)
-                found[:, place][:, part] += wins / (2 * n_x * n_y * len(runs))
-    return found.round(12)
-
-
-def resampled_iqms(
-    sides: Mapping[tuple[float, ...], Sequence[Array]],
-    purpose: str,
-    first: int,
-    last: int,
-    seed: int,
-) -> dict[tuple[float, ...], Array]:
-    """The IQM of each algorithm in resamples."""
-    found = {key: np.empty(last - first) for key in sides}
-    shapes = {key: tuple(len(cell) for cell in cells) for key, cells in sides.items()}
-    for shape in dict.fromkeys(shapes.values()):
-        trimmed = {
-            key: TrimmedMean(np.concatenate(sides[key]), sum(shape))
-            for key in sides
-            if shapes[key] == shape
-        }
-        for place, counts in Draws(shape, seed, f"difference {purpose}").blocks(first, last):
-            for key, at in trimmed.items():
-                found[key][place] = at(counts)
-    return found

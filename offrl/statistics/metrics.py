@@ -1,6 +1,6 @@
 """Point estimates of scores, and their variances."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ METRICS = ("iqm", "median", "mean", "optimality_gap")
 # A median of task means has no standard error that holds where two means lie close.
 STUDENTIZED = ("iqm", "mean", "optimality_gap")
 Scores = ArrayLike | Sequence[ArrayLike]
+Tasks = Mapping[str, Array]  # runs by data set
 
 
 def iqm(scores: Scores) -> float:

@@ -1,6 +1,6 @@
 """Two algorithms on the same data sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
@@ -11,7 +11,7 @@ from offrl.errors import InputError, unknown
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Interval
-from offrl.statistics.metrics import canonical, iqm, variances_of
+from offrl.statistics.metrics import Tasks, canonical, iqm, variances_of
 
 POWER = 0.8  # with which the numbers of seeds that a verdict names would tell
 SEEDS = np.unique(np.geomspace(2, 100_000, 400).round().astype(int))
@@ -36,7 +36,6 @@ PAIRS = (
     "probability_error",
     "difference_error",
 )
-Tasks = Mapping[str, Array]
 
 
 def probability_of_improvement(x: Sequence[Array], y: Sequence[Array]) -> float:

@@ -6,6 +6,7 @@ import pandas as pd
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import NONE, Array, Draws
+from offrl.statistics.frames import complete_cells
 from offrl.statistics.metrics import canonical, task_means
 from offrl.statistics.resampling import Resampling
 
@@ -24,9 +25,7 @@ def ranks(table: ScoreTable, *, resampling: Resampling = Resampling()) -> pd.Dat
         resampling: 10,000 resamples by default, by offrl's own engine.
     """
     reps, seed = resampling.reps or 10_000, resampling.seed
-    cells = {
-        name: tasks for name, tasks in table.cells().items() if len(tasks) == len(table.datasets)
-    }
+    cells = complete_cells(table)
     names = sorted(cells, key=lambda a: [tuple(c) for c in canonical(list(cells[a].values()))])
     columns = ["algorithm", "mean_rank", "ci_low", "ci_high", "mc_error"]
     columns += [f"rank_{k + 1}" for k in range(len(names))]

@@ -1,201 +1,157 @@
-"""The estimates that the library rliable itself computes, in the frames of offrl's own engine.
+"""The engine that has the library rliable compute points and percentile intervals.
 
-Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice". Same score table in, same
-frames out: labels, counts and what is refused are ours, points and intervals are rliable's. Of our
-intervals it has the percentile one alone, and neither Monte-Carlo errors nor bands: those columns
-are NaN.
+Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice". It has neither Monte-Carlo
+errors nor bands: those are NaN. The difference of IQMs of a pair is offrl's in either engine.
 
 rliable takes matrices alone, so an algorithm needs as many runs on every data set. It draws from
-numpy's global generator whatever it is told, so that one is seeded from our seed before each
-algorithm or pair, and put back afterwards; a thread that draws from it meanwhile changes the
+numpy's global generator even when it is given another, so that one is seeded from our seed before
+each algorithm or pair, and put back afterwards; a thread that draws from it meanwhile changes the
 numbers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial as bind
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike
 
 from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.checks import first_few
-from offrl.results.table import ScoreTable
-from offrl.statistics import bootstrap, profiles, summary
-from offrl.statistics.bootstrap import Array
-from offrl.statistics.metrics import canonical
-from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
+from offrl.statistics import bootstrap
+from offrl.statistics.bootstrap import Array, Interval
+from offrl.statistics.frames import CURVE_REPS, PROFILE_REPS, Aggregate, Line, PairEstimate
+from offrl.statistics.metrics import METRICS, Tasks, canonical
+from offrl.statistics.pair_intervals import pair_intervals
+from offrl.statistics.pairs import Pair
 from offrl.statistics.resampling import Resampling
 
-METHOD = "percentile"
+METHODS = ("percentile",)
 REPS = 2_000  # rliable's default for profiles; its 50,000 for the others take minutes to hours
-FEW = 100  # of our own resamples, where a frame of ours is made for its labels
 
 
-def summarise(
-    table: ScoreTable,
-    *,
-    reps: int | None = None,
-    seed: int = 0,
-    partial: bool = False,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Aggregates as `statistics.summarise` gives them, one row per algorithm and metric.
-
-    InputError for unequal numbers of runs, besides what `statistics.summarise` refuses.
-
-    Args:
-        table: the scores; its scale is the optimality gap's gamma.
-        reps: number of resamples; REPS by default.
-        seed: of the resamples.
-        partial: as in `statistics.summarise`.
-        progress: called with the number of algorithms done and their number.
-    """
-    reps = reps or REPS
-    frame = summary.summarise(table, resampling=Resampling(FEW), partial=partial)
-    frame = frame[frame["ci_method"] == METHOD].reset_index(drop=True)
-    frame = frame.assign(reps=np.where(frame["reps"] > 0, reps, 0), mc_error=np.nan)
-    matrices = _matrices(table)
+def aggregates(
+    cells: Mapping[str, Tasks],
+    gamma: float,
+    methods: Sequence[str],  # noqa: ARG001 (there is one alone)
+    resampling: Resampling,
+    progress: Progress | None,
+) -> dict[str, dict[str, Aggregate]]:
+    """The METRICS of each algorithm with their intervals, of which single runs have none."""
+    matrices = {name: _matrix(name, tasks) for name, tasks in cells.items()}
+    reps = resampling.reps or REPS
     from rliable import library, metrics  # takes a second
 
-    def aggregates(scores: Array) -> Array:
-        return np.array(  # in the order of statistics.METRICS
+    def all_metrics(scores: Array) -> Array:
+        return np.array(  # in the order of METRICS
             [
                 metrics.aggregate_iqm(scores),
                 metrics.aggregate_median(scores),
                 metrics.aggregate_mean(scores),
-                metrics.aggregate_optimality_gap(scores, table.scale),
+                metrics.aggregate_optimality_gap(scores, gamma),
             ]
         )
 
-    estimate = bind(library.get_interval_estimates, func=aggregates, reps=reps)
+    estimate = partial(library.get_interval_estimates, func=all_metrics, reps=reps)
     if progress is not None:
         progress(0, len(matrices))
-    for done, (algorithm, scores) in enumerate(matrices.items(), start=1):
-        _fill(frame, "estimate", algorithm, scores, estimate, seed)
+    answers: dict[str, dict[str, Aggregate]] = {}
+    for name, scores in matrices.items():
+        points, ends = _estimate(estimate, scores, resampling)
+        answers[name] = {
+            metric: Aggregate(point, {METHODS[0]: _interval(low, high)}, reps)
+            if len(scores) > 1
+            else Aggregate(point, {}, 0)
+            for metric, point, low, high in zip(
+                METRICS, points.tolist(), *ends.tolist(), strict=True
+            )
+        }
         if progress is not None:
-            progress(done, len(matrices))
-    return frame
+            progress(len(answers), len(matrices))
+    return answers
 
 
-def profile(table: ScoreTable, tau: ArrayLike, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
-    """Score distributions at thresholds tau as `statistics.profile` gives them.
-
-    InputError for unequal numbers of runs.
-    """
-    frame = profiles.profile(table, tau, resampling=Resampling(FEW))
-    frame = frame.assign(mc_error=np.nan, band_low=np.nan, band_high=np.nan)
-    matrices = _matrices(table)
+def profile(
+    cells: Mapping[str, Tasks], thresholds: Array, resampling: Resampling
+) -> dict[str, Line]:
+    """Score distributions with pointwise limits."""
+    matrices = {name: _matrix(name, tasks) for name, tasks in cells.items()}
     from rliable import library
 
-    thresholds = np.asarray(tau, dtype=np.float64)
-    estimate = bind(library.create_performance_profile, tau_list=thresholds, reps=reps)
-    for algorithm, scores in matrices.items():
-        _fill(frame, "share", algorithm, scores, estimate, seed)
-    return frame
+    reps = resampling.reps or PROFILE_REPS
+    estimate = partial(library.create_performance_profile, tau_list=thresholds, reps=reps)
+    return {name: _line(estimate, scores, resampling) for name, scores in matrices.items()}
 
 
-def curve(
-    table: ScoreTable,
-    dataset: str | None = None,
-    *,
-    reps: int = REPS,
-    seed: int = 0,
-    points: int = 100,
-) -> pd.DataFrame:
-    """Learning curves as `statistics.curve` gives them, at the same steps.
+def curve(cells: Mapping[str, Tasks], resampling: Resampling) -> dict[str, Line]:
+    """Learning curves of scores (runs, steps), with pointwise limits.
 
     rliable resamples every step by itself, not whole runs. Of a single step's interval that makes
-    no difference. InputError for unequal numbers of runs.
+    no difference.
     """
-    frame = profiles.curve(table, dataset, resampling=Resampling(FEW), points=points)
-    frame = frame.assign(mc_error=np.nan, band_low=np.nan, band_high=np.nan)
-    matrices = {}
-    for name, part in frame.groupby("algorithm"):
-        rows = table.frame[table.frame["algorithm"] == name]
-        if dataset is not None:
-            rows = rows[rows["dataset"] == dataset]
-        rows = rows[rows["step"].isin(part["step"])]
-        runs = rows.set_index(["dataset", "seed", "step"])["score"].unstack("step")
-        cells = {str(task): cell.to_numpy(np.float64) for task, cell in runs.groupby("dataset")}
-        matrices[str(name)] = _matrix(str(name), cells)
+    matrices = {name: _matrix(name, tasks) for name, tasks in cells.items()}
     from rliable import library, metrics
 
     def iqms(scores: Array) -> Array:
         return np.array([metrics.aggregate_iqm(scores[..., k]) for k in range(scores.shape[-1])])
 
-    estimate = bind(library.get_interval_estimates, func=iqms, reps=reps)
-    for algorithm, scores in matrices.items():
-        _fill(frame, "iqm", algorithm, scores, estimate, seed)
-    return frame
+    estimate = partial(
+        library.get_interval_estimates, func=iqms, reps=resampling.reps or CURVE_REPS
+    )
+    return {name: _line(estimate, scores, resampling) for name, scores in matrices.items()}
 
 
-def probabilities(
-    table: ScoreTable,
-    pairs: Sequence[tuple[str, str]],
-    *,
-    reps: int | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """P(X > Y) of each pair (x, y): columns x, y, probability, probability_low, probability_high.
+def compare_pairs(
+    cells: Mapping[str, Tasks],
+    names: Sequence[tuple[str, str]],
+    pairs: Sequence[Pair],
+    resampling: Resampling,
+    progress: Progress | None,
+) -> list[PairEstimate]:
+    """P(X > Y) and the intervals of each pair.
 
-    InputError where `comparison.compare` raises one, and for unequal numbers of runs.
-
-    Args:
-        table: the scores.
-        pairs: names of algorithms.
-        reps: number of resamples; REPS by default, which take 20 seconds for a pair of 10 runs on
-            26 data sets.
-        seed: of the resamples.
-        progress: called with the number of pairs done and their number.
+    Of 10 runs on 26 data sets REPS resamples take 20 seconds for a pair.
     """
-    reps = reps or REPS
-    cells = comparable_cells(table, None, [name for pair in pairs for name in pair])
-    for name, tasks in cells.items():
-        _check_equal(name, tasks)
+    # Before the slow part: rliable rejects scores that offrl's own engine accepts.
+    for name in dict.fromkeys(name for both in names for name in both):
+        _check_equal(name, cells[name])
     from rliable import library, metrics
 
-    rows = []
+    estimate = partial(
+        library.get_interval_estimates,
+        func=metrics.probability_of_improvement,
+        reps=resampling.reps or REPS,
+    )
     if progress is not None:
         progress(0, len(pairs))
-    for x, y in pairs:
+    probabilities: list[tuple[float, Interval]] = []
+    for pair in pairs:
         # No name decides which of the two is drawn first.
-        pair = Pair(cells[x], cells[y])
         sides = np.stack(pair.x, axis=1), np.stack(pair.y, axis=1)
-        with seeded(seed):
-            points, ends = library.get_interval_estimates(
-                {"x,y": sides}, metrics.probability_of_improvement, reps=reps
-            )
-        found = [float(points["x,y"]), *ends["x,y"].ravel().tolist()]
+        point, ends = _estimate(estimate, sides, resampling)
+        low, high = ends.ravel().tolist()
         if pair.turned:
-            point, low, high = found
-            found = [1 - point, 1 - high, 1 - low]
-        rows.append((x, y, *found))
+            probabilities.append((1 - float(point), _interval(1 - high, 1 - low)))
+        else:
+            probabilities.append((float(point), _interval(low, high)))
         if progress is not None:
-            progress(len(rows), len(pairs))
-    return pd.DataFrame(rows, columns=list(PAIRS[:5]))
+            progress(len(probabilities), len(pairs))
+    return [
+        PairEstimate(probability, interval, difference, reps)
+        for (probability, interval), ((_, difference), reps) in zip(
+            probabilities, pair_intervals(pairs, resampling, progress), strict=True
+        )
+    ]
 
 
-def _matrices(table: ScoreTable) -> dict[str, Array]:
-    """Scores of shape (runs, data sets) of every algorithm that has a run on each data set."""
-    return {
-        algorithm: _matrix(algorithm, tasks)
-        for algorithm, tasks in table.cells().items()
-        if len(tasks) == len(table.datasets)
-    }
-
-
-def _matrix(algorithm: str, tasks: Mapping[str, Array]) -> Array:
+def _matrix(algorithm: str, tasks: Tasks) -> Array:
     """Scores of shape (runs, data sets[, steps]), in an order that no name decides."""
     _check_equal(algorithm, tasks)
     return np.stack(canonical(list(tasks.values())), axis=1)
 
 
-def _check_equal(algorithm: str, tasks: Mapping[str, Array]) -> None:
+def _check_equal(algorithm: str, tasks: Tasks) -> None:
     runs = {task: len(cell) for task, cell in tasks.items()}
     most = max(runs.values())
     fewer = [f"{algorithm!r} on {task!r} ({n})" for task, n in runs.items() if n < most]
@@ -207,21 +163,25 @@ def _check_equal(algorithm: str, tasks: Mapping[str, Array]) -> None:
         )
 
 
-def _fill(
-    frame: pd.DataFrame,
-    column: str,
-    algorithm: str,
-    scores: Array,
-    estimate: Callable[[dict[str, Array]], Any],
-    seed: int,
-) -> None:
-    """Puts rliable's points and interval ends into the algorithm's rows."""
-    with seeded(seed):
-        points, ends = estimate({algorithm: scores})
-    rows = frame["algorithm"] == algorithm
-    frame.loc[rows, column] = points[algorithm]
-    # Of a single run rliable makes an interval without width.
-    frame.loc[rows, ["ci_low", "ci_high"]] = ends[algorithm].T if len(scores) > 1 else np.nan
+def _estimate(
+    estimate: Callable[..., Any], scores: Array | tuple[Array, Array], resampling: Resampling
+) -> tuple[Array, Array]:
+    """Rliable's points and interval ends, shapes (K,) and (2, K)."""
+    with seeded(resampling.seed):
+        points, ends = estimate({"": scores}, confidence_interval_size=resampling.level)
+    return points[""], ends[""]
+
+
+def _line(estimate: Callable[..., Any], scores: Array, resampling: Resampling) -> Line:
+    points, ends = _estimate(estimate, scores, resampling)
+    limits = np.full((5, len(points)), np.nan)
+    if len(scores) > 1:  # of a single run rliable makes an interval without width
+        limits[:2] = ends
+    return Line(points, limits)
+
+
+def _interval(low: float, high: float) -> Interval:
+    return Interval(low, high, np.nan, np.nan)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Counts, TrimmedMean
-from offrl.statistics.pairs import Pair, Tasks, run_counts
+from offrl.statistics.metrics import Tasks
+from offrl.statistics.pairs import Pair, run_counts
 from offrl.statistics.resampling import COVERAGE
 
 PERMUTATIONS = 10_000

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from offrl.errors import InputError
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
-from offrl.statistics.comparison import Comparison, compare, resampled_iqms, resampled_probabilities
+from offrl.statistics.comparison import Comparison, compare
+from offrl.statistics.pair_intervals import resampled_iqms, resampled_probabilities
 from offrl.statistics.pairs import PAIRS, Pair, probability_of_improvement
 from offrl.statistics.resampling import Resampling
 from offrl.statistics.significance import holm, permutation

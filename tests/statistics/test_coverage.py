@@ -11,7 +11,7 @@ import pytest
 
 from offrl import statistics
 from offrl.statistics import bootstrap
-from offrl.statistics.comparison import pair_intervals
+from offrl.statistics.pair_intervals import pair_intervals
 from offrl.statistics.pairs import Pair
 from offrl.statistics.resampling import Resampling
 from offrl.statistics.significance import permutation, welch

@@ -8,10 +8,11 @@ import pytest
 
 from offrl import statistics
 from offrl.errors import InputError
+from offrl.progress import Progress
 from offrl.results.table import Failure, ScoreTable
-from offrl.statistics import bootstrap, comparison
-from offrl.statistics import rliable as rliable_engine
-from offrl.statistics.pairs import Pair, probability_of_improvement
+from offrl.statistics import bootstrap, comparison, engines, own, rliable
+from offrl.statistics.pair_intervals import resampled_probabilities
+from offrl.statistics.pairs import PAIRS, Pair, comparable_cells, probability_of_improvement
 from offrl.statistics.resampling import Resampling
 
 OURS = 20_000  # our resamples, where intervals are compared
@@ -42,10 +43,50 @@ def without(table: ScoreTable, algorithm: str, dataset: str, runs: int) -> Score
     return ScoreTable.from_frame(frame[~cell | (frame["seed"] < runs)])
 
 
+def with_rliable(**options: Any) -> Resampling:
+    return Resampling(**options, engine="rliable")
+
+
+def summarise(
+    table: ScoreTable, *, partial: bool = False, progress: Progress | None = None, **options: Any
+) -> pd.DataFrame:
+    resampling = with_rliable(**options)
+    return statistics.summarise(table, resampling=resampling, partial=partial, progress=progress)
+
+
+def profile(table: ScoreTable, tau: Any, **options: Any) -> pd.DataFrame:
+    return statistics.profile(table, tau, resampling=with_rliable(**options))
+
+
+def curve(
+    table: ScoreTable, dataset: str | None = None, *, points: int = 100, **options: Any
+) -> pd.DataFrame:
+    resampling = with_rliable(**options)
+    return statistics.curve(table, dataset, points=points, resampling=resampling)
+
+
+def probabilities(
+    table: ScoreTable,
+    names: list[tuple[str, str]],
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """P(X > Y) with its interval, of pairs in any order."""
+    cells = comparable_cells(table, None, [name for both in names for name in both])
+    pairs = [Pair(cells[x], cells[y]) for x, y in names]
+    estimates = rliable.compare_pairs(cells, names, pairs, with_rliable(**options), progress)
+    rows = [
+        (*both, estimate.probability, estimate.interval.low, estimate.interval.high)
+        for both, estimate in zip(names, estimates, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(PAIRS[:5]))
+
+
 def test_summaries_are_the_known_ones(known):
     reps = 400
     for suite, table in known:
-        summary = rliable_engine.summarise(table, reps=reps, seed=5).set_index("metric")
+        summary = summarise(table, reps=reps, seed=5).set_index("metric")
         for algorithm, expected in suite["algorithms"].items():
             rows = summary[summary["algorithm"] == algorithm].loc[list(ORDER)]
             np.testing.assert_allclose(rows["estimate"], expected["point"], rtol=1e-12, atol=1e-13)
@@ -60,7 +101,7 @@ def test_profiles_are_the_known_ones(known):
     compared = 0
     for suite, table in known:
         for algorithm, expected in suite["profile"].items():
-            got = rliable_engine.profile(table, expected["tau"], reps=100)
+            got = profile(table, expected["tau"], reps=100)
             got = got[got["algorithm"] == algorithm]
             np.testing.assert_allclose(got["share"], expected["frac"], rtol=1e-12, atol=1e-15)
             compared += len(got)
@@ -71,7 +112,7 @@ def test_probabilities_are_the_known_ones(known):
     for suite, table in known:
         for name, expected in itertools.islice(suite["poi"].items(), 1):
             x, y = name.split(" > ")
-            got = rliable_engine.probabilities(table, [(x, y)], reps=100).iloc[0]
+            got = probabilities(table, [(x, y)], reps=100).iloc[0]
             assert got["probability"] == pytest.approx(expected["point"], rel=1e-12)
             low, high = expected["fast_ci"]  # of 100,000 resamples
             # A normal distribution's quantile of 100 resamples errs by .27 standard deviations.
@@ -85,7 +126,7 @@ def test_summaries_have_our_labels_points_and_percentile_intervals():
         table = random_table(seed)
         ours = statistics.summarise(table, resampling=Resampling(OURS, seed=3))
         ours = ours[ours["ci_method"] == "percentile"].reset_index(drop=True)
-        got = rliable_engine.summarise(table, reps=reps, seed=3)
+        got = summarise(table, reps=reps, seed=3)
         labels = ["algorithm", "metric", "ci_method", "n_runs", "n_tasks"]
         pd.testing.assert_frame_equal(got[labels], ours[labels])
         assert list(got) == list(statistics.COLUMNS)
@@ -101,7 +142,7 @@ def test_summaries_have_our_labels_points_and_percentile_intervals():
 def test_the_scale_is_the_gap_s_gamma():
     scores = np.array([[0.5, 1.5], [0.25, 2.0]])
     for scale in (1.0, 100.0):
-        got = rliable_engine.summarise(table_of({"A": scores * scale}, scale=scale), reps=100)
+        got = summarise(table_of({"A": scores * scale}, scale=scale), reps=100)
         gap = got.set_index("metric")["estimate"]["optimality_gap"]
         assert gap == pytest.approx(scale * (1 - (0.5 + 0.25 + 1 + 1) / 4), rel=1e-12)
 
@@ -128,7 +169,7 @@ def agree(low: float, high: float, samples: Any, reps: int) -> None:
 def test_profiles_have_our_labels_points_and_percentile_limits():
     table, tau, reps = random_table(), [-500.0, 20, 50, 75, 500], 2_000
     ours = statistics.profile(table, tau, resampling=Resampling(100))
-    got = rliable_engine.profile(table, tau, reps=reps, seed=2)
+    got = profile(table, tau, reps=reps, seed=2)
     assert list(got) == list(ours)
     pd.testing.assert_frame_equal(got[["algorithm", "tau"]], ours[["algorithm", "tau"]])
     np.testing.assert_allclose(got["share"], ours["share"], rtol=0, atol=1e-12)
@@ -153,7 +194,7 @@ def test_curves_have_our_labels_points_and_percentile_limits():
     table, reps = stepped(scores), 2_000
     for dataset in (None, "task1"):
         ours = statistics.curve(table, dataset, resampling=Resampling(100), points=3)
-        got = rliable_engine.curve(table, dataset, reps=reps, seed=1, points=3)
+        got = curve(table, dataset, reps=reps, seed=1, points=3)
         assert list(got) == list(ours)
         pd.testing.assert_frame_equal(got[["algorithm", "step"]], ours[["algorithm", "step"]])
         np.testing.assert_allclose(got["iqm"], ours["iqm"], rtol=1e-12)
@@ -165,7 +206,7 @@ def test_curves_have_our_labels_points_and_percentile_limits():
             iqm = bootstrap.TrimmedMean(cells.ravel(), cells.size)
             samples = resampled([len(c) for c in cells], iqm)
             agree(row["ci_low"], row["ci_high"], samples, reps)
-    assert rliable_engine.curve(random_table(), reps=100).empty
+    assert curve(random_table(), reps=100).empty
 
 
 def test_curves_leave_out_steps_that_a_run_lacks():
@@ -173,8 +214,8 @@ def test_curves_leave_out_steps_that_a_run_lacks():
     frame = table.frame
     last = (frame["dataset"] == "task1") & (frame["seed"] == 2) & (frame["step"] == 3000)
     torn = ScoreTable.from_frame(frame[~last])
-    assert rliable_engine.curve(torn, reps=100)["step"].tolist() == [1000, 2000]
-    assert rliable_engine.curve(torn, "task0", reps=100)["step"].tolist() == [1000, 2000, 3000]
+    assert curve(torn, reps=100)["step"].tolist() == [1000, 2000]
+    assert curve(torn, "task0", reps=100)["step"].tolist() == [1000, 2000, 3000]
 
 
 def test_probabilities_have_our_labels_points_and_percentile_intervals():
@@ -183,7 +224,7 @@ def test_probabilities_have_our_labels_points_and_percentile_intervals():
     scores["iql"][:, 1] += 0.5  # ties
     table, reps = table_of(scores), 1_000
     pairs = [("iql", "cql"), ("cql", "iql")]
-    got = rliable_engine.probabilities(table, pairs, reps=reps, seed=4)
+    got = probabilities(table, pairs, reps=reps, seed=4)
     ours = comparison.compare(table, resampling=Resampling(100), permutations=100).pairs
     assert list(got) == list(ours.columns[:5])
     assert list(zip(got["x"], got["y"], strict=True)) == pairs
@@ -191,7 +232,7 @@ def test_probabilities_have_our_labels_points_and_percentile_intervals():
     expected = probability_of_improvement(list(scores["iql"].T), list(scores["cql"].T))
     assert point == pytest.approx(expected, rel=1e-12)
     pair = Pair(*(table.cells()[name] for name in pairs[0]))
-    samples = comparison.resampled_probabilities([pair], 0, OURS, 0)[0]
+    samples = resampled_probabilities([pair], 0, OURS, 0)[0]
     agree(low, high, 1 - samples if pair.turned else samples, reps)
     # The same pair the other way round.
     np.testing.assert_allclose(got.iloc[1, 2:].astype(float), [1 - point, 1 - high, 1 - low])
@@ -200,10 +241,10 @@ def test_probabilities_have_our_labels_points_and_percentile_intervals():
 def all_frames(table: ScoreTable, **options: Any) -> list[pd.DataFrame]:
     """The four answers for a table with steps and algorithms A and B."""
     return [
-        rliable_engine.summarise(table, **options),
-        rliable_engine.profile(table, [0.0, 1.0], **options),
-        rliable_engine.curve(table, **options),
-        rliable_engine.probabilities(table, [("A", "B")], **options),
+        summarise(table, **options),
+        profile(table, [0.0, 1.0], **options),
+        curve(table, **options),
+        probabilities(table, [("A", "B")], **options),
     ]
 
 
@@ -224,24 +265,32 @@ def test_the_seed_alone_decides_and_the_global_state_stays(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_engine_is_asked_for_by_name():
+def test_the_engine_is_chosen_by_name():
     rng = np.random.default_rng(0)
     table = stepped({name: rng.normal(size=(3, 2, 2)) for name in "AB"})
+    assert engines.engine(with_rliable()) is rliable
+    assert engines.engine(Resampling()) is own
     options: dict[str, Any] = {"reps": 100, "seed": 3}
-    named = {"resampling": Resampling(**options, engine="rliable")}
-    frames = [
-        statistics.summarise(table, **named),
-        statistics.profile(table, [0.0, 1.0], **named),
-        statistics.curve(table, **named),
-        comparison.compare(table, permutations=100, **named).pairs.iloc[:, :5],
-    ]
-    for got, expected in zip(frames, all_frames(table, **options), strict=True):
-        pd.testing.assert_frame_equal(got, expected)
+    pairs = comparison.compare(table, permutations=100, resampling=with_rliable(**options)).pairs
+    expected = probabilities(table, [("A", "B")], **options)
+    pd.testing.assert_frame_equal(pairs.iloc[:, :5], expected, check_exact=True)
+    ours = comparison.compare(table, permutations=100, resampling=Resampling(**options)).pairs
+    theirs = ["probability_low", "probability_high", "probability_error"]
+    pd.testing.assert_frame_equal(pairs.drop(columns=theirs), ours.drop(columns=theirs))
+    assert pairs["probability_error"].isna().all()
+
+
+def test_intervals_have_the_level_that_was_given():
+    table = random_table()
+    wide, narrow = (summarise(table, reps=500, level=level) for level in (0.95, 0.5))
+    assert (narrow["ci_low"] > wide["ci_low"]).all()
+    assert (narrow["ci_high"] < wide["ci_high"]).all()
+    assert narrow["estimate"].equals(wide["estimate"])
 
 
 def test_the_global_state_is_put_back_after_an_error():
     before = np.random.get_state(legacy=False)["state"]["key"].tolist()  # noqa: NPY002
-    with pytest.raises(KeyboardInterrupt), rliable_engine.seeded(0):
+    with pytest.raises(KeyboardInterrupt), rliable.seeded(0):
         raise KeyboardInterrupt
     assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before  # noqa: NPY002
 
@@ -255,13 +304,13 @@ def test_names_orders_and_other_algorithms_change_nothing():
     third = moved[moved["algorithm"] == "Z"].assign(algorithm="D", score=lambda f: f["score"] + 1)
     table = ScoreTable.from_frame(pd.concat([moved, third]))
     options: dict[str, Any] = {"reps": 100, "seed": 4}
-    summary, profile, curve, pairs = all_frames(stepped(scores), **options)
+    *frames, pairs = all_frames(stepped(scores), **options)
     others = [
-        rliable_engine.summarise(table, **options),
-        rliable_engine.profile(table, [0.0, 1.0], **options),
-        rliable_engine.curve(table, **options),
+        summarise(table, **options),
+        profile(table, [0.0, 1.0], **options),
+        curve(table, **options),
     ]
-    for got, expected in zip(others, (summary, profile, curve), strict=True):
+    for got, expected in zip(others, frames, strict=True):
         for old, new in (("A", "Z"), ("B", "C")):
             pd.testing.assert_frame_equal(
                 got[got["algorithm"] == new].drop(columns="algorithm").reset_index(drop=True),
@@ -270,17 +319,17 @@ def test_names_orders_and_other_algorithms_change_nothing():
                 .reset_index(drop=True),
                 check_exact=True,
             )
-    got = rliable_engine.probabilities(table, [("Z", "D"), ("Z", "C")], **options)
+    got = probabilities(table, [("Z", "D"), ("Z", "C")], **options)
     pd.testing.assert_frame_equal(got.iloc[[1], 2:].reset_index(drop=True), pairs.iloc[:, 2:])
 
 
 def test_unequal_runs_are_refused_with_their_cells():
     table = without(random_table(), "iql", "task3", 5)
     calls: list[Callable[[], Any]] = [
-        lambda: rliable_engine.summarise(table, reps=100),
-        lambda: rliable_engine.summarise(table, reps=100, partial=True),
-        lambda: rliable_engine.profile(table, [0.0], reps=100),
-        lambda: rliable_engine.probabilities(table, [("dt", "iql")], reps=100),
+        lambda: summarise(table, reps=100),
+        lambda: summarise(table, reps=100, partial=True),
+        lambda: profile(table, [0.0], reps=100),
+        lambda: probabilities(table, [("dt", "iql")], reps=100),
     ]
     for call in calls:
         with pytest.raises(InputError, match=r"'iql' on 'task3' \(5\).* fewer runs than the 7"):
@@ -288,24 +337,24 @@ def test_unequal_runs_are_refused_with_their_cells():
     frame = stepped({"A": np.random.default_rng(0).normal(size=(3, 2, 2))}).frame
     torn = ScoreTable.from_frame(frame[(frame["dataset"] != "task0") | (frame["seed"] < 2)])
     with pytest.raises(InputError, match=r"'A' on 'task0' \(2\)"):
-        rliable_engine.curve(torn, reps=100)
+        curve(torn, reps=100)
     # Algorithms may differ among themselves.
-    assert len(rliable_engine.summarise(random_table(), reps=100)) == 12
+    assert len(summarise(random_table(), reps=100)) == 12
 
 
 def test_single_runs_get_no_interval():
     rng = np.random.default_rng(0)
     table = stepped({"A": rng.normal(size=(1, 2, 2)), "B": rng.normal(size=(3, 2, 2))})
     with pytest.raises(InputError, match="'A' on 'task0'"):
-        rliable_engine.summarise(table, reps=100)
+        summarise(table, reps=100)
     with pytest.raises(InputError, match="'A' on 'task0'"):
-        rliable_engine.probabilities(table, [("B", "A")], reps=100)
-    summary = rliable_engine.summarise(table, reps=100, partial=True)
+        probabilities(table, [("B", "A")], reps=100)
+    summary = summarise(table, reps=100, partial=True)
     assert summary["reps"].tolist() == [0] * 4 + [100] * 4
     for frame in (
         summary,
-        rliable_engine.profile(table, [0.0], reps=100),
-        rliable_engine.curve(table, reps=100),
+        profile(table, [0.0], reps=100),
+        curve(table, reps=100),
     ):
         alone = frame["algorithm"] == "A"
         assert frame.loc[alone, ["ci_low", "ci_high"]].isna().all().all()
@@ -319,29 +368,27 @@ def test_an_algorithm_without_a_finished_run_on_a_task_has_no_aggregate():
     failures = [Failure("A", "task0", seed, "killed") for seed in range(3)]
     table = ScoreTable.from_frame(frame, failures=failures)
     with pytest.raises(InputError, match="'A' on 'task0'"):
-        rliable_engine.summarise(table, reps=100)
-    summary = rliable_engine.summarise(table, reps=100, partial=True)
+        summarise(table, reps=100)
+    summary = summarise(table, reps=100, partial=True)
     mine = summary["algorithm"] == "A"
     assert summary.loc[mine, ["estimate", "ci_low", "ci_high"]].isna().all().all()
     assert summary.loc[~mine, ["estimate", "ci_low", "ci_high"]].notna().all().all()
-    assert set(rliable_engine.profile(table, [0.0], reps=100)["algorithm"]) == {"B"}
+    assert set(profile(table, [0.0], reps=100)["algorithm"]) == {"B"}
     with pytest.raises(InputError, match="'A' has no finished run"):
-        rliable_engine.probabilities(table, [("A", "B")], reps=100)
+        probabilities(table, [("A", "B")], reps=100)
 
 
 def test_unknown_algorithms_are_refused():
     table = random_table()
     with pytest.raises(InputError, match="did you mean 'iql'"):
-        rliable_engine.probabilities(table, [("iqll", "dt")])
+        probabilities(table, [("iqll", "dt")])
 
 
 def test_progress_counts_to_its_total():
     seen: list[tuple[int, int]] = []
-    rliable_engine.summarise(random_table(), reps=100, progress=lambda *at: seen.append(at))
+    summarise(random_table(), reps=100, progress=lambda *at: seen.append(at))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
     pairs = [("iql", "dt"), ("cql", "dt")]
     seen.clear()
-    rliable_engine.probabilities(
-        random_table(), pairs, reps=100, progress=lambda *at: seen.append(at)
-    )
-    assert seen == [(0, 2), (1, 2), (2, 2)]
+    probabilities(random_table(), pairs, reps=100, progress=lambda *at: seen.append(at))
+    assert seen == [(0, 2), (1, 2), (2, 2)] * 2  # of P(X > Y), then of the difference
