@@ -7,7 +7,7 @@ from offrl.progress import Progress
 from offrl.statistics import own, rliable
 from offrl.statistics.bootstrap import Array
 from offrl.statistics.frames import Aggregate, Line, PairEstimate
-from offrl.statistics.metrics import Tasks
+from offrl.statistics.metrics import Metric, Tasks
 from offrl.statistics.pairs import Pair
 from offrl.statistics.resampling import ENGINES, Resampling
 
@@ -23,11 +23,15 @@ class Engine(Protocol):
         self,
         cells: Mapping[str, Tasks],
         gamma: float,
+        metrics: Mapping[str, Metric],
         methods: Sequence[str],
         resampling: Resampling,
         progress: Progress | None,
     ) -> dict[str, dict[str, Aggregate]]:
-        """The METRICS of each algorithm with their intervals, of which single runs have none."""
+        """Metrics of each algorithm with their intervals, of which single runs have none.
+
+        They are the METRICS and, after them, the functions `metrics` by name.
+        """
 
     def profile(
         self, cells: Mapping[str, Tasks], thresholds: Array, resampling: Resampling

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offrl.results.table import ScoreTable
 from offrl.statistics.bootstrap import NONE, Array, Interval
-from offrl.statistics.metrics import METRICS, STUDENTIZED, Tasks
+from offrl.statistics.metrics import STUDENTIZED, Tasks
 
 SUMMARY = (
     "algorithm",
@@ -72,9 +72,10 @@ def complete_cells(table: ScoreTable) -> dict[str, Tasks]:
     return {name: tasks for name, tasks in cells if len(tasks) == len(table.datasets)}
 
 
-def summary(table: ScoreTable, aggregates: Aggregates, methods: Sequence[str]) -> pd.DataFrame:
+def summary(
+    table: ScoreTable, aggregates: Aggregates, metrics: Sequence[str], methods: Sequence[str]
+) -> pd.DataFrame:
     """A row per algorithm, metric and method, with the columns SUMMARY."""
-    metrics = dict.fromkeys([*METRICS, *(m for a in aggregates.values() for m in a)])
     missing = Aggregate(np.nan, {}, 0)
     rows = []
     for name, tasks in table.cells().items():

@@ -1,6 +1,18 @@
-"""Point estimates of scores, and their variances."""
+"""Point estimates of scores, and their variances.
 
-from collections.abc import Mapping, Sequence
+Point estimates follow Agarwal et al. 2021 ("Deep RL at the edge of the statistical precipice") as
+rliable computes them.
+
+An estimate's variance, which the expanded and the studentized interval need, is a sum over tasks of
+v, from the sample variance s^2 (ddof 1) of a task's n runs, with N runs on T tasks in all:
+
+- IQM: scores winsorised at the pooled cut points, its influence function: v = n s^2 / (N - 2 cut)^2
+  (Tukey and McLaughlin 1963);
+- mean: the scores, v = s^2 / (n T^2); median: the same, since it is a median of task means;
+- optimality gap: min(score, gamma), v = s^2 / (n T^2).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +26,7 @@ METRICS = ("iqm", "median", "mean", "optimality_gap")
 STUDENTIZED = ("iqm", "mean", "optimality_gap")
 Scores = ArrayLike | Sequence[ArrayLike]
 Tasks = Mapping[str, Array]  # runs by data set
+Metric = Callable[[Any], float]  # of scores as `iqm` takes them
 
 
 def iqm(scores: Scores) -> float:
@@ -44,6 +57,25 @@ def optimality_gap(scores: Scores, gamma: float) -> float:
         gamma: the score that counts as solved, on the scale of the scores: 1 or 100.
     """
     return float(point_estimates(as_cells(scores), gamma)[3])
+
+
+def evaluate(name: str, metric: Metric, cells: Sequence[Array]) -> float:
+    """A function's value: of an array (runs, tasks), or of a list where numbers of runs differ.
+
+    InputError where it is no finite number.
+    """
+    equal = len({len(cell) for cell in cells}) == 1
+    value = metric(np.stack(cells, axis=1) if equal else list(cells))
+    if np.ndim(value) or not np.isfinite(value):
+        raise InputError(f"metric {name!r} returned {value!r}; expected a finite number")
+    return float(value)
+
+
+def check_metrics(metrics: Mapping[str, Metric]) -> None:
+    """Raise InputError for a function with the name of one of the METRICS."""
+    taken = [name for name in metrics if name in METRICS]
+    if taken:
+        raise InputError(f"metric {taken[0]!r} is built in; give yours another name")
 
 
 def variances_of(cells: Sequence[Array], gamma: float) -> Array:

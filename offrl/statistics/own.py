@@ -14,12 +14,15 @@ from offrl.progress import Progress
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Counts, Draws, Interval, TrimmedMean
 from offrl.statistics.frames import CURVE_REPS, PROFILE_REPS, Aggregate, Line, PairEstimate
+from offrl.statistics.functions import Job, ResampledFunctions
 from offrl.statistics.labels import METHODS as METHODS
 from offrl.statistics.metrics import (
     METRICS,
     STUDENTIZED,
+    Metric,
     Tasks,
     canonical,
+    evaluate,
     median_of_tasks,
     point_estimates,
     task_means,
@@ -35,29 +38,49 @@ Intervals = dict[str, dict[str, Interval]]  # by metric and method
 def aggregates(
     cells: Mapping[str, Tasks],
     gamma: float,
+    metrics: Mapping[str, Metric],
     methods: Sequence[str],
     resampling: Resampling,
     progress: Progress | None,
 ) -> dict[str, dict[str, Aggregate]]:
-    """The METRICS of each algorithm with their intervals, of which single runs have none."""
+    """Metrics of each algorithm with their intervals, of which single runs have none."""
     scores = {name: canonical(list(tasks.values())) for name, tasks in cells.items()}
     several = [name for name, tasks in scores.items() if min(map(len, tasks)) > 1]
     resampled = _ResampledMetrics(
         [scores[name] for name in several], gamma, "studentized" in methods, resampling
     )
-    answers = resampled.converge(len(several), resampling.reps, progress)
-    intervals = dict(zip(several, answers, strict=True))
-    return {
-        name: {
-            metric: Aggregate(estimate, intervals[name][0][metric], intervals[name][1])
-            if name in intervals
-            else Aggregate(estimate, {}, 0)
-            for metric, estimate in zip(
-                METRICS, point_estimates(tasks, gamma).tolist(), strict=True
-            )
+    jobs = [Job(metric, metrics[metric], scores[name]) for name in several for metric in metrics]
+    first, second = _parts(progress, len(several), len(jobs))
+    answers = resampled.converge(len(several), resampling.reps, first)
+    more = iter(ResampledFunctions(jobs, resampling).converge(len(jobs), resampling.reps, second))
+    intervals = {}
+    for name, (by_metric, reps) in zip(several, answers, strict=True):
+        for metric in METRICS:
+            intervals[name, metric] = by_metric[metric], reps
+        for metric in metrics:
+            intervals[name, metric] = next(more)
+    aggregates: dict[str, dict[str, Aggregate]] = {}
+    for name, tasks in scores.items():
+        points = dict(zip(METRICS, point_estimates(tasks, gamma).tolist(), strict=True))
+        points |= {metric: evaluate(metric, metrics[metric], tasks) for metric in metrics}
+        aggregates[name] = {
+            metric: Aggregate(point, *intervals.get((name, metric), ({}, 0)))
+            for metric, point in points.items()
         }
-        for name, tasks in scores.items()
-    }
+    return aggregates
+
+
+def _parts(
+    progress: Progress | None, first: int, second: int
+) -> tuple[Progress | None, Progress | None]:
+    """Callbacks for two parts of a job of so many steps, of which the second may be empty."""
+    if progress is None or not second:
+        return progress, None
+    total = first + second
+    return (
+        lambda done, _: progress(done, total),
+        lambda done, _: progress(first + done, total),
+    )
 
 
 def profile(

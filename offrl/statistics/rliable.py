@@ -22,7 +22,7 @@ from offrl.results.checks import first_few
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Interval
 from offrl.statistics.frames import CURVE_REPS, PROFILE_REPS, Aggregate, Line, PairEstimate
-from offrl.statistics.metrics import METRICS, Tasks, canonical
+from offrl.statistics.metrics import METRICS, Metric, Tasks, canonical, evaluate
 from offrl.statistics.pair_intervals import pair_intervals
 from offrl.statistics.pairs import Pair
 from offrl.statistics.resampling import Resampling
@@ -34,22 +34,25 @@ REPS = 2_000  # rliable's default for profiles; its 50,000 for the others take m
 def aggregates(
     cells: Mapping[str, Tasks],
     gamma: float,
+    metrics: Mapping[str, Metric],
     methods: Sequence[str],  # noqa: ARG001 (there is one alone)
     resampling: Resampling,
     progress: Progress | None,
 ) -> dict[str, dict[str, Aggregate]]:
-    """The METRICS of each algorithm with their intervals, of which single runs have none."""
+    """Metrics of each algorithm with their intervals, of which single runs have none."""
     matrices = {name: _matrix(name, tasks) for name, tasks in cells.items()}
     reps = resampling.reps or REPS
-    from rliable import library, metrics  # takes a second
+    from rliable import library  # takes a second
+    from rliable import metrics as theirs
 
     def all_metrics(scores: Array) -> Array:
-        return np.array(  # in the order of METRICS
+        return np.array(  # in the order of METRICS, then of the functions
             [
-                metrics.aggregate_iqm(scores),
-                metrics.aggregate_median(scores),
-                metrics.aggregate_mean(scores),
-                metrics.aggregate_optimality_gap(scores, gamma),
+                theirs.aggregate_iqm(scores),
+                theirs.aggregate_median(scores),
+                theirs.aggregate_mean(scores),
+                theirs.aggregate_optimality_gap(scores, gamma),
+                *(evaluate(name, metric, list(scores.T)) for name, metric in metrics.items()),
             ]
         )
 
@@ -64,7 +67,7 @@ def aggregates(
             if len(scores) > 1
             else Aggregate(point, {}, 0)
             for metric, point, low, high in zip(
-                METRICS, points.tolist(), *ends.tolist(), strict=True
+                (*METRICS, *metrics), points.tolist(), *ends.tolist(), strict=True
             )
         }
         if progress is not None:

@@ -3,7 +3,8 @@
 `metrics` says what the estimates are, `bootstrap` how runs are resampled and intervals are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -16,17 +17,26 @@ from offrl.statistics import frames
 from offrl.statistics.bootstrap import Interval
 from offrl.statistics.engines import engine
 from offrl.statistics.labels import METHODS
-from offrl.statistics.metrics import Scores, as_cells, point_estimates
+from offrl.statistics.metrics import (
+    METRICS,
+    Metric,
+    Scores,
+    as_cells,
+    check_metrics,
+    point_estimates,
+)
 from offrl.statistics.resampling import COVERAGE, Resampling
 
 DEFAULT_METHODS = METHODS[:2]
 COLUMNS = frames.SUMMARY
+NO_METRICS: Mapping[str, Metric] = MappingProxyType({})
 
 
 def intervals(
     scores: Scores,
     *,
     gamma: float,
+    metrics: Mapping[str, Metric] = NO_METRICS,
     resampling: Resampling = Resampling(),
     methods: Sequence[str] = DEFAULT_METHODS,
 ) -> dict[str, dict[str, Interval]]:
@@ -35,11 +45,13 @@ def intervals(
     Args:
         scores: as in `iqm`; every task needs two runs, else InputError.
         gamma: as in `optimality_gap`.
+        metrics: as in `summarise`.
         resampling: seed and level; its repetitions are by default enough for a Monte-Carlo error
             of at most `bootstrap.SHARE` of the width of every expanded percentile interval.
         methods: some of METHODS; "studentized" has the metrics STUDENTIZED alone, and infinite
             ends where too many resamples have no variance.
     """
+    check_metrics(metrics)
     cells = as_cells(scores)
     few = [str(k) for k, cell in enumerate(cells) if len(cell) < 2]
     if few:
@@ -47,13 +59,16 @@ def intervals(
             f"task {', '.join(few)} has one run; an interval needs two runs or more of every task"
         )
     tasks = {str(k): cell for k, cell in enumerate(cells)}
-    aggregates = engine(resampling).aggregates({"": tasks}, gamma, methods, resampling, None)
+    aggregates = engine(resampling).aggregates(
+        {"": tasks}, gamma, metrics, methods, resampling, None
+    )
     return {metric: dict(aggregate.intervals) for metric, aggregate in aggregates[""].items()}
 
 
 def summarise(
     table: ScoreTable,
     *,
+    metrics: Mapping[str, Metric] = NO_METRICS,
     resampling: Resampling = Resampling(),
     studentized: bool = False,
     partial: bool = False,
@@ -66,6 +81,11 @@ def summarise(
 
     Args:
         table: the scores.
+        metrics: functions by name, which follow the METRICS: each takes scores (runs, tasks), or a
+            list of one array per task where numbers of runs differ, and returns a number. Tasks are
+            resampled each by itself, so which runs share a row means nothing. A function has a
+            percentile and an expanded percentile interval, and no studentized one (see
+            `functions`), from as many resamples as its own precision needs.
         resampling: by default each algorithm has as many resamples as `intervals` needs. The engine
             "rliable" has percentile intervals alone, 2,000 resamples by default, and no Monte-Carlo
             error.
@@ -73,15 +93,17 @@ def summarise(
         partial: whether to go on where a data set has a single run, or none. Such an algorithm then
             has an empty (NaN) interval, and an empty estimate if a data set has none: `explain`
             says so in words. By default a single run is an InputError which names the cells.
-        progress: called with the number of algorithms done and their number.
+        progress: called with the number of algorithms done and their number; the functions of
+            each are further ones.
     """
+    check_metrics(metrics)
     if not partial:
         table.check_several_runs()
     chosen = engine(resampling)
     methods = [m for m in (METHODS if studentized else DEFAULT_METHODS) if m in chosen.METHODS]
     cells = frames.complete_cells(table)
-    aggregates = chosen.aggregates(cells, table.scale, methods, resampling, progress)
-    return frames.summary(table, aggregates, methods)
+    aggregates = chosen.aggregates(cells, table.scale, metrics, methods, resampling, progress)
+    return frames.summary(table, aggregates, [*METRICS, *metrics], methods)
 
 
 def per_task(table: ScoreTable) -> pd.DataFrame:
