@@ -1,6 +1,7 @@
 """The rules that keep the prescribed top level working in a checkout, an install and a worker."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -84,6 +85,18 @@ def test_no_import_runs_back(path: Path) -> None:
         other = (*module.split(".")[1:], name)[0]
         assert other in ORDER, f"{path}: imports {module}.{name}"
         assert ORDER.index(other) <= ORDER.index(parts[1]), f"{path}: imports {module} below it"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {module_name(path) for path in LIBRARY}
+    uses: dict[str, set[str]] = {}
+    for path in LIBRARY:
+        targets = {f"{m}.{n}" if f"{m}.{n}" in names else m for m, n in imported(path)}
+        uses[module_name(path)] = targets & names
+    try:
+        list(graphlib.TopologicalSorter(uses).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_no_private_name_crosses_a_module() -> None:
