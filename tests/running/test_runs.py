@@ -347,8 +347,7 @@ def test_a_held_run_is_refused(tmp_path: Path) -> None:
                 """
                 import sys
                 from pathlib import Path
-                from offrl.results.rows import Status
-from offrl.results.store import RunFolder
+                from offrl.results.store import RunFolder
                 with RunFolder(Path(sys.argv[1])).held():
                     print("held", flush=True)
                     sys.stdin.read()
