@@ -1,11 +1,17 @@
-"""Makes a report of scores: collects them, and hands them to the page that `reports/` holds."""
+"""Makes a report of scores: collects them, computes the findings, has `reports/` draw the page."""
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from offrl import registry
-from offrl.progress import Progress
+from offrl.errors import InputError
+from offrl.files import replacing
+from offrl.progress import Progress, stage
+from offrl.reporting.findings import KIND, compute
 from offrl.results.collect import collect
+from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import Resampling
 
 
@@ -29,18 +35,69 @@ def report(
         scale: 100 or 1, what the scores of tables are on; those of runs are on 0-100.
         studentized: whether to show studentized intervals too.
         command: what the page names as the command that made it.
-        progress: called with the number of parts done and their total.
+        progress: called with what is done and the total.
 
     Raises InputError for scores that cannot be compared, and leaves nothing behind then.
     """
-    table = collect([Path(source) for source in sources], scale=scale)
-    write = registry.load("reports", "html", "report").write
-    path: Path = write(
-        table,
-        Path(output),
+    return report_table(
+        collect([Path(source) for source in sources], scale=scale),
+        output,
         resampling=resampling,
         studentized=studentized,
         command=command,
         progress=progress,
     )
-    return path
+
+
+def report_table(
+    table: ScoreTable,
+    output: str | Path,
+    *,
+    resampling: Resampling = Resampling(),
+    studentized: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The path of the index.html of a new report of a table; the arguments are as in `report`.
+
+    An earlier report in that folder is replaced; InputError if the folder holds anything else. All
+    files are written beside it first and moved in at the end, so a report is whole or absent.
+    """
+    directory = Path(os.path.abspath(output))  # noqa: PTH100 (resolve() would follow a link)
+    _check_replaceable(directory)
+    findings = compute(
+        table,
+        resampling=resampling,
+        studentized=studentized,
+        progress=stage(progress, 0, 60),
+    )
+    page = registry.load("reports", "html", "report")
+    with replacing(directory, "give another folder for the report") as temporary:
+        temporary.mkdir()
+        page.write(findings, temporary, command=command, progress=stage(progress, 60, 100))
+    return directory / "index.html"
+
+
+def _check_replaceable(directory: Path) -> None:
+    """Raise InputError unless the folder is absent, empty or a report with nothing added."""
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise InputError(f"{directory}: not a folder; give a new folder for the report")
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    try:
+        record = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        listed = set(record["files"]) if record["kind"] == KIND else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = set()
+    if not listed:
+        raise InputError(
+            f"{directory}: the folder holds something that is no report of offrl; "
+            "give a new or an empty folder"
+        )
+    files = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir()}
+    added = sorted(files - listed)
+    if added:
+        raise InputError(
+            f"{directory}: {added[0]} does not belong to the report that would be replaced; "
+            "move it away, or give a new folder"
+        )

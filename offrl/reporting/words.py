@@ -98,6 +98,10 @@ class Words:
             return "none"
         return f"[{self.probability(low)}, {self.probability(high)}]"
 
+    def error(self, value: float) -> str:
+        """A Monte-Carlo error to two digits; a dash for NaN."""
+        return self.target.missing if math.isnan(value) else f"{value:.2g}"
+
     def p(self, value: float) -> str:
         """P to three decimals; `< 0.001` below that."""
         return f"{self.target.less} 0.001" if value < 0.001 else self._number(value, 3)

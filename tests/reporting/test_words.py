@@ -62,6 +62,11 @@ def test_p_has_three_decimals_and_is_never_zero(p, text):
     assert Words().p(NAN) == "–"
 
 
+def test_a_monte_carlo_error_has_two_digits():
+    assert Words().error(0.01234) == "0.012"
+    assert Words(LATEX).error(NAN) == "--"
+
+
 PAIR = {
     **{"x": "a_b", "y": "c", "n_x": 5, "n_y": 4},
     **{"probability": 0.7, "probability_low": 0.5, "probability_high": 0.9},

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from offrl import plots, statistics
 from offrl.errors import InputError
 from offrl.plots.style import INK
-from offrl.registry import load
+from offrl.reporting.report import report_table
 from offrl.results.collect import collect
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.comparison import compare
@@ -25,12 +25,8 @@ VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
 def write(*args: Any, **options: Any) -> Path:
-    """The report's `write`, found as the library finds it, with few resamples."""
-    path = load("reports", "html", "report").write(
-        *args, **{"resampling": Resampling(500), **options}
-    )
-    assert isinstance(path, Path)
-    return path
+    """A report with few resamples."""
+    return report_table(*args, **{"resampling": Resampling(500), **options})
 
 
 def table(

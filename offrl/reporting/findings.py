@@ -1,0 +1,215 @@
+"""Every number of a report, computed once from a score table."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+
+from offrl.errors import InputError
+from offrl.progress import Progress, stage
+from offrl.reporting.values import json_value
+from offrl.results.table import ScoreTable
+from offrl.statistics.comparison import Comparison, compare
+from offrl.statistics.labels import MAIN_METHOD, METHODS
+from offrl.statistics.profiles import curve, profile
+from offrl.statistics.ranks import ranks
+from offrl.statistics.remarks import explain
+from offrl.statistics.resampling import Resampling
+from offrl.statistics.summary import per_task, summarise
+from offrl.version import __version__
+
+KIND = "offrl report"  # of `Findings.record`: a folder that holds one may be replaced by another
+RULE = (
+    "One score per run: the evaluation at the last step that all runs of the algorithm on the data "
+    "set share; where scores carry no step, the score as given"
+)
+MOST = 10_000  # resamples of profile and ranks, whose figures show no more than that resolves
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """The numbers of a report; frames have the columns that the functions of their names give.
+
+    Attributes:
+        table: the scores, with failures, notes and provenance.
+        final: one score per run.
+        resampling: that of summary and comparison.
+        summary: aggregates over all data sets.
+        per_task: scores per data set.
+        profile: performance profiles; no row where no algorithm has all data sets.
+        curves: learning curves by data set, and by None over all of several; none where the scores
+            of a data set have a single step.
+        compared: the algorithms with two runs or more on every data set.
+        comparison: all pairs of these; None for fewer than two.
+        ranks: of these; None as well.
+        notes: what a reader must know.
+    """
+
+    table: ScoreTable
+    final: ScoreTable
+    resampling: Resampling
+    summary: pd.DataFrame
+    per_task: pd.DataFrame
+    profile: pd.DataFrame
+    curves: Mapping[str | None, pd.DataFrame]
+    compared: tuple[str, ...]
+    comparison: Comparison | None
+    ranks: pd.DataFrame | None
+    notes: tuple[str, ...]
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """The number of failed runs of each algorithm."""
+        names = [failure.algorithm for failure in self.table.failures]
+        return {name: names.count(name) for name in self.table.algorithms}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What figures write for each algorithm: its name, and how many of its runs failed."""
+        return {
+            name: f"{name} ({count} failed)" if count else name
+            for name, count in self.failed.items()
+        }
+
+    @property
+    def runs(self) -> int:
+        """The number of runs, finished or failed."""
+        failed = {(f.algorithm, f.dataset, f.seed) for f in self.table.failures}
+        return len(self.final.frame) + len(failed)
+
+    @property
+    def runs_each(self) -> tuple[int, int]:
+        """The fewest and the most finished runs of an algorithm on a data set, if it has any."""
+        sizes = self.per_task.loc[self.per_task["n"] > 0, "n"]
+        return int(sizes.min()), int(sizes.max())
+
+    @property
+    def resamples(self) -> tuple[int, int] | None:
+        """The fewest and the most resamples behind an interval; None where there is no interval."""
+        used = self.summary.loc[self.summary["ci_low"].notna(), "reps"]
+        return (int(used.min()), int(used.max())) if len(used) else None
+
+    @property
+    def main_method(self) -> str:
+        """The interval method that a sentence quotes."""
+        return MAIN_METHOD if self.resampling.engine == "offrl" else METHODS[0]
+
+    def record(self, command: str | None = None) -> dict[str, Any]:
+        """The numbers as JSON, with all that made them: the content of summary.json.
+
+        Args:
+            command: the command line that made the report.
+        """
+        return {
+            "kind": KIND,
+            "format": 1,
+            "command": command,
+            **self.resampling.record(),
+            "scale": self.table.scale,
+            "score_rule": RULE,
+            "algorithms": self.table.algorithms,
+            "datasets": self.table.datasets,
+            "summary": _rows(self.summary),
+            "comparisons": [] if self.comparison is None else _rows(self.comparison.pairs),
+            "failures": [vars(failure) for failure in self.table.failures],
+            "notes": list(self.notes),
+            "versions": {
+                "offrl": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("numpy", "scipy", "pandas", "matplotlib")},
+            },
+            "provenance": json_value(self.table.provenance),
+        }
+
+
+def compute(
+    table: ScoreTable,
+    *,
+    resampling: Resampling = Resampling(),
+    studentized: bool = False,
+    progress: Progress | None = None,
+) -> Findings:
+    """All numbers of a report.
+
+    Args:
+        table: the scores; InputError where no run has one.
+        resampling: of summary and comparison; profile and ranks take at most MOST resamples, and
+            curves their own number.
+        studentized: whether to compute studentized intervals too.
+        progress: called with what is done and the total.
+    """
+    if not len(table.frame):
+        first = table.failures[0]
+        raise InputError(
+            f"no finished run to report: all {len(table.failures)} runs failed, the first "
+            f"({first.algorithm} on {first.dataset}, seed {first.seed}) by: {first.cause}"
+        )
+    final = table.final()
+    summary = summarise(
+        final,
+        resampling=resampling,
+        studentized=studentized,
+        partial=True,
+        progress=stage(progress, 0, 40),
+    )
+    few = replace(resampling, reps=min(resampling.reps or MOST, MOST))
+    notes = [*final.notes, *explain(final, summary)]
+    compared = _comparable(final)
+    comparison = None
+    if len(compared) > 1:
+        comparison = compare(
+            final, algorithms=compared, resampling=resampling, progress=stage(progress, 40, 80)
+        )
+        notes += comparison.notes
+    return Findings(
+        table=table,
+        final=final,
+        resampling=resampling,
+        summary=summary,
+        per_task=per_task(final),
+        profile=profile(final, resampling=few),
+        curves=_curves(table, replace(resampling, reps=None), stage(progress, 80, 100)),
+        compared=tuple(compared),
+        comparison=comparison,
+        ranks=None if comparison is None else ranks(final.only(compared), resampling=few),
+        notes=tuple(notes),
+    )
+
+
+def _comparable(final: ScoreTable) -> list[str]:
+    """The algorithms with two runs or more on every data set."""
+    return [
+        name
+        for name, tasks in final.cells().items()
+        if len(tasks) == len(final.datasets) and min(map(len, tasks.values())) > 1
+    ]
+
+
+def _curves(
+    table: ScoreTable, resampling: Resampling, progress: Progress | None
+) -> dict[str | None, pd.DataFrame]:
+    """A learning curve for each data set with several steps, after one over all data sets."""
+    frame = table.frame
+    if "step" not in frame:
+        return {}
+    steps = frame.groupby("dataset")["step"].nunique()
+    datasets: list[str | None] = [name for name in table.datasets if steps.get(name, 0) > 1]
+    if len(table.datasets) > 1 and datasets:
+        datasets.insert(0, None)
+    curves = {}
+    for done, dataset in enumerate(datasets, start=1):
+        curves[dataset] = curve(table, dataset, resampling=resampling)
+        if progress is not None:
+            progress(done, len(datasets))
+    return curves
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame for JSON, with None for what is missing or infinite."""
+    return [
+        {str(key): None if pd.isna(value) else json_value(value) for key, value in row.items()}
+        for row in frame.astype(object).to_dict("records")
+    ]
