@@ -1,19 +1,17 @@
-import itertools
+"""The page of a report: what stands on it, and that its numbers are the computed ones."""
+
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from simulated import table
 
-from offrl import plots, statistics
-from offrl.errors import InputError
+from offrl import statistics
 from offrl.plots.style import INK
 from offrl.reporting.report import report_table
 from offrl.results.collect import collect
@@ -27,30 +25,6 @@ VOID = {"meta", "br", "link", "img", "hr", "input"}
 def write(*args: Any, **options: Any) -> Path:
     """A report with few resamples."""
     return report_table(*args, **{"resampling": Resampling(500), **options})
-
-
-def table(
-    algorithms: Any = ("BC", "IQL", "TD3+BC"),
-    tasks: int = 3,
-    runs: int = 3,
-    steps: Any = (0, 5_000, 10_000),
-    **options: Any,
-) -> ScoreTable:
-    rng = np.random.default_rng(0)
-    rows = [
-        {
-            "algorithm": name,
-            "dataset": f"task-{k}",
-            "seed": seed,
-            "step": step,
-            "score": 30 + 8 * i + 5 * k + step / 500 + rng.normal(),
-        }
-        for i, name in enumerate(algorithms)
-        for k in range(tasks)
-        for seed in range(runs)
-        for step in steps
-    ]
-    return ScoreTable.from_frame(pd.DataFrame(rows), **options)
 
 
 class Page(HTMLParser):
@@ -123,16 +97,10 @@ def test_the_report_is_complete_and_counts_its_progress(report):
     assert seen[-1][0] == seen[-1][1]
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     files = {p.relative_to(path.parent).as_posix() for p in path.parent.rglob("*") if p.is_file()}
-    assert {
-        "index.html",
-        "summary.csv",
-        "summary.json",
-        "tables/scores.md",
-        "tables/scores.tex",
-    } <= files
-    assert {f"tables/{name}" for name in ("scores.csv", "scores.md", "scores.tex")} <= files
-    assert {"tables/failures.csv", "comparisons.csv", "tables/welch.csv"} <= files
-    assert {"figures/critical-difference.svg"} <= files
+    assert {"index.html", "summary.csv", "summary.json", "comparisons.csv"} <= files
+    tables = ("scores.csv", "scores.md", "scores.tex", "welch.csv", "failures.csv")
+    assert {f"tables/{name}" for name in tables} <= files
+    assert "figures/critical-difference.svg" in files
     for name in (*statistics.METRICS, "profile", "curve-00-all_3_data_sets", "curve-01-task-0"):
         assert {f"figures/{name}.{kind}" for kind in ("svg", "pdf", "png")} <= files
     assert not [p for p in path.parent.parent.iterdir() if p.name != path.parent.name]
@@ -276,16 +244,6 @@ def test_the_page_needs_no_network_and_speaks_of_every_picture(report):
     assert INK not in text[text.index("<main>") :]
 
 
-def test_the_same_scores_give_the_same_files(tmp_path):
-    for name in ("one", "two"):
-        write(table(tasks=1, steps=(0, 9)), tmp_path / name, resampling=Resampling(500, seed=3))
-    files = sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file())
-    assert len(files) == 7 + 3 * 9 + 1
-    for path in files:
-        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
-        assert path.read_bytes() == other.read_bytes(), path
-
-
 def test_names_are_text_and_never_markup(tmp_path):
     evil = '<script>alert(1)</script> & $\\alpha "x" | {{ 7 * 7 }}'
     cause = "<b>boom</b>\nline two"
@@ -326,53 +284,6 @@ def test_an_algorithm_without_a_finished_run_on_a_task_is_shown_without_aggregat
     assert "| – (n = 0, 3 failed) |" in (path.parent / "tables" / "scores.md").read_text()
 
 
-def test_no_finished_run_at_all_is_refused(tmp_path):
-    frame = table(("IQL",), tasks=1).frame
-    lost = [Failure("IQL", "task-0", seed, "killed") for seed in range(3)]
-    with pytest.raises(InputError, match="all 3 runs failed"):
-        write(ScoreTable.from_frame(frame, failures=lost), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
-    small = table(("IQL",), tasks=1, steps=(5,))
-    out = tmp_path / "deep" / "out"
-    write(small, out)
-    before = (out / "index.html").stat().st_ino
-    write(small, out)
-    assert (out / "index.html").stat().st_ino != before
-    (out / "mine.txt").write_text("kept")
-    with pytest.raises(InputError, match=r"mine\.txt"):
-        write(small, out)
-    assert (out / "mine.txt").read_text() == "kept"
-    other = tmp_path / "other"
-    other.mkdir()
-    write(small, other)  # an empty folder is as good as none
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "summary.json").write_text('{"kind": "something"}')
-    with pytest.raises(InputError, match="no report of offrl"):
-        write(small, foreign)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="not a folder"):
-        write(small, tmp_path / "file")
-
-
-def test_a_report_that_breaks_off_leaves_the_old_one_and_no_rest(tmp_path):
-    small = table(("IQL",), tasks=1, steps=(5,))
-    out = tmp_path / "out"
-    page = write(small, out).read_bytes()
-
-    def stop(done: int, total: int) -> None:
-        if done == total:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write(small, out, resampling=Resampling(500, seed=9), progress=stop)
-    assert (out / "index.html").read_bytes() == page
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-
-
 def test_published_scores_make_a_report(shared, tmp_path):
     frame = pd.read_csv(shared / "scores" / "d3rlpy_benchmarks_final_best.csv")
     frame = frame[(frame["step"] == "final") & frame["dataset"].str.fullmatch(r"hopper-.*-v0")]
@@ -385,109 +296,3 @@ def test_published_scores_make_a_report(shared, tmp_path):
     cell = source.cells()["TD3+BC"]["hopper-medium-v0"]
     assert f"{cell.mean():.1f} ± {cell.std(ddof=1):.1f}" in text
     assert "d3rlpy.csv" in text
-
-
-LONG = [
-    f"an algorithm with quite a long name, setting {k} of many (tau = 0.{k})" for k in range(16)
-]
-CASES = {
-    "one": (["IQL"], 1),
-    "three": (["BC", "IQL", "TD3+BC"], 3),
-    "twenty": ([*LONG, "IQL", "x" * 90, "$100", "Ünï"], 2),
-}
-
-
-@pytest.fixture(scope="module", params=CASES)
-def axes(request):
-    """Every kind of figure, drawn, of a few, some and many algorithms."""
-    names, tasks = CASES[request.param]
-    runs = table(names, tasks)
-    summary = statistics.summarise(runs, resampling=Resampling(200))
-    with plots.style():
-        drawn = [plots.interval_plot(summary, metric) for metric in statistics.METRICS]
-        drawn.append(plots.profile_plot(statistics.profile(runs, resampling=Resampling(200))))
-        drawn.append(
-            plots.curve_plot(statistics.curve(runs, resampling=Resampling(200)), title="all")
-        )
-        for ax in drawn:
-            figure = ax.get_figure(root=True)
-            assert figure is not None
-            figure.draw_without_rendering()
-    return drawn
-
-
-def shown(axis: Any) -> list[Any]:
-    """The tick labels within an axis' range; matplotlib keeps some beyond it, undrawn."""
-    low, high = sorted(axis.get_view_interval())
-    ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-    return [label for at, label in ticks if low <= at <= high]
-
-
-def test_labels_never_touch_each_other_nor_leave_the_figure(axes):
-    for ax in axes:
-        figure = ax.get_figure()
-        renderer = FigureCanvasAgg(figure).get_renderer()
-        legend = ax.get_legend()
-        groups = [
-            [*shown(ax.xaxis), ax.xaxis.label],
-            [*shown(ax.yaxis), ax.yaxis.label],
-            [*legend.get_texts(), ax.xaxis.label, ax.title],
-        ]
-        low, high = figure.bbox.min - 0.5, figure.bbox.max + 0.5
-        for group in groups:
-            boxes = [t.get_window_extent(renderer) for t in group if t.get_text()]
-            for box in boxes:
-                assert (box.min >= low).all()
-                assert (box.max <= high).all()
-            for one, two in itertools.combinations(boxes, 2):
-                assert not one.padded(-0.5).overlaps(two.padded(-0.5))
-        box = legend.get_window_extent(renderer)
-        assert (box.min >= low).all()
-        assert box.y1 <= ax.xaxis.label.get_window_extent(renderer).y0 + 0.5
-
-
-def test_every_axis_has_a_name_and_its_unit(axes):
-    *intervals, profile, curve = axes
-    for ax in intervals:
-        assert ax.get_ylabel() == "algorithm"
-        assert "0–100" in ax.get_xlabel()
-    assert "0–100" in profile.get_xlabel()
-    assert profile.get_ylabel() == "share of runs with score > τ"
-    assert curve.get_xlabel() == "gradient steps"
-    assert "IQM" in curve.get_ylabel()
-
-
-def test_plots_draw_into_the_axes_they_are_given_and_touch_no_global_state():
-    runs = table()
-    summary = statistics.summarise(runs, resampling=Resampling(200))
-    before = dict(matplotlib.rcParams)
-    mine = Figure(figsize=(9, 3)).subplots(1, 3)
-    assert plots.interval_plot(summary, "iqm", ax=mine[0]) is mine[0]
-    assert (
-        plots.profile_plot(statistics.profile(runs, resampling=Resampling(200)), ax=mine[1])
-        is mine[1]
-    )
-    assert (
-        plots.curve_plot(statistics.curve(runs, resampling=Resampling(200)), ax=mine[2]) is mine[2]
-    )
-    assert dict(matplotlib.rcParams) == before
-
-
-def test_the_drawn_interval_is_the_computed_one():
-    summary = statistics.summarise(table(), resampling=Resampling(200))
-    ax = plots.interval_plot(summary, "mean")
-    rows = summary[(summary["metric"] == "mean") & (summary["algorithm"] == "IQL")]
-    drawn = [tuple(np.asarray(line.get_xdata())) for line in ax.get_lines()]
-    for row in rows.itertuples():
-        assert (row.ci_low, row.ci_high) in drawn
-    assert any(xs == (rows["estimate"].iloc[0],) for xs in drawn)
-
-
-def test_a_colour_belongs_to_a_name():
-    def colours(names: Any) -> dict[str, str]:
-        curve = statistics.curve(table(names, 1), resampling=Resampling(200))
-        ax = plots.curve_plot(curve)
-        return dict(zip(sorted(names), [line.get_color() for line in ax.get_lines()], strict=True))
-
-    few, more = colours(("IQL", "mine")), colours(("AWAC", "BC", "IQL", "mine", "other"))
-    assert few.items() <= more.items()

@@ -1,0 +1,118 @@
+"""Findings: each number equals what the statistics compute, and is computed once."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import table
+
+from offrl import statistics
+from offrl.errors import InputError
+from offrl.progress import stage
+from offrl.reporting.findings import KIND, compute
+from offrl.results.table import Failure, ScoreTable
+from offrl.statistics.resampling import Resampling
+
+FEW = Resampling(500, seed=3)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Findings on three algorithms, one of them with a failed run and one run short."""
+    scores = table(failures=[Failure("TD3+BC", "task-0", 2, "killed")], provenance=[{"lr": np.inf}])
+    return compute(scores, resampling=FEW)
+
+
+def same(one: pd.DataFrame, two: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_each_frame_is_what_its_function_gives(found):
+    same(found.summary, statistics.summarise(found.table, resampling=FEW))
+    same(found.per_task, statistics.per_task(found.table))
+    same(found.profile, statistics.profile(found.table, resampling=FEW))
+    same(found.ranks, statistics.ranks(found.table, resampling=FEW))
+    same(found.comparison.pairs, statistics.compare(found.table, resampling=FEW).pairs)
+    assert list(found.curves) == [None, "task-0", "task-1", "task-2"]
+    for dataset, curve in found.curves.items():
+        same(curve, statistics.curve(found.table, dataset, resampling=Resampling(seed=3)))
+
+
+def test_profiles_and_ranks_take_no_more_resamples_than_their_figures_show():
+    scores = table(tasks=1, steps=(0,))
+    many = compute(scores, resampling=Resampling(20_000))
+    same(many.ranks, statistics.ranks(scores, resampling=Resampling(10_000)))
+    assert set(many.summary["reps"]) == {20_000}
+
+
+def test_runs_are_counted_with_those_that_failed(found):
+    assert found.runs == 27
+    assert found.runs_each == (2, 3)
+    assert found.failed == {"BC": 0, "IQL": 0, "TD3+BC": 1}
+    assert found.labels == {"BC": "BC", "IQL": "IQL", "TD3+BC": "TD3+BC (1 failed)"}
+
+
+def test_resamples_are_those_behind_the_intervals(found):
+    assert found.resamples == (500, 500)
+    single = compute(table(("IQL",), tasks=1, runs=1), resampling=FEW)
+    assert single.resamples is None
+    assert (single.comparison, single.ranks, single.compared) == (None, None, ())
+
+
+def test_algorithms_with_single_runs_are_not_compared():
+    frame = table(("A", "B", "C"), steps=(0,)).frame
+    frame = frame[(frame["algorithm"] != "C") | (frame["seed"] == 0)]
+    findings = compute(ScoreTable.from_frame(frame), resampling=FEW)
+    assert findings.compared == ("A", "B")
+    assert len(findings.comparison.pairs) == 1
+    assert set(findings.ranks["algorithm"]) == {"A", "B"}
+    assert any("C has a single run" in note for note in findings.notes)
+
+
+def test_scores_without_steps_have_no_curves():
+    frame = table(steps=(0,)).frame.drop(columns="step")
+    assert compute(ScoreTable.from_frame(frame), resampling=FEW).curves == {}
+
+
+def test_the_engine_decides_which_interval_is_quoted(found):
+    assert found.main_method == "expanded percentile"
+    theirs = compute(table(tasks=1, steps=(0,)), resampling=Resampling(500, engine="rliable"))
+    assert theirs.main_method == "percentile"
+    assert theirs.main_method in set(theirs.summary["ci_method"])
+
+
+def test_the_record_is_json_and_holds_what_made_the_numbers(found):
+    record = found.record("offrl report")
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert (record["kind"], record["command"]) == (KIND, "offrl report")
+    assert FEW.record().items() <= record.items()
+    assert record["provenance"] == [{"lr": None}]
+    assert len(record["summary"]) == len(found.summary)
+    assert len(record["comparisons"]) == 3
+
+
+def test_progress_rises_to_the_total():
+    seen = []
+    compute(table(), resampling=FEW, progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert {total for _, total in seen} == {100}
+    assert seen[-1] == (100, 100)
+
+
+def test_a_stage_takes_its_share_of_the_whole():
+    seen = []
+    part = stage(lambda done, total: seen.append((done, total)), 40, 80)
+    assert part is not None
+    for done in (0, 1, 2):
+        part(done, 2)
+    part(0, 0)  # nothing to do
+    assert seen == [(40, 100), (60, 100), (80, 100), (40, 100)]
+    assert stage(None, 0, 50) is None
+
+
+def test_no_finished_run_is_an_error():
+    frame = table(("IQL",), tasks=1).frame
+    lost = [Failure("IQL", "task-0", seed, "killed") for seed in range(3)]
+    with pytest.raises(InputError, match=r"all 3 runs failed, the first \(IQL on task-0, seed 0\)"):
+        compute(ScoreTable.from_frame(frame, failures=lost))

@@ -1,0 +1,74 @@
+"""A report is whole or absent, and takes the place of nothing but a report."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated import table
+
+from offrl.errors import InputError
+from offrl.reporting.report import report_table
+from offrl.results.table import Failure, ScoreTable
+from offrl.statistics.resampling import Resampling
+
+
+def write(*args: Any, **options: Any) -> Path:
+    """A report with few resamples."""
+    return report_table(*args, **{"resampling": Resampling(500), **options})
+
+
+def test_the_same_scores_give_the_same_files(tmp_path):
+    for name in ("one", "two"):
+        write(table(tasks=1, steps=(0, 9)), tmp_path / name, resampling=Resampling(500, seed=3))
+    files = sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert len(files) == 7 + 3 * 9 + 1
+    for path in files:
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == other.read_bytes(), path
+
+
+def test_no_finished_run_at_all_is_refused(tmp_path):
+    frame = table(("IQL",), tasks=1).frame
+    lost = [Failure("IQL", "task-0", seed, "killed") for seed in range(3)]
+    with pytest.raises(InputError, match="all 3 runs failed"):
+        write(ScoreTable.from_frame(frame, failures=lost), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
+    small = table(("IQL",), tasks=1, steps=(5,))
+    out = tmp_path / "deep" / "out"
+    write(small, out)
+    before = (out / "index.html").stat().st_ino
+    write(small, out)
+    assert (out / "index.html").stat().st_ino != before
+    (out / "mine.txt").write_text("kept")
+    with pytest.raises(InputError, match=r"mine\.txt"):
+        write(small, out)
+    assert (out / "mine.txt").read_text() == "kept"
+    other = tmp_path / "other"
+    other.mkdir()
+    write(small, other)  # an empty folder is as good as none
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "summary.json").write_text('{"kind": "something"}')
+    with pytest.raises(InputError, match="no report of offrl"):
+        write(small, foreign)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not a folder"):
+        write(small, tmp_path / "file")
+
+
+def test_a_report_that_breaks_off_leaves_the_old_one_and_no_rest(tmp_path):
+    small = table(("IQL",), tasks=1, steps=(5,))
+    out = tmp_path / "out"
+    page = write(small, out).read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(small, out, resampling=Resampling(500, seed=9), progress=stop)
+    assert (out / "index.html").read_bytes() == page
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,32 @@
+"""Scores drawn at random, for tests of figures and reports."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offrl.results.table import ScoreTable
+
+
+def table(
+    algorithms: Any = ("BC", "IQL", "TD3+BC"),
+    tasks: int = 3,
+    runs: int = 3,
+    steps: Any = (0, 5_000, 10_000),
+    **options: Any,
+) -> ScoreTable:
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "algorithm": name,
+            "dataset": f"task-{k}",
+            "seed": seed,
+            "step": step,
+            "score": 30 + 8 * i + 5 * k + step / 500 + rng.normal(),
+        }
+        for i, name in enumerate(algorithms)
+        for k in range(tasks)
+        for seed in range(runs)
+        for step in steps
+    ]
+    return ScoreTable.from_frame(pd.DataFrame(rows), **options)
