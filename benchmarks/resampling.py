@@ -64,7 +64,7 @@ class Job:
     name: str
     ours: Mapping[str, Callable[[], object]]  # by what is said of it
     other: str
-    theirs: Callable[[int], object]  # with so many repetitions
+    theirs: Callable[[int], object]  # with a number of repetitions
     reps: int  # of the job
     timed: int  # of the other, where it is timed
     pairs: tuple[int, int] = (1, 1)  # of algorithms: how many the job has, and `theirs` does
@@ -140,11 +140,11 @@ def rliable_improvement(scores: Arrays, count: int, reps: int) -> Any:
 def improvement(table: ScoreTable, reps: int) -> list[tuple[float, bootstrap.Interval]]:
     """P(X > Y) and its percentile interval for all pairs, and nothing else of a comparison."""
     pairs = [Pair(x, y) for x, y in combinations(table.cells().values(), 2)]
-    found = []
+    estimates = []
     for pair, samples in zip(pairs, resampled_probabilities(pairs, 0, reps, 0), strict=True):
         ordered = np.sort(1 - samples if pair.turned else samples)
-        found.append((pair.probability, bootstrap.read(ordered, 0.025, pair.probability)))
-    return found
+        estimates.append((pair.probability, bootstrap.read(ordered, 0.025, pair.probability)))
+    return estimates
 
 
 def jobs(shape: tuple[int, int, int], full: bool, quick: bool) -> Iterator[Job]:
@@ -255,8 +255,8 @@ def main() -> None:
         f"{'job':64}{'offrl s':>9}  {'other':9}{'of which timed':21}{'s':>8}{'doubling':>10}"
         f"{'whole s':>10}{'ratio':>8}"
     )
-    found = [*jobs(small, full, quick), curve_job(small, full, quick), *jobs(large, full, quick)]
-    for job in found:
+    every = [*jobs(small, full, quick), curve_job(small, full, quick), *jobs(large, full, quick)]
+    for job in every:
         for line in lines(job, arguments.repeats):
             print(line, flush=True)
 

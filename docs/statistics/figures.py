@@ -22,7 +22,7 @@ TASKS = [f"{body}-{kind}-v0" for body in ("halfcheetah", "hopper", "walker2d") f
 
 
 def table(path: Path, seeds: int) -> ScoreTable:
-    """The scores of the first so many seeds, on 0-100."""
+    """The scores of the first `seeds` seeds, on 0-100."""
     frame = pd.read_csv(path).rename(columns={"normalized_score": "score"})
     final = frame[frame["step"] == "final"].drop(columns="step")
     final = final[final["algorithm"].isin(ALGORITHMS) & final["dataset"].isin(TASKS)]
@@ -44,9 +44,9 @@ def main() -> None:
         figure = Figure(figsize=(11, 2.6), layout="constrained")
         for seeds, ax in zip((3, 10), figure.subplots(1, 2), strict=True):
             scores = table(path, seeds)
-            found = compare(scores)
-            print(f"{seeds} seeds", found.pairs.to_string(), *found.notes, sep="\n")  # noqa: T201
-            plots.critical_difference_plot(statistics.ranks(scores), found.pairs, ax=ax)
+            comparison = compare(scores)
+            print(f"{seeds} seeds", comparison.pairs.to_string(), *comparison.notes, sep="\n")  # noqa: T201
+            plots.critical_difference_plot(statistics.ranks(scores), comparison.pairs, ax=ax)
             ax.set_title(f"{seeds} seeds", loc="left", y=1.2)
         figure.savefig(folder / "ranks.png", dpi=110)
 

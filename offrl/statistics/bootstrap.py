@@ -16,7 +16,7 @@ Three intervals are read from resamples:
 - `studentized` (bootstrap-t, Efron and Tibshirani 1993, section 12.5): the estimate minus its
   standard error times the quantiles of (resampled - estimate) / (resample's standard error).
 
-v is each task's share of the estimate's variance (`variances` of offrl.statistics.summary).
+v is each task's share of the estimate's variance (`variances_of` in `metrics`).
 
 Draws depend on the seed, their purpose and the numbers of runs per task, not on names or scores:
 equal shapes share their resamples, so no number depends on the other algorithms. Where two
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from offrl.progress import Progress
 
 SHARE = 0.01  # automatic repetitions: the Monte-Carlo error of an end, as a share of the width
-FIRST, MOST = 10_000, 160_000  # automatic repetitions begin with so many, and double up to so many
+FIRST, MOST = 10_000, 160_000  # automatic repetitions: at the beginning, and at most
 # Counts and resamples per block: some 2**18 stay in a core's cache, and bound memory at a few MB.
 BLOCK, ROWS = 2**18, 2**12
 
@@ -76,17 +76,17 @@ def stream(seed: int, purpose: str, *key: int) -> np.random.Generator:
 
 
 def block_size(total: int) -> int:
-    """How many resamples of so many runs make a block."""
+    """How many resamples of `total` runs make a block."""
     return min(max(1, BLOCK // total), ROWS)
 
 
 class Draws:
-    """Resamples of tasks that have so many `runs` each, as counts, in blocks.
+    """Resamples of tasks as counts, in blocks.
 
-    Resample number i is the same however many are asked for.
+    Resample number i does not depend on how many there are.
 
     Args:
-        runs: numbers of runs.
+        runs: number of runs of each task.
         seed: with the purpose, the runs and the size it decides all draws.
         purpose: what the resamples are for.
         size: resamples in a block; needed where two Draws go side by side.

@@ -2,23 +2,13 @@
 
 Of every pair (x, y), with A > B read as "x scores more than y":
 
-- P(X > Y), probability of improvement: the mean over data sets of the probability that a run of x
-  scores more than a run of y, ties counting one half (Agarwal et al. 2021, equation 2);
-- the difference of their IQMs;
-- p of a stratified permutation test: runs change hands between x and y within each data set, and p
-  is how often the IQMs then differ as much (Fisher 1935; Phipson and Smyth 2010 for the count). It
-  is exact if x and y have equal distributions, but errs too often where only their IQMs are equal
-  and their spreads or numbers of runs are not;
-- p of a t test of the IQMs, which holds for unequal spreads: the difference over its standard error
-  from winsorised variances (Yuen 1974), with Satterthwaite's degrees of freedom. The larger of both
-  p is the one that counts;
-- Welch's test of the means on each data set (Welch 1947).
+- P(X > Y), the probability of improvement, and the difference of IQMs (`pairs`), with their
+  intervals (`pair_intervals`);
+- p of a permutation test and of a t test of the IQMs (`significance`, `pairs`). The larger of both
+  is the one that counts. It is corrected by Holm's method over all pairs;
+- Welch's test of the means on each data set (`significance`).
 
-Intervals are expanded percentile ones (see `bootstrap`) over the runs of both, as 2 T strata. The
-variance of P(X > Y) is that of its placements, the share of y's runs below each run of x and the
-other way round (DeLong, DeLong and Clarke-Pearson 1988). p is corrected by Holm's method (1979)
-over all pairs, Welch's over all pairs and data sets. Correction aside, a pair's numbers depend on
-its own scores alone.
+Correction aside, a pair's numbers depend on its own scores alone.
 """
 
 from collections.abc import Sequence
@@ -68,8 +58,8 @@ def compare(
     - "equivalent" where a margin is given and the t interval of the difference of IQMs at level
       1 - 2 alpha / (number of pairs) lies within it (two one-sided tests, Schuirmann 1987);
     - "better" or "worse" where the corrected p is at most alpha, by the sign of the difference;
-    - "cannot tell" otherwise. `seeds` is then how many seeds on each data set, more than now, would
-      tell with probability 0.8, were the difference and the variances what they seem: a plan.
+    - "cannot tell" otherwise. `seeds` is then with how many seeds on each data set, more than now,
+      the tests would have power 0.8, were the difference and the variances what they seem: a plan.
 
     `pairs` has the columns PAIRS: `n_x` and `n_y` are the smallest numbers of runs on a data set,
     the errors the larger Monte-Carlo standard error of an interval's two ends. `tasks` has TASKS:

@@ -1,7 +1,8 @@
 """The frames of estimates: their rows and labels, alike whichever engine computed the numbers.
 
-An engine has an algorithm's scores and returns an `Aggregate`, a `Line` or a `PairEstimate`; here
-is which scores it takes, and how its answers become rows with labels and counts.
+An engine takes the scores of algorithms and returns an `Aggregate`, a `Line` or a `PairEstimate`.
+The functions here select these scores from a table, and make rows with labels and counts of what
+the engine returns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,7 +106,7 @@ def curve_cells(
     Args:
         table: scores, with steps or without.
         dataset: a single data set, or None for all of them: then an algorithm needs each.
-        points: at most so many steps are kept, evenly spread, the last one included.
+        points: the most steps that are kept, evenly spread, the last one included.
     """
     table.check_one_setting()
     frame = table.frame

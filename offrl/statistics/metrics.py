@@ -109,8 +109,8 @@ def median_of_tasks(means: Array) -> Array:
     """Median over tasks, shape (b,), from (tasks, b); sorting short rows beats partitioning."""
     ordered = np.sort(means.T, axis=1)
     low, high = (means.shape[0] - 1) // 2, means.shape[0] // 2
-    found: Array = (ordered[:, low] + ordered[:, high]) / 2
-    return found
+    medians: Array = (ordered[:, low] + ordered[:, high]) / 2
+    return medians
 
 
 def as_cells(scores: Scores) -> list[Array]:

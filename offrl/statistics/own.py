@@ -51,10 +51,10 @@ def aggregates(
     )
     jobs = [Job(metric, metrics[metric], scores[name]) for name in several for metric in metrics]
     first, second = _parts(progress, len(several), len(jobs))
-    answers = resampled.converge(len(several), resampling.reps, first)
+    built_in = resampled.converge(len(several), resampling.reps, first)
     more = iter(ResampledFunctions(jobs, resampling).converge(len(jobs), resampling.reps, second))
     intervals = {}
-    for name, (by_metric, reps) in zip(several, answers, strict=True):
+    for name, (by_metric, reps) in zip(several, built_in, strict=True):
         for metric in METRICS:
             intervals[name, metric] = by_metric[metric], reps
         for metric in metrics:
@@ -73,7 +73,7 @@ def aggregates(
 def _parts(
     progress: Progress | None, first: int, second: int
 ) -> tuple[Progress | None, Progress | None]:
-    """Callbacks for two parts of a job of so many steps, of which the second may be empty."""
+    """Callbacks for two parts of a job, given their numbers of steps."""
     if progress is None or not second:
         return progress, None
     total = first + second

@@ -1,4 +1,11 @@
-"""Two algorithms on the same data sets."""
+"""Two algorithms on the same data sets, with A > B read as "x scores more than y".
+
+- P(X > Y), probability of improvement: the mean over data sets of the probability that a run of x
+  scores more than a run of y, ties counting one half (Agarwal et al. 2021, equation 2);
+- the difference of their IQMs;
+- p of a t test of the IQMs, which holds for unequal spreads: the difference over its standard error
+  from winsorised variances (Yuen 1974), with Satterthwaite's degrees of freedom.
+"""
 
 from collections.abc import Sequence
 
@@ -13,7 +20,7 @@ from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Interval
 from offrl.statistics.metrics import Tasks, canonical, iqm, variances_of
 
-POWER = 0.8  # with which the numbers of seeds that a verdict names would tell
+POWER = 0.8  # of the tests with the number of seeds that a verdict names
 SEEDS = np.unique(np.geomspace(2, 100_000, 400).round().astype(int))
 PAIRS = (
     "x",
@@ -51,7 +58,7 @@ def probability_of_improvement(x: Sequence[Array], y: Sequence[Array]) -> float:
 class Pair:
     """Two algorithms on the same data sets, in an order that no name decides.
 
-    `x` and `y` are sorted runs per task, `turned` if they stand the other way round than asked for:
+    `x` and `y` are sorted runs per task, `turned` if they stand the other way round than given:
     resamples of the one come from a first stream and of the other from a second.
     """
 
@@ -104,7 +111,7 @@ class Pair:
         return float(np.sqrt(self.variances.sum())), float(df)
 
     def seeds(self, alpha: float, margin: float | None, permutations: int) -> int | None:
-        """The fewest seeds, more than now, with which tests at level alpha would tell; or None."""
+        """The fewest seeds, more than now, with which tests at level alpha have POWER; or None."""
         share = self.variances * self.strata  # with a single seed
         if share.sum() == 0:
             return None
@@ -112,18 +119,18 @@ class Pair:
         error = np.sqrt(share.sum() / seeds)
         df = (seeds - 1) * share.sum() ** 2 / (share**2).sum()
         different = t.sf(t.isf(alpha / 2, df) - abs(self.difference) / error, df)
-        # The permutation test cannot tell with less than this p.
+        # The smallest p that the permutation test can give.
         ways = len(self.runs) * (gammaln(2 * seeds + 1) - 2 * gammaln(seeds + 1))
         least = np.maximum(np.exp(np.log(2) - ways), 1 / (permutations + 1))
-        found = np.where(least <= alpha, different, 0)
+        power = np.where(least <= alpha, different, 0)
         if margin is not None:
             limit = t.isf(alpha, df)
             low, high = (
                 t.cdf((side - self.difference) / error - sign * limit, df)
                 for side, sign in ((-margin, -1), (margin, 1))
             )
-            found = np.maximum(found, high - low)
-        enough = np.flatnonzero(found >= POWER)
+            power = np.maximum(power, high - low)
+        enough = np.flatnonzero(power >= POWER)
         return int(seeds[enough[0]]) if len(enough) else None
 
 
@@ -154,8 +161,8 @@ def comparable_cells(
 
 def _above(x: Array, y: Array) -> Array:
     """1 where a run of x scores more than a run of y, 1/2 where they tie, shape (n_x, n_y)."""
-    found: Array = (x[:, None] > y) + 0.5 * (x[:, None] == y)
-    return found
+    above: Array = (x[:, None] > y) + 0.5 * (x[:, None] == y)
+    return above
 
 
 def turn(interval: Interval, whole: int) -> Interval:

@@ -1,4 +1,4 @@
-"""Performance profiles and learning curves."""
+"""Performance profiles and learning curves: points with pointwise and simultaneous limits."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def profile(
 
     The share is the mean over data sets of the share of runs (Agarwal et al. 2021, section 4.3).
     ci_low and ci_high are pointwise expanded percentile limits with their mc_error, band_low and
-    band_high simultaneous ones (`_limits`); they are NaN where `summarise` has none.
+    band_high simultaneous ones (see `own`); they are NaN where `summarise` has none.
 
     Args:
         table: the scores.
@@ -50,9 +50,9 @@ def curve(
     (rliable resamples each step by itself). Limits as in `profile`.
 
     Args:
-        table: scores with steps; without steps the answer has no rows.
+        table: scores with steps; without steps the frame has no rows.
         dataset: a single data set, or None for all of them.
-        points: at most so many steps are kept, evenly spread, the last one included.
+        points: the most steps that are kept, evenly spread, the last one included.
         resampling: as in `profile`, with 2,000 resamples by default.
     """
     parts = frames.curve_cells(table, dataset, points)

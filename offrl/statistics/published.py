@@ -106,9 +106,9 @@ def compare(scores: ScoreTable, name: str, margin: float) -> pd.DataFrame:
         ours = frame[(frame["algorithm"] == label) & (frame["dataset"] == cell.dataset)]
         if not len(ours):
             continue
-        found = judge(ours["score"], cell.mean, cell.sd, cell.n, margin)
+        result = judge(ours["score"], cell.mean, cell.sd, cell.n, margin)
         step = int(ours["step"].max()) if "step" in ours and ours["step"].notna().all() else None
-        verdict = found.verdict
+        verdict = result.verdict
         if step is not None and step != cell.steps:
             verdict = "unfinished" if step < cell.steps else "other settings"
         if "protocol" in ours and (ours["protocol"].str.split("@").str[0] != cell.protocol).any():
@@ -125,9 +125,9 @@ def compare(scores: ScoreTable, name: str, margin: float) -> pd.DataFrame:
                 "published_sd": cell.sd,
                 "published_n": cell.n,
                 "published_step": cell.steps,
-                "difference": found.difference,
-                "low": found.low,
-                "high": found.high,
+                "difference": result.difference,
+                "low": result.low,
+                "high": result.high,
                 "verdict": verdict,
                 "source": cell.source,
             }

@@ -57,8 +57,8 @@ def ranks(table: ScoreTable, *, resampling: Resampling = Resampling()) -> pd.Dat
         estimate = float(point[k].mean())
         ci = NONE if single else bootstrap.read(np.sort(means[k]), p, estimate)
         rows.append((name, estimate, ci.low, ci.high, ci.error, *shares[k]))
-    answer = pd.DataFrame(rows, columns=columns)
-    return answer.sort_values(["mean_rank", "algorithm"], ignore_index=True)
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.sort_values(["mean_rank", "algorithm"], ignore_index=True)
 
 
 def _ranked(means: Array) -> tuple[Array, Array]:
@@ -77,7 +77,7 @@ def _ranked(means: Array) -> tuple[Array, Array]:
     for k in range(size):
         for number in range(1, size + 1):
             at = above[k][tied[k] == number]
-            found = np.bincount(at, minlength=size)
+            better = np.bincount(at, minlength=size)
             for extra in range(number):
-                counts[k, extra:] += found[: size - extra] / number
+                counts[k, extra:] += better[: size - extra] / number
     return above + (tied + 1) / 2, counts

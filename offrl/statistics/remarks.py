@@ -1,4 +1,4 @@
-"""Sentences on estimates, for their reader."""
+"""Sentences on estimates and comparisons: verdicts, and what a reader must beware of."""
 
 from collections.abc import Sequence
 
@@ -91,9 +91,9 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
                 tied.append(metric)
             elif low <= lowest + slack or high >= highest - slack:
                 at_end.append(metric)
-        for group, found in ((point, tied), (capped, at_end)):
-            if found:
-                group.setdefault(tuple(found), []).append(name)
+        for group, affected in ((point, tied), (capped, at_end)):
+            if affected:
+                group.setdefault(tuple(affected), []).append(name)
     endless = summary[np.isinf(summary["ci_low"]) | np.isinf(summary["ci_high"])]
     if len(endless):
         notes.append(

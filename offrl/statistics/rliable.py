@@ -59,10 +59,10 @@ def aggregates(
     estimate = partial(library.get_interval_estimates, func=all_metrics, reps=reps)
     if progress is not None:
         progress(0, len(matrices))
-    answers: dict[str, dict[str, Aggregate]] = {}
+    aggregates: dict[str, dict[str, Aggregate]] = {}
     for name, scores in matrices.items():
         points, ends = _estimate(estimate, scores, resampling)
-        answers[name] = {
+        aggregates[name] = {
             metric: Aggregate(point, {METHODS[0]: _interval(low, high)}, reps)
             if len(scores) > 1
             else Aggregate(point, {}, 0)
@@ -71,8 +71,8 @@ def aggregates(
             )
         }
         if progress is not None:
-            progress(len(answers), len(matrices))
-    return answers
+            progress(len(aggregates), len(matrices))
+    return aggregates
 
 
 def profile(

@@ -1,4 +1,14 @@
-"""Tests of differences, and their correction for many."""
+"""Tests of differences, and their correction for many.
+
+- p of a stratified permutation test: runs change hands between x and y within each data set, and p
+  is how often the IQMs then differ as much (Fisher 1935; Phipson and Smyth 2010 for the count). It
+  is exact if x and y have equal distributions, but errs too often where only their IQMs are equal
+  and their spreads or numbers of runs are not;
+- Welch's test of the means on each data set (Welch 1947).
+
+p is corrected by Holm's method (1979): of the IQMs over all pairs, Welch's over all pairs and data
+sets.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations

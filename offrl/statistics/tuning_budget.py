@@ -86,8 +86,8 @@ def online_performance(
         tried = range(1, len(grid[0]) + 1) if budgets is None else budgets
         means = [[cell.mean() for cell in row] for row in grid]
         values: Array = np.array([expected_maximum(row, tried) for row in means]).mean(axis=0)
-        found = intervals_of(grid, tried, values, resampling)
-        for budget, value, ci in zip(tried, values.tolist(), found, strict=True):
+        intervals = intervals_of(grid, tried, values, resampling)
+        for budget, value, ci in zip(tried, values.tolist(), intervals, strict=True):
             rows.append((algorithm, int(budget), value, ci.low, ci.high, ci.error, len(grid[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
