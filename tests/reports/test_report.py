@@ -12,6 +12,7 @@ import pytest
 from simulated import table
 
 from offrl import statistics
+from offrl.errors import InputError
 from offrl.plots.style import INK
 from offrl.reporting.report import report_table
 from offrl.results.collect import collect
