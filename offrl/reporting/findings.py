@@ -17,7 +17,7 @@ from offrl.statistics.labels import MAIN_METHOD, METHODS
 from offrl.statistics.profiles import curve, profile
 from offrl.statistics.ranks import ranks
 from offrl.statistics.remarks import explain
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.resampling import COVERAGE, Resampling
 from offrl.statistics.summary import per_task, summarise
 from offrl.version import __version__
 
@@ -94,8 +94,8 @@ class Findings:
 
     @property
     def main_method(self) -> str:
-        """The interval method that a sentence quotes."""
-        return MAIN_METHOD if self.resampling.engine == "offrl" else METHODS[0]
+        """The interval method that a sentence quotes: the main one, where it was computed."""
+        return MAIN_METHOD if (self.summary["ci_method"] == MAIN_METHOD).any() else METHODS[0]
 
     def record(self, command: str | None = None) -> dict[str, Any]:
         """The numbers as JSON, with all that made them: the content of summary.json.
@@ -136,11 +136,16 @@ def compute(
 
     Args:
         table: the scores; InputError where no run has one.
-        resampling: of summary and comparison; profile and ranks take at most MOST resamples, and
-            curves their own number.
+        resampling: of summary and comparison, at 95 %; profile and ranks take at most MOST
+            resamples, and curves their own number.
         studentized: whether to compute studentized intervals too.
         progress: called with what is done and the total.
     """
+    if resampling.level != COVERAGE:
+        raise InputError(
+            f"level {resampling.level:g}: a report has 95 % intervals; leave the level at "
+            f"{COVERAGE:g}, or call offrl.statistics.summarise"
+        )
     if not len(table.frame):
         first = table.failures[0]
         raise InputError(

@@ -116,3 +116,8 @@ def test_no_finished_run_is_an_error():
     lost = [Failure("IQL", "task-0", seed, "killed") for seed in range(3)]
     with pytest.raises(InputError, match=r"all 3 runs failed, the first \(IQL on task-0, seed 0\)"):
         compute(ScoreTable.from_frame(frame, failures=lost))
+
+
+def test_another_level_than_the_one_that_pages_and_figures_name_is_an_error():
+    with pytest.raises(InputError, match=r"level 0\.9: a report has 95 % intervals"):
+        compute(table(), resampling=Resampling(500, level=0.9))
