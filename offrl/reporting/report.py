@@ -12,7 +12,7 @@ from offrl.progress import Progress, stage
 from offrl.reporting.findings import KIND, compute
 from offrl.results.collect import collect
 from offrl.results.table import ScoreTable
-from offrl.statistics.resampling import COVERAGE, Resampling
+from offrl.statistics.resampling import Resampling
 
 
 def report(
@@ -63,8 +63,6 @@ def report_table(
     An earlier report in that folder is replaced; InputError if the folder holds anything else. All
     files are written beside it first and moved in at the end, so a report is whole or absent.
     """
-    if resampling.level != COVERAGE:
-        raise InputError(f"level {resampling.level:g}: the intervals of a report are 95 % ones")
     directory = Path(os.path.abspath(output))  # noqa: PTH100 (resolve() would follow a link)
     _check_replaceable(directory)
     findings = compute(

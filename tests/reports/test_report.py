@@ -12,7 +12,6 @@ import pytest
 from simulated import table
 
 from offrl import statistics
-from offrl.errors import InputError
 from offrl.plots.style import INK
 from offrl.reporting.report import report_table
 from offrl.results.collect import collect
@@ -297,8 +296,3 @@ def test_published_scores_make_a_report(shared, tmp_path):
     cell = source.cells()["TD3+BC"]["hopper-medium-v0"]
     assert f"{cell.mean():.1f} ± {cell.std(ddof=1):.1f}" in text
     assert "d3rlpy.csv" in text
-
-
-def test_a_report_has_intervals_of_95_percent(tmp_path):
-    with pytest.raises(InputError, match=r"level 0\.9: the intervals of a report are 95 % ones"):
-        report_table(table(), tmp_path, resampling=Resampling(level=0.9))
