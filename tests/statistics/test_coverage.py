@@ -231,20 +231,29 @@ def test_more_resamples_are_the_same_ones_and_then_more():
     np.testing.assert_allclose(whole[:3].mean(axis=1), 1, atol=6 * np.sqrt(2 / 3 / 10_000))
 
 
-def test_repetitions_double_until_a_result_is_precise():
-    asked = []
+class Counted(bootstrap.Resampled[int]):
+    """Items whose result is their number of resamples, precise from `enough` times the item on."""
 
-    def sample(items: list[int], first: int, last: int) -> list[Any]:
-        asked.append((tuple(items), first, last))
+    def __init__(self, enough: float):
+        self.enough = enough
+        self.sampled: list[tuple[tuple[int, ...], int, int]] = []
+
+    def sample(self, items: list[int], first: int, last: int) -> list[Any]:
+        self.sampled.append((tuple(items), first, last))
         return [np.zeros(last - first) for _ in items]
 
-    def read(item: int, samples: Any) -> tuple[int, bool]:
-        return len(samples), len(samples) >= 20_000 * item
+    def read(self, item: int, samples: Any) -> tuple[int, bool]:
+        return len(samples), len(samples) >= self.enough * item
 
-    found = bootstrap.converge(3, sample, read, None)
-    assert found == [(10_000, 10_000), (20_000, 20_000), (40_000, 40_000)]
+
+def test_repetitions_double_until_a_result_is_precise():
+    counted, seen = Counted(20_000), []
+    results = counted.converge(3, None, lambda *at: seen.append(at))
+    assert results == [(10_000, 10_000), (20_000, 20_000), (40_000, 40_000)]
     expected = [((0, 1, 2), 0, 10_000), ((1, 2), 10_000, 20_000), ((2,), 20_000, 40_000)]
-    assert asked == expected
-    asked.clear()
-    assert bootstrap.converge(1, sample, lambda *_: (0, False), None) == [(0, bootstrap.MOST)]
-    assert bootstrap.converge(1, sample, lambda *_: (0, False), 300) == [(0, 300)]
+    assert counted.sampled == expected
+    assert seen == [(0, 3), (1, 3), (2, 3), *[(3, 3)] * 4]
+    never = Counted(np.inf)
+    assert never.converge(2, None, None)[1] == (bootstrap.MOST, bootstrap.MOST)
+    assert never.converge(2, 300, None) == [(300, 300)] * 2
+    assert never.converge(0, None, None) == []
