@@ -1,38 +1,124 @@
-"""Files and folders that are whole or absent, whatever happens while they are written."""
+"""Files and folders that are whole or absent, and names that never leave their folder."""
 
 import contextlib
+import errno
+import fcntl
 import os
+import re
+import secrets
 import shutil
-import uuid
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from offrl.errors import InputError
 
+ADVICE = "choose another place"
+
+
+def plain(name: str, where: str) -> str:
+    """`name`, as part of a path. Raises InputError, which begins with `where`, where it is none.
+
+    A plain name has no separator and no control character, and is neither empty nor `.` or `..`.
+    """
+    if name in ("", ".", "..") or any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in name):
+        raise InputError(
+            f"{where}: expected a plain name, without separators, '..' or control characters, "
+            f"found {name!r:.80}"
+        )
+    return name
+
+
+def below(folder: Path, *names: str) -> Path:
+    """The path of `names` below a folder.
+
+    Every name that was read from a file passes here before it is joined to a folder. Raises
+    InputError where one is no plain name, or where a folder among them is a link that leads out of
+    `folder`. The last may be a link to a file: `replacing` replaces it and `read_regular` refuses
+    it.
+    """
+    for name in names:
+        plain(name, str(folder))
+    path = folder
+    for name in names:
+        path = path / name
+        leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+        if leads_out and (path.is_dir() or name is not names[-1]):
+            raise InputError(f"{path}: is a link that leads out of {folder}; put a folder there")
+    return path
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError, at once, for a link, a pipe or a device."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(file, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        return stream.read()
+
 
 @contextmanager
-def replacing(path: Path, advice: str = "choose another place") -> Iterator[Path]:
-    """Yields a temporary path beside `path`, at which the caller makes a file or a folder.
+def replacing(path: Path, advice: str = ADVICE) -> Iterator[Path]:
+    """Yields a new empty file beside `path`, which the caller fills and which then replaces it.
 
-    On success a file is fsynced, and the temporary path is renamed to `path`; what stood there is
-    removed afterwards. On failure `path` is untouched. An OSError becomes an InputError that ends
-    in `advice`.
+    The file is created under a random name, exclusively and through no link; on success it is
+    fsynced, follows the umask and is renamed to `path`. On failure `path` is untouched. What killed
+    writers of `path` left is removed. An OSError becomes an InputError that ends in `advice`.
+    The file is locked meanwhile: a library that locks what it writes needs `replacing_folder`.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with _explained(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path)
+        temporary, holder = _begun(path, _new_file)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            mode = os.fstat(holder).st_mode
             yield temporary
-            if temporary.is_dir():
-                _move_folder(temporary, path)
-            else:
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                temporary.replace(path)
+            _sync(temporary, stat.S_IMODE(mode))
+            temporary.replace(path)
         finally:
-            with contextlib.suppress(OSError):  # its folder may be a file
-                _remove(temporary)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            os.close(holder)
+
+
+@contextmanager
+def replacing_folder(
+    path: Path, check: Callable[[Path], None], advice: str = ADVICE
+) -> Iterator[Path]:
+    """Yields a new folder beside `path`, which the caller fills and which then replaces it.
+
+    As `replacing`, but that what stands at `path` is removed once the new folder stands.
+
+    Args:
+        path: where the folder goes.
+        check: called with `path` where something is there; raises InputError unless that may be
+            removed.
+        advice: how an error of the disk ends.
+    """
+
+    def checked() -> None:
+        if path.is_symlink() or path.exists():
+            check(path)
+
+    with _explained(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path)
+        checked()
+        temporary, holder = _begun(path, _new_folder)
+        try:
+            yield temporary
+            checked()
+            _move_folder(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(holder)
+
+
+@contextmanager
+def _explained(path: Path, advice: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno is None:  # of a library, such as a broken download: not about this disk
             raise
@@ -41,22 +127,101 @@ def replacing(path: Path, advice: str = "choose another place") -> Iterator[Path
         ) from error
 
 
+def sweep(path: Path) -> None:
+    """Removes the temporary files and folders that killed writers of `path` left beside it.
+
+    A writer holds a lock on what it writes, which ends with its process, so what another process is
+    writing stays. A folder that was moved aside and never replaced is moved back.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(tmp|old)")
+    try:
+        left = [
+            path.with_name(e.name) for e in os.scandir(path.parent) if pattern.fullmatch(e.name)
+        ]
+    except OSError:
+        return  # no folder, or none that may be read: nothing of ours is in it
+    for each in left:
+        with contextlib.suppress(OSError), _idle(each):
+            if each.suffix == ".old" and not (path.is_symlink() or path.exists()):
+                each.rename(path)
+            elif each.is_dir():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink()
+
+
+@contextmanager
+def _idle(path: Path) -> Iterator[None]:
+    """Holds a file or folder of this user's own. Raises OSError where a process writes it."""
+    holder = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(holder)
+        if found.st_uid != os.geteuid() or not (
+            stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+        ):
+            raise OSError(errno.EPERM, "not made by a writer of this user", str(path))
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(holder)
+
+
+def _begun(path: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
+    """A new file or folder beside `path` and a descriptor that holds its lock."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            holder = create(temporary)
+        except FileExistsError:
+            continue  # by chance, or planted
+        _lock(holder)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(holder), temporary.lstat()):
+                return temporary, holder
+        os.close(holder)  # swept between its creation and its lock
+
+
+def _lock(holder: int) -> None:
+    """Locks a file or folder until `holder` is closed, where the file system has locks."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(holder, fcntl.LOCK_EX)
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+
+
+def _new_folder(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def _sync(path: Path, mode: int) -> None:
+    """Syncs a file to the disk, and gives it `mode` where its writer put another in its place."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if stat.S_IMODE(os.fstat(file).st_mode) != mode:
+            os.fchmod(file, mode)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def _move_folder(temporary: Path, path: Path) -> None:
     """Puts a new folder in its place; the old one is removed when the new one stands."""
-    old = temporary.with_suffix(".old")
-    if path.exists():
-        path.rename(old)
-    try:
+    if not path.exists():
         temporary.rename(path)
-    except OSError:
-        if old.exists():
+        return
+    old = temporary.with_suffix(".old")
+    holder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _lock(holder)  # so that nobody sweeps it between the two renames
+        path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
             old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        os.close(holder)

@@ -6,10 +6,11 @@ A load compares shapes and sizes, which costs nothing; `verify` reads every byte
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.card import Card, File
+from offrl.data.columns import NAMES
 from offrl.data.loader import fetcher_of, path_stamp
 from offrl.errors import InputError
-from offrl.files import replacing
+from offrl.files import replacing, replacing_folder, sweep
 
 FORMAT = 1  # of the folder; another number is another folder name, so old caches are left alone
 
@@ -40,14 +42,40 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+ADVICE = "free some space, or set OFFRL_CACHE to a folder that can be written"
+
+
 def writing(target: Path) -> contextlib.AbstractContextManager[Path]:
-    """`files.replacing` for a file or folder of the cache."""
-    return replacing(target, "free some space, or set OFFRL_CACHE to a folder that can be written")
+    """`files.replacing` for a file of the cache."""
+    return replacing(target, ADVICE)
+
+
+def made_folder(target: Path) -> contextlib.AbstractContextManager[Path]:
+    """`files.replacing_folder` for what a maker makes; an earlier one is replaced."""
+    return replacing_folder(target, lambda folder: _check_own(folder, "made.json"), ADVICE)
+
+
+def _check_own(folder: Path, mark: str, others: Collection[str] = ()) -> None:
+    """Raises InputError unless offrl wrote a folder of the cache, which may thus be removed.
+
+    It holds `mark`, or nothing but `others`.
+    """
+    if not folder.is_symlink() and folder.is_dir():
+        inside = {path.name for path in folder.iterdir()}
+        if mark in inside or inside <= set(others):
+            return
+    raise InputError(
+        f"{folder}: stands in the cache where offrl would write, but has no {mark}, so offrl did "
+        "not make it; move it away"
+    )
 
 
 @contextlib.contextmanager
 def lock(target: Path) -> Iterator[None]:
-    """Holds the lock of whoever writes `target`, so that two processes do the work once."""
+    """Holds the lock of whoever writes `target`, so that two processes do the work once.
+
+    Removes what writers that were killed left beside it.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         holder = filelock.FileLock(target.with_name(f".{target.name}.lock"))
@@ -58,6 +86,7 @@ def lock(target: Path) -> Iterator[None]:
             f"folder that can be written"
         ) from error
     try:
+        sweep(target)
         yield
     finally:
         holder.release()
@@ -123,8 +152,9 @@ def write_columns(
     folder: Path, columns: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
 ) -> None:
     """Writes columns, and `meta` with their shapes and checksums, to a folder of the cache."""
-    with writing(folder) as temporary:
-        temporary.mkdir()
+    names = [f"{name}.npy" for name in NAMES]
+    check = functools.partial(_check_own, mark="meta.json", others=names)
+    with replacing_folder(folder, check, ADVICE) as temporary:
         column_meta = {}
         for name, values in columns.items():
             path = temporary / f"{name}.npy"

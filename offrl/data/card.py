@@ -6,12 +6,13 @@ user's own card is a TOML file anywhere, holding one card's keys at the top leve
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from offrl.errors import InputError, unknown
+from offrl.files import plain
 from offrl.registry import resources
 from offrl.toml import Strict, read_toml, validate
 
@@ -19,10 +20,22 @@ from offrl.toml import Strict, read_toml, validate
 class File(Strict):
     """One published file of a data set."""
 
-    name: str  # the file's own name, as `--from DIR` looks for it; without URLs, a path
+    name: str  # plain, as `--from DIR` looks for it; without URLs, a path
     urls: list[str] = Field(default_factory=list)  # the first, then mirrors in order
     md5: str | None = None  # as published
     sha256: str | None = None  # measured where the file could be obtained
+
+    @model_validator(mode="after")
+    def _stays_in_its_folder(self) -> Self:
+        """A file that is downloaded has a plain name, which no temporary or lock file has."""
+        if self.urls:
+            try:
+                plain(self.name, "name")
+            except InputError as error:
+                raise PydanticCustomError("plain", "{error}", {"error": str(error)}) from None
+            if self.name.startswith("."):
+                raise PydanticCustomError("hidden", "name: expected one without a leading dot")
+        return self
 
 
 class Source(Strict):

@@ -3,14 +3,15 @@
 import json
 import logging
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offrl import registry
-from offrl.data.cache import cache_folder, digest, lock, writing
+from offrl.data.cache import cache_folder, digest, lock, made_folder, writing
 from offrl.data.card import Card, File
 from offrl.data.loader import fetcher_of
 from offrl.errors import InputError
+from offrl.files import below
 from offrl.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def _fetch_file(
             raise InputError(f"{path}: no such file or folder; {card.id} reads its data from there")
         check_file(path, file)
         return path
-    target = cache_folder() / "downloads" / f"{card.id}-v{card.version}" / file.name
+    target = below(cache_folder() / "downloads" / f"{card.id}-v{card.version}", file.name)
     with lock(target):
         unverifiable = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
         if target.is_file() and not (directory_from is not None and unverifiable):
@@ -96,7 +97,7 @@ def _mismatch(path: Path, file: File) -> str | None:
 
 def _find(file: File, folder: Path) -> Path:
     """The path of a file in a folder, by its name or its checksum."""
-    if (named := folder / file.name).is_file():
+    if (named := below(folder, file.name)).is_file():
         return named
     suffix = Path(file.name).suffix
     candidates = sorted(path for path in folder.glob(f"*{suffix}") if path.is_file())
@@ -171,7 +172,8 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
 
     Raises InputError where the card names no maker.
     """
-    if card.source.maker is None:
+    name = card.source.maker
+    if name is None:
         raise InputError(
             f"{card.id}: is published, not made here; use `offrl data fetch {card.id}`"
         )
@@ -180,11 +182,21 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
         path = _made(folder)
         if path is None or not path.exists() or again:
             log.info("%s: making the data set (once; it is kept in %s)", card.id, folder)
-            maker = registry.load("datasets", card.source.maker, "maker")
-            with writing(folder) as temporary:
-                temporary.mkdir()
-                relative = maker.make(temporary, progress).relative_to(temporary).as_posix()
-                (temporary / "made.json").write_text(json.dumps({"path": relative}) + "\n")
+            maker = registry.load("datasets", name, "maker")
+            if not callable(getattr(maker, "make", None)):
+                raise InputError(
+                    f"card {card.id}: source.maker: {name!r} is no maker: it has no function make"
+                )
+            with made_folder(folder) as temporary:
+                made: Path = maker.make(temporary, progress)
+                if not made.is_relative_to(temporary):
+                    raise InputError(
+                        f"card {card.id}: source.maker: {name!r} made {made}, which is not in the "
+                        "folder that it was given; correct the maker"
+                    )
+                relative = made.relative_to(temporary)
+                text = json.dumps({"path": relative.as_posix()})
+                (temporary / "made.json").write_text(text + "\n")
             path = folder / relative
     return path
 
@@ -193,6 +205,6 @@ def _made(folder: Path) -> Path | None:
     """The path in a maker's folder that the loader reads, or None where nothing was made."""
     try:
         relative: str = json.loads((folder / "made.json").read_text(encoding="utf-8"))["path"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return below(folder, *PurePosixPath(relative).parts)
+    except (OSError, ValueError, KeyError, TypeError):  # an InputError is a ValueError
         return None
-    return folder / relative

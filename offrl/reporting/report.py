@@ -7,7 +7,7 @@ from pathlib import Path
 
 from offrl import registry
 from offrl.errors import InputError
-from offrl.files import replacing
+from offrl.files import replacing_folder
 from offrl.progress import Progress, stage
 from offrl.reporting.findings import KIND, compute
 from offrl.results.collect import collect
@@ -72,8 +72,8 @@ def report_table(
         progress=stage(progress, 0, 60),
     )
     page = registry.load("reports", "html", "report")
-    with replacing(directory, "give another folder for the report") as temporary:
-        temporary.mkdir()
+    advice = "give another folder for the report"
+    with replacing_folder(directory, _check_replaceable, advice) as temporary:
         page.write(findings, temporary, command=command, progress=stage(progress, 60, 100))
     return directory / "index.html"
 
