@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data import Card, Columns, Totals, column, flags
+from offrl.data import Card, Columns, Totals, column, flags, refuse_links
 from offrl.errors import InputError
 
 SUFFIXES = (".hdf5", ".h5")
@@ -42,6 +42,7 @@ def read(path: Path, card: Card) -> Columns:
         if kind == ".npz":
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return _read(dict(archive), path, card)
+        refuse_links(path)
         with h5py.File(path, "r") as file:
             return _read(file, path, card)
     except InputError:

@@ -15,8 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data import Card, Columns, Environment, Reference, column, flags, path_stamp
+from offrl.data import (
+    Card,
+    Columns,
+    Environment,
+    Reference,
+    column,
+    flags,
+    path_stamp,
+    refuse_links,
+)
 from offrl.errors import InputError, unknown
+from offrl.files import plain
 
 SUFFIXES = ()  # a data set is a folder
 VIEWS = ("transitions",)
@@ -81,6 +91,8 @@ def read(path: Path, card: Card) -> Columns:
     import minari
 
     try:
+        for file in sorted(_data(path).glob("*.hdf5")):
+            refuse_links(file)
         dataset = minari.MinariDataset(_data(path))
         total = int(dataset.total_steps)
         episodes = dataset.iterate_episodes()
@@ -95,9 +107,14 @@ def read(path: Path, card: Card) -> Columns:
 
 
 def _locate(name: str) -> Path | None:
-    """The folder of a data set in Minari's local storage, or None where it is not whole there."""
+    """The folder of a data set in Minari's local storage, or None where it is not whole there.
+
+    Raises InputError for a name that would leave that storage.
+    """
     from minari.storage.datasets_root_dir import get_dataset_path
 
+    for part in name.split("/"):
+        plain(part, f"minari:{name}")
     folder = get_dataset_path(name)
     data = folder / "data"
     whole = (data / "metadata.json").is_file() and len(list(data.iterdir())) > 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from offrl.data.columns import flags as flags
     from offrl.data.dataset import Dataset as Dataset
     from offrl.data.dataset import load_dataset as load_dataset
+    from offrl.data.links import refuse_links as refuse_links
     from offrl.data.loader import path_stamp as path_stamp
     from offrl.data.transitions import Transitions as Transitions
 
@@ -26,6 +27,7 @@ _NAMES = {
     "card": ("Card", "Environment", "Reference", "find_card", "shipped_cards"),
     "columns": ("Columns", "Totals", "column", "flags"),
     "dataset": ("Dataset", "load_dataset"),
+    "links": ("refuse_links",),
     "loader": ("path_stamp",),
     "transitions": ("Transitions",),
 }

@@ -1,0 +1,82 @@
+"""A data file that reads other files of this machine is refused, whichever loader opens it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from offrl.data.dataset import load_dataset
+from offrl.data.links import refuse_links
+from offrl.errors import InputError
+
+Write = Callable[[Any, Path], None]
+
+
+def external_link(file: Any, other: Path) -> None:
+    file["observations"] = h5py.ExternalLink(str(other), "/x")
+
+
+def nested_link(file: Any, other: Path) -> None:
+    file.create_group("infos/deep")["x"] = h5py.ExternalLink(str(other), "/x")
+    file["observations"] = h5py.SoftLink("/infos/deep/x")
+
+
+def external_storage(file: Any, other: Path) -> None:
+    whole = [(str(other), 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("observations", (8,), np.uint8, external=whole)
+
+
+def virtual(file: Any, other: Path) -> None:
+    layout = h5py.VirtualLayout((4, 2), np.float64)
+    layout[:] = h5py.VirtualSource(str(other), "x", (4, 2))
+    file.create_virtual_dataset("observations", layout)
+
+
+def fill(file: Any) -> None:
+    """What else a D4RL file of four rows holds."""
+    file["actions"] = np.zeros((4, 1))
+    file["rewards"] = np.zeros(4)
+    file["terminals"] = np.arange(4) == 3
+    file["timeouts"] = np.zeros(4, dtype=bool)
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("write", [external_link, nested_link, external_storage, virtual])
+def test_bytes_of_other_files_are_refused(tmp_path: Path, write: Write) -> None:
+    other = tmp_path / "secret.hdf5"
+    with h5py.File(other, "w") as file:
+        file["x"] = np.ones((4, 2))
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        fill(file)
+        write(file, other)
+    message = (
+        r"a\.hdf5: '/\S+' (is a link to another file|lies in the file \S+secret\.hdf5); a data"
+    )
+    with pytest.raises(InputError, match=message):
+        load_dataset(tmp_path / "a.hdf5")
+    folder = tmp_path / "mine-v0" / "data"
+    folder.mkdir(parents=True)
+    (tmp_path / "a.hdf5").rename(folder / "main_data.hdf5")
+    (folder / "metadata.json").write_text('{"data_format": "hdf5"}')
+    with pytest.raises(InputError, match=message.replace("a\\.", "main_data\\.")):
+        load_dataset(tmp_path / "mine-v0")
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_links_within_a_file_are_followed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        fill(file)
+        file["group/x"] = np.ones((4, 2))
+        file["group/circle"] = file["/"]
+        file["group/nowhere"] = h5py.SoftLink("/lost")
+        file["kind"] = np.dtype("f4")
+        file["empty"] = h5py.Empty("f4")
+        layout = h5py.VirtualLayout((4, 2), np.float64)
+        layout[:] = h5py.VirtualSource(file["group/x"])
+        file.create_virtual_dataset("virtual", layout)
+        file["observations"] = h5py.SoftLink("/group/x")
+    refuse_links(tmp_path / "a.hdf5")
+    assert len(load_dataset(tmp_path / "a.hdf5")) == 4
