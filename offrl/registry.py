@@ -1,7 +1,8 @@
 """Finds what the four content folders hold. The core never imports a content module by name.
 
 A content module is found in its folder, through an entry point of the same group (for example
-`offrl.algorithms`, from an installed package), or at a path that the user gives.
+`offrl.algorithms`, from an installed package), or at a path that the user gives. A path that a file
+gives comes here only after `offrl.trust` allowed it.
 """
 
 import functools
@@ -39,6 +40,20 @@ def modules(group: str) -> dict[str, str]:
 def _installed(group: str, path: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
     """Modules that installed packages offer; `path` is sys.path, on which they are searched."""
     return {entry.name: entry.module for entry in entry_points(group=f"offrl.{group}")}
+
+
+def simulator_plugins() -> set[str]:
+    """Modules by which installed packages register simulators, through Gymnasium's plug-in group.
+
+    The package of such a module counts too: importing the module imports it.
+    """
+    return _simulator_plugins(tuple(sys.path))
+
+
+@functools.cache
+def _simulator_plugins(path: tuple[str, ...]) -> set[str]:  # noqa: ARG001
+    names = {entry.module for entry in entry_points(group="gymnasium.envs")}
+    return names | {name.partition(".")[0] for name in names}
 
 
 def load(group: str, name: str, kind: str) -> ModuleType:

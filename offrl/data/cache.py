@@ -99,9 +99,9 @@ def cached_folder(card: Card, split: str = "train") -> Path:
     again. For data that the loader fetched once and no longer holds, it is the newest folder that
     was read from them.
     """
-    key: list[Any] = [FORMAT, card.source.loader, card.view, split]
+    key: list[Any] = [FORMAT, card.module("loader"), card.view, split]
     key += [_identity(card, file) for file in card.source.of_split(split)]
-    key += [card.source.maker, card.source.id]
+    key += [card.module("maker"), card.source.id]
     if name := card.source.fetched_id:
         stamp = fetcher_of(card).stamp(name)
         if stamp is None and (kept := _kept(card, split)):

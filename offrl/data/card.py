@@ -5,16 +5,20 @@ A card is a TOML table. The cards of a family share a file beside their loader
 user's own card is a TOML file anywhere, holding one card's keys at the top level.
 """
 
+import functools
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from offrl.errors import InputError, unknown
 from offrl.files import plain
-from offrl.registry import resources
+from offrl.registry import modules, resources, simulator_plugins
 from offrl.toml import Strict, read_toml, validate
+from offrl.trust import Files, Origin, trusted
 
 
 class File(Strict):
@@ -30,11 +34,15 @@ class File(Strict):
         """A file that is downloaded has a plain name, which no temporary or lock file has."""
         if self.urls:
             try:
-                plain(self.name, "name")
-            except InputError as error:
-                raise PydanticCustomError("plain", "{error}", {"error": str(error)}) from None
-            if self.name.startswith("."):
-                raise PydanticCustomError("hidden", "name: expected one without a leading dot")
+                hidden = plain(self.name, "name").startswith(".")
+            except InputError:
+                hidden = True
+            if hidden:
+                raise PydanticCustomError(
+                    "plain",
+                    "name: expected the plain name of a file, as it has urls: no separator, no "
+                    "control character, no leading dot",
+                )
         return self
 
 
@@ -71,12 +79,49 @@ class Source(Strict):
 
 
 class Environment(Strict):
-    """The simulator that scores a policy, in Gymnasium's terms."""
+    """The simulator that scores a policy, in Gymnasium's terms.
+
+    A copy that `read_from` makes holds where its card was read, and whether that file is trusted.
+    """
 
     id: str  # may carry a module: "offrl.datasets.neorl2_simulators:offrl/DMSD-v0"
     max_episode_steps: int = Field(gt=0)
     kwargs: dict[str, Any] = Field(default_factory=dict)
     observation_keys: list[str] = Field(default_factory=list)  # order of a flattened dict
+    _origin: Origin = PrivateAttr(default=Origin())
+
+    def read_from(self, origin: Origin) -> "Environment":
+        """The same environment, of a card that was read there."""
+        copy = self.model_copy()
+        copy._origin = origin
+        return copy
+
+    def check_code(self) -> None:
+        """Raises Untrusted where a file names code that making this environment would import.
+
+        Gymnasium imports what stands before a colon in an id, and environments that wrap others
+        take such ids among their arguments.
+        """
+        for key, value in _texts(self.model_dump(), "environment"):
+            named = _MODULE.match(value)
+            module = self.id.rpartition(":")[0] if key == "environment.id" else named and named[1]
+            if module and module not in simulator_modules():
+                self._origin.allow(f"{key} = {value!r:.80}", module)
+
+
+_MODULE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):\w[\w./-]*$")  # as `package.module:Name-v0`
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The texts in nested values, each with its key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item, key)
 
 
 class Reference(Strict):
@@ -120,9 +165,38 @@ class Card(Strict):
     licence: str
     citation: str
     notes: str = ""  # what a user of the scores has to know
+    _origin: Origin = PrivateAttr(default=Origin())
+
+    @property
+    def origin(self) -> Origin:
+        """Where the card was read."""
+        return self._origin
+
+    def read_from(self, origin: Origin) -> "Card":
+        """The same card, read from a file that the user trusts or does not."""
+        environment = self.environment.read_from(origin) if self.environment else None
+        copy = self.model_copy(update={"environment": environment})
+        copy._origin = origin
+        return copy
+
+    def module(self, role: Literal["loader", "maker"]) -> str | None:
+        """The name of the card's loader or maker, or the path of its Python file.
+
+        Raises Untrusted where it is a file that a card names which is not trusted.
+        """
+        name = self.source.loader if role == "loader" else self.source.maker
+        if name is None or not name.endswith(".py"):
+            return name
+        path = self._origin.place(name)
+        self._origin.allow(f"source.{role} = {name!r:.80}", path)
+        return str(path)
 
     def scoring(self) -> tuple[Environment, Reference]:
-        """The simulator and the reference returns. Raises InputError where the card lacks one."""
+        """The simulator and the reference returns.
+
+        Raises InputError where the card lacks one, and Untrusted where its simulator is code that
+        it may not name.
+        """
         if self.environment is None or self.reference is None:
             lacking = "environment" if self.environment is None else "reference"
             raise InputError(
@@ -130,6 +204,7 @@ class Card(Strict):
                 f"{f'; its notes may say why (offrl show {self.id})' if self.notes else ''}; give "
                 "a card (TOML) that has one"
             )
+        self.environment.check_code()
         return self.environment, self.reference
 
 
@@ -141,10 +216,11 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path, trust: Files = ()) -> Card:
     """The card in a TOML file of the user's own.
 
-    A file without URLs is a path on this machine; a relative one starts at the card's folder.
+    A file without URLs is a path on this machine; a relative one, and one of code, starts at the
+    card's folder. Code that the card names runs only where `trust` has the card.
     """
     card = validate(Card, read_toml(path), str(path))
     folder = path.absolute().parent
@@ -161,7 +237,8 @@ def read_card(path: Path) -> Card:
             "validation": placed(card.source.validation),
         }
     )
-    return card.model_copy(update={"source": source})
+    origin = Origin(str(path), trusted(trust))
+    return card.model_copy(update={"source": source}).read_from(origin)
 
 
 def shipped_cards() -> dict[str, Card]:
@@ -176,6 +253,20 @@ def shipped_cards() -> dict[str, Card]:
                 raise InputError(f"{where}: expected a table per data set, found {table!r}")
             cards[name] = validate(Card, {"id": name, **_merge(defaults, table)}, where)
     return cards
+
+
+def simulator_modules() -> set[str]:
+    """Modules that a card from anywhere may name before the colon of an environment's id.
+
+    They ship with offrl, are named by cards that do, or register simulators through a plug-in.
+    """
+    return {*_shipped_simulators(), *modules("datasets").values(), *simulator_plugins()}
+
+
+@functools.cache
+def _shipped_simulators() -> set[str]:
+    environments = [card.environment for card in shipped_cards().values() if card.environment]
+    return {environment.id.rpartition(":")[0] for environment in environments}
 
 
 def find_card(name: str) -> Card:

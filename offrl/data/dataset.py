@@ -22,6 +22,7 @@ from offrl.data.fetch import fetch_split
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
 from offrl.progress import Progress
+from offrl.trust import Files
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,11 @@ class Dataset:
 
 
 def load_dataset(
-    source: str | Path | Card, *, view: str | None = None, progress: Progress | None = None
+    source: str | Path | Card,
+    *,
+    view: str | None = None,
+    progress: Progress | None = None,
+    trust: Files = (),
 ) -> Dataset:
     """The data set that `source` names, mapped from the cache; the first use fills the cache.
 
@@ -139,10 +144,12 @@ def load_dataset(
             file or folder that a loader reads.
         view: which rows are taken, one of the loader's views; by default the card's.
         progress: called with done and total while files are downloaded or made.
+        trust: cards, folders of data or `LOADER:NAME`, whose code may run: a loader or a maker that
+            is a Python file, a simulator that neither offrl nor a plug-in has.
 
     Raises InputError, one line, for anything that is missing, damaged or not as the card says.
     """
-    return _load(resolve(source, view), "train", progress)
+    return _load(resolve(source, view, trust), "train", progress)
 
 
 def _load(card: Card, split: str, progress: Progress | None) -> Dataset:

@@ -14,6 +14,7 @@ from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.fetch import check_file
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
+from offrl.trust import Files
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Check:
     notes: list[str]
 
 
-def check(source: str | Path | Card, *, view: str | None = None) -> Check:
+def check(source: str | Path | Card, *, view: str | None = None, trust: Files = ()) -> Check:
     """What a data set holds, after every byte of the cache and of its files was read again.
 
     Raises InputError where a checksum, a count or the mean return is not what the card or the cache
     expects.
     """
-    card = resolve(source, view)
+    card = resolve(source, view, trust)
     train = load_dataset(card)
     splits = {"train": train}
     if train.validation is not None:

@@ -170,9 +170,10 @@ def _retrieve(url: str, path: Path, progress: Progress | None) -> str | None:
 def make(card: Card, progress: Progress | None = None, again: bool = False) -> Path:
     """The path of a data set that its card's maker makes; made on the first call, or `again`.
 
-    Raises InputError where the card names no maker.
+    Raises InputError where the card names no maker, and Untrusted where its maker is code that it
+    may not name.
     """
-    name = card.source.maker
+    name = card.module("maker")
     if name is None:
         raise InputError(
             f"{card.id}: is published, not made here; use `offrl data fetch {card.id}`"

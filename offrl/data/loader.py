@@ -66,8 +66,12 @@ class Fetches(Protocol):
 
 
 def loader_of(card: Card) -> Loader:
-    """The loader that a card names. Raises InputError unless it is one, with the card's view."""
-    name = card.source.loader
+    """The loader that a card names. Raises InputError unless it is one, with the card's view.
+
+    Raises Untrusted where it is a file of code that the card may not name.
+    """
+    name = card.module("loader")
+    assert name is not None
     try:
         module = registry.load("datasets", name, "loader")
     except InputError as error:

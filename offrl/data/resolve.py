@@ -8,14 +8,21 @@ from offrl.data.cache import kept_card
 from offrl.data.card import Card, File, Source, read_card, shipped_cards
 from offrl.data.loader import Describes, Fetches, Loader, loader_and_name, loader_of, loaders
 from offrl.errors import InputError, unknown
+from offrl.trust import Files, Origin, trusted
 
 
-def resolve(source: str | Path | Card, view: str | None = None) -> Card:
+def resolve(source: str | Path | Card, view: str | None = None, trust: Files = ()) -> Card:
     """The card that `source` names (see `load_dataset`), with its view replaced by `view`.
 
-    Raises InputError where there is none, or where its loader has no such view.
+    Raises InputError where there is none, or where its loader has no such view, and Untrusted where
+    its loader is code that it may not name.
     """
-    card = source if isinstance(source, Card) else _card(source)
+    files = trusted(trust)
+    if isinstance(source, Card):
+        origin = source.origin
+        card = source.read_from(Origin(origin.file, (*origin.trust, *files))) if files else source
+    else:
+        card = _card(source, files)
     if view is not None:
         card = card.model_copy(update={"view": view})
     loader_of(card)  # raises unless it is a loader with this view
@@ -30,10 +37,10 @@ def is_path(source: str) -> bool:
     return "/" in source or "\\" in source or suffix == ".toml" or bool(_readers(suffix))
 
 
-def _card(source: str | Path) -> Card:
+def _card(source: str | Path, trust: tuple[str, ...]) -> Card:
     if isinstance(source, str):
         if named := loader_and_name(source):
-            return _named(*named)
+            return _named(*named).read_from(Origin(source, trust))
         if not is_path(source) and source in (cards := shipped_cards()):
             return cards[source]
     path = Path(source).expanduser()
@@ -44,8 +51,9 @@ def _card(source: str | Path) -> Card:
         raise unknown("data set", source, shipped_cards(), ", or ".join(["or give a path", *names]))
     path = path.absolute()
     if path.suffix == ".toml":
-        return read_card(path)
-    return _folder(path) if path.is_dir() else _file(path)
+        return read_card(path, trust)
+    card = _folder(path) if path.is_dir() else _file(path)
+    return card.read_from(Origin(str(path), trust))
 
 
 def _named(loader: str, name: str) -> Card:

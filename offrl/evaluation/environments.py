@@ -18,7 +18,11 @@ from offrl.errors import InputError
 
 
 def make(environment: Environment) -> gymnasium.Env[Any, Any]:
-    """One environment of a card. Raises InputError where Gymnasium cannot make it."""
+    """One environment of a card. Raises InputError where Gymnasium cannot make it.
+
+    Raises Untrusted where it is code that the card may not name.
+    """
+    environment.check_code()
     module, _, _ = environment.id.rpartition(":")
     try:
         with contextlib.redirect_stderr(io.StringIO()):

@@ -65,6 +65,13 @@ class Session(_Stored):
     hardware: dict[str, Any]
 
 
+class Decision(_Stored):
+    """Files that the user let name code, with a seal that only this user can make."""
+
+    files: list[str]
+    seal: str
+
+
 class RunRecord(_Stored):
     """The content of run.json."""
 
@@ -74,6 +81,7 @@ class RunRecord(_Stored):
     cause: str | None = None  # of a failure
     sessions: list[Session] = Field(default_factory=list)
     traceback: list[str] | None = None  # of a failure; left out of the file where there is none
+    trust: Decision | None = None  # likewise left out where there is none
 
 
 class ScoreRow(_Stored):

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from offrl.errors import InputError
 from offrl.files import replacing
 from offrl.results.provenance import commit, hardware, versions
-from offrl.results.rows import FORMAT, Identity, RunRecord, ScoreRow, Session, Status
+from offrl.results.rows import FORMAT, Decision, Identity, RunRecord, ScoreRow, Session, Status
 from offrl.toml import Model, validate
 from offrl.version import __version__
 
@@ -77,21 +77,22 @@ class RunFolder:
         finally:
             lock.release()
 
-    def enlist(self, identity: Identity) -> StoredRun:
+    def enlist(self, identity: Identity, trust: Decision | None = None) -> StoredRun:
         """The run as it stands; a new one is noted as waiting, so that reports show it.
 
-        Needs `held`. Raises InputError where the folder holds a run of another identity.
+        `trust` is what the user trusts, kept in a new record. Needs `held`. Raises InputError
+        where the folder holds a run of another identity.
         """
         if not self.record_file.exists() and not self.rows_file.exists():
-            self._write(RunRecord(identity=identity, status=Status.WAITING))
+            self._write(RunRecord(identity=identity, status=Status.WAITING, trust=trust))
         stored = self.read()
         if stored.record is not None:
             self._check_same(stored.record.identity, identity)
         return stored
 
-    def begin(self, identity: Identity) -> None:
+    def begin(self, identity: Identity, trust: Decision | None = None) -> None:
         """Opens the run, or carries it on if it is the same run. Needs `held`."""
-        stored = self.enlist(identity)
+        stored = self.enlist(identity, trust)
         if stored.record is None or stored.state is State.DAMAGED:
             raise Damaged(stored.cause)
         for left in [*self.path.glob(".*.tmp"), *self.checkpoint.parent.glob(".*.tmp")]:
@@ -106,6 +107,7 @@ class RunFolder:
             "status": Status.RUNNING,
             "cause": None,
             "traceback": None,
+            "trust": trust or stored.record.trust,
             "sessions": [*stored.record.sessions, session],
         }
         self._write(stored.record.model_copy(update=begun))
@@ -205,7 +207,7 @@ class RunFolder:
             )
 
     def _write(self, record: RunRecord) -> None:
-        left_out = {"traceback"} if record.traceback is None else set()
+        left_out = {key for key in ("traceback", "trust") if getattr(record, key) is None}
         values = record.model_dump(exclude=left_out)
         with replacing(self.record_file) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n")

@@ -20,10 +20,12 @@ from offrl import registry
 from offrl.data.dataset import Dataset
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
+from offrl.files import below, plain
 from offrl.learning.learner import find_algorithm
 from offrl.results.rows import Identity
 from offrl.running.patterns import is_chosen
 from offrl.running.protocol import AlgorithmEntry, Evaluation, Protocol
+from offrl.trust import Files, Origin, trusted
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Job:
     steps: int
     evaluation: Evaluation
     seed: int
+    trust: tuple[str, ...] = ()  # files whose code may run; see `offrl.trust`
 
     @property
     def config_hash(self) -> str:
@@ -49,14 +52,19 @@ class Job:
             identity["code"] = self.code
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
-    def folder(self, root: Path) -> Path:
-        """Where the run lives below `root`."""
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The names of the folders, one in another, in which the run lives."""
         protocol = self.protocol.partition("@")[0]
         if is_path(self.dataset):
             dataset = Path(self.dataset).stem
         else:
             dataset = self.dataset.replace(":", "-").replace("/", "-")
-        return root / protocol / dataset / f"{self.label}-{self.config_hash}" / f"seed-{self.seed}"
+        return protocol, dataset, f"{self.label}-{self.config_hash}", f"seed-{self.seed}"
+
+    def folder(self, root: Path) -> Path:
+        """Where the run lives below `root`. Raises InputError where a link leads out of it."""
+        return below(root, *self.place)
 
 
 def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
@@ -108,7 +116,10 @@ def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
 
 
 def expand(
-    protocol: Protocol, algorithms: Sequence[str] = (), datasets: Sequence[str] = ()
+    protocol: Protocol,
+    algorithms: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    trust: Files = (),
 ) -> list[Job]:
     """All runs of a protocol, seed by seed so that complete comparisons come first.
 
@@ -117,7 +128,12 @@ def expand(
         datasets: ids or patterns; only the protocol's data sets that match one. Empty: all.
         algorithms: labels of the protocol, registered names or paths of Python files; only these
             run, those that the protocol does not list with their own defaults. Empty: all it lists.
+        trust: files whose code may run. A Python file that the protocol's file names needs it; one
+            among `algorithms` does not.
+
+    Raises InputError for a name that there is not, and Untrusted for code that is not trusted.
     """
+    files = (*protocol.origin.trust, *trusted(trust))
     chosen = {} if algorithms else dict(protocol.algorithms)
     for name in algorithms:
         if name.endswith(".py"):
@@ -137,6 +153,8 @@ def expand(
     for label, entry in chosen.items():
         name = entry.algorithm or label
         where = f"{protocol.id}, algorithm {label}"
+        if name.endswith(".py") and protocol.algorithms.get(label) is entry:
+            Origin(protocol.origin.file, files).allow(f"algorithm {label}", Path(name))
         shared = configure(name, entry.config, where)
         code, view = _code(name), find_algorithm(name).view
         for dataset in protocol.datasets:
@@ -159,12 +177,15 @@ def expand(
                     steps=overrides.steps or protocol.steps,
                     evaluation=protocol.evaluation.model_copy(update=budget),
                     seed=seed,
+                    trust=files,
                 )
                 for seed in protocol.seeds
             ]
-    owner: dict[Path, str] = {}
+    owner: dict[tuple[str, ...], str] = {}
     for job in jobs:
-        other = owner.setdefault(job.folder(Path()), job.dataset)
+        for name in job.place:
+            plain(name, f"protocol {protocol.id}, {job.label} on {job.dataset}: folder of its runs")
+        other = owner.setdefault(job.place, job.dataset)
         if other != job.dataset:
             raise InputError(
                 f"protocol {protocol.id}: data sets {other} and {job.dataset} would share a folder "

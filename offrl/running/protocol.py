@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from offrl import registry
@@ -17,6 +17,7 @@ from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.running.patterns import matches_any
 from offrl.toml import Strict, read_toml, validate
+from offrl.trust import Files, Origin, trusted
 
 
 class Evaluation(Strict):
@@ -80,6 +81,18 @@ class Protocol(Strict):
     steps: int = Field(gt=0)  # gradient steps per run
     evaluation: Evaluation
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
+    _origin: Origin = PrivateAttr(default=Origin())
+
+    @property
+    def origin(self) -> Origin:
+        """Where the protocol was read."""
+        return self._origin
+
+    def read_from(self, origin: Origin) -> "Protocol":
+        """The same protocol, read from a file that the user trusts or does not."""
+        copy = self.model_copy()
+        copy._origin = origin
+        return copy
 
     @model_validator(mode="after")
     def _patterns_match(self) -> "Protocol":
@@ -107,10 +120,11 @@ def shipped_protocols() -> dict[str, Path]:
     return {path.stem: path for path in registry.resources("protocols", ".toml")}
 
 
-def find_protocol(name: str) -> Protocol:
+def find_protocol(name: str, trust: Files = ()) -> Protocol:
     """The shipped protocol called `name`, or the one in the TOML file at that path.
 
-    Paths in such a file, of data sets and of algorithms, are relative to the file's own folder.
+    Paths in such a file, of data sets and of algorithms, are relative to the file's own folder. The
+    algorithms that it gives by path run only where `trust` has the file.
     """
     if name.endswith(".toml"):
         path = Path(name)
@@ -126,13 +140,14 @@ def find_protocol(name: str) -> Protocol:
         return protocol
     folder = path.absolute().parent
     algorithms = {
-        label: _placed_entry(folder, entry) for label, entry in protocol.algorithms.items()
+        label: _placed_entry(folder, label, entry) for label, entry in protocol.algorithms.items()
     }
     datasets = [_placed(folder, dataset) for dataset in protocol.datasets]
-    return protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
+    placed = protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
+    return placed.read_from(Origin(str(path.absolute()), trusted(trust)))
 
 
-def _placed_entry(folder: Path, entry: AlgorithmEntry) -> AlgorithmEntry:
+def _placed_entry(folder: Path, label: str, entry: AlgorithmEntry) -> AlgorithmEntry:
     """An algorithm of a protocol's file, whose paths start at the file's folder."""
 
     def placed(datasets: list[str]) -> list[str]:
@@ -142,8 +157,8 @@ def _placed_entry(folder: Path, entry: AlgorithmEntry) -> AlgorithmEntry:
     changes: dict[str, Any] = {"on": on}
     if entry.datasets is not None:
         changes["datasets"] = placed(entry.datasets)
-    if entry.algorithm and entry.algorithm.endswith(".py"):
-        changes["algorithm"] = str(folder / entry.algorithm)
+    if (name := entry.algorithm or label).endswith(".py"):
+        changes["algorithm"] = str(folder / name)
     return entry.model_copy(update=changes)
 
 

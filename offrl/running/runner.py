@@ -19,6 +19,7 @@ from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
+from offrl.running.decisions import decide, decided
 from offrl.running.events import Event, Executor, OnEvent
 from offrl.running.executors.local import cores, run_in_processes
 from offrl.running.jobs import Job, expand, identity
@@ -26,6 +27,7 @@ from offrl.running.patterns import patterns
 from offrl.running.protocol import Protocol, find_protocol
 from offrl.running.task import check
 from offrl.toml import validate
+from offrl.trust import Files, Untrusted, trusted
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def run(
     workers: int | None = None,
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
+    trust: Files = (),
 ) -> list[Event]:
     """Carries out every run of a protocol that is not done yet; the last event of each run.
 
@@ -52,6 +55,9 @@ def run(
         workers: processes; by default one per core.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
+        trust: the protocol, cards and folders of data whose code may run: algorithms, loaders,
+            makers and simulators that are no part of offrl or of a plug-in. What was trusted when
+            runs in `output` began still is.
 
     Raises InputError before anything is started where a name, a config or a file does not allow a
     run, or where another process holds one; and KeyboardInterrupt after every worker has saved. A
@@ -64,7 +70,12 @@ def run(
     root = Path(output)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
-    planned = plan(described, algorithms, datasets, progress)
+    try:
+        planned = plan(described, algorithms, datasets, progress, trust)
+    except Untrusted:
+        if not (known := decided(root / described.id)):
+            raise
+        planned = plan(described, algorithms, datasets, progress, (*trusted(trust), *known))
     waiting, ended = enlist(planned, root, on_event)
     execute: Executor = run_in_processes
     ended += execute(waiting, root, workers or cores(), on_event)
@@ -89,26 +100,28 @@ def plan(
     algorithms: Sequence[str] = (),
     datasets: Sequence[str] = (),
     progress: Progress | None = None,
+    trust: Files = (),
 ) -> Plan:
     """The runs of a protocol, seed by seed, once all that can be checked beforehand is checked.
 
     Loads the data, which workers then open from the cache. Raises InputError where a name, a
     config or a file does not allow a run; arguments are those of `run`.
     """
+    files = (*protocol.origin.trust, *trusted(trust))
     jobs = [
         replace(job, dataset=_absolute(job.dataset))
-        for job in expand(protocol, algorithms, datasets)
+        for job in expand(protocol, algorithms, datasets, files)
     ]
     if not jobs:
         raise InputError(
             f"protocol {protocol.id}: has none of these algorithms on any of these data sets; "
             f"see offrl show {protocol.id}"
         )
-    _check_scored(protocol, list(dict.fromkeys(job.dataset for job in jobs)))
+    _check_scored(protocol, list(dict.fromkeys(job.dataset for job in jobs)), files)
     planned = Plan(
         jobs,
         {
-            (name, view): load_dataset(name, view=view, progress=progress)
+            (name, view): load_dataset(name, view=view, progress=progress, trust=files)
             for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs)
         },
     )
@@ -131,7 +144,7 @@ def enlist(planned: Plan, root: Path, on_event: OnEvent) -> tuple[list[Job], lis
     for job in planned.jobs:
         folder = RunFolder(job.folder(root))
         with folder.held():
-            stored = folder.enlist(identity(job, planned.dataset(job)))
+            stored = folder.enlist(identity(job, planned.dataset(job)), decide(job.trust))
         step, score = (stored.rows[-1].step, stored.rows[-1].score) if stored.rows else (0, None)
         if stored.state is State.DONE:
             event = Event(job, Status.DONE, step, score)
@@ -160,6 +173,7 @@ def train(
     workers: int | None = None,
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
+    trust: Files = (),
 ) -> list[Event]:
     """Trains one algorithm on one data set outside any protocol; the last event of each run.
 
@@ -177,6 +191,7 @@ def train(
         workers: processes; by default one per core.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
+        trust: the card or folder of data, where it names code of its own.
     """
     name = str(Path(algorithm).resolve()) if algorithm.endswith(".py") else algorithm
     values = {
@@ -191,17 +206,19 @@ def train(
         "algorithms": {Path(algorithm).stem: {"algorithm": name, "config": dict(config or {})}},
     }
     protocol = validate(Protocol, values, "offrl train")
-    return run(protocol, output, workers=workers, on_event=on_event, progress=progress)
+    return run(protocol, output, workers=workers, on_event=on_event, progress=progress, trust=trust)
 
 
-def _check_scored(protocol: Protocol, names: list[str]) -> None:
+def _check_scored(protocol: Protocol, names: list[str], trust: tuple[str, ...]) -> None:
     """Raises InputError, before anything is fetched, where policies cannot be scored on some."""
     scored, failures = [], []
     for name in names:
-        card = resolve(name)
+        card = resolve(name, trust=trust)
         try:
             card.scoring()
             scored.append(name)
+        except Untrusted:
+            raise
         except InputError as error:
             failures.append((name, error))
     if not failures:

@@ -16,6 +16,7 @@ from offrl.learning.single import build
 from offrl.results.provenance import versions
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder
+from offrl.running.decisions import decide
 from offrl.running.jobs import Job, identity
 from offrl.running.task import prepare, validation_split
 
@@ -40,8 +41,8 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
     """
     folder = RunFolder(job.folder(root))
     with folder.held():
-        dataset = load_dataset(job.dataset, view=job.view)
-        folder.begin(identity(job, dataset))
+        dataset = load_dataset(job.dataset, view=job.view, trust=job.trust)
+        folder.begin(identity(job, dataset), decide(job.trust))
         try:
             _train(job, folder, dataset, on_progress)
         except Interrupted:

@@ -228,6 +228,9 @@ def test_missing_minari_data_name_what_to_do(
     minari_data(monkeypatch, tmp_path, [episode(3)])
     with pytest.raises(InputError, match=r"minari:not an id: .*MINARI_DATASETS_PATH"):
         load_dataset("minari:not an id")
+    for name in ("../outside-v0", "/etc", "a/../../b-v0", "a//b-v0"):
+        with pytest.raises(InputError, match=rf"minari:{name}: expected a plain name"):
+            load_dataset(f"minari:{name}")
 
 
 def test_minari_keeps_its_own_folder(tmp_path: Path) -> None:

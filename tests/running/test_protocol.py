@@ -250,7 +250,7 @@ algorithm = "plain.py"
 """
     write(tmp_path / "sub" / "mine.toml", text)
     monkeypatch.chdir(tmp_path)
-    found = find_protocol("sub/mine.toml")
+    found = find_protocol("sub/mine.toml", trust=["sub/mine.toml"])
     here = tmp_path / "sub"
     assert found.datasets == [
         str(here / "card.toml"),
