@@ -16,6 +16,7 @@ from rich.text import Text
 from offrl.cli.console import (
     AsJson,
     Columns,
+    Trusted,
     names_of,
     new_table,
     out,
@@ -112,6 +113,7 @@ def show(
             autocompletion=names_of("datasets", "algorithms", "protocols"),
         ),
     ],
+    trust: Trusted = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a data set's card, an algorithm and its defaults, or a protocol.
@@ -131,7 +133,7 @@ def show(
     if name in algorithms or name.endswith(".py"):
         algorithm = _algorithm_page(name)
     elif name.endswith(".toml") and "algorithms" in read_toml(Path(name)):
-        protocol = find_protocol(name)
+        protocol = find_protocol(name, trust or ())
     elif name.endswith(".toml"):
         card = read_card(Path(name))
     if not (card or protocol or algorithm):

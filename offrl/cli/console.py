@@ -189,6 +189,14 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", "-j", metavar="N", help="Processes; by default one per core."),
 ]
+Trusted = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="FILE",
+        help="Let code run that this card, protocol or folder of data names. Repeatable.",
+    ),
+]
 Baseline = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Compare every algorithm with this one alone."),

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from offrl.cli.console import AsJson, DataId, print_json, print_line, progress_bar, show_rows
+from offrl.cli.console import (
+    AsJson,
+    DataId,
+    Trusted,
+    print_json,
+    print_line,
+    progress_bar,
+    show_rows,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +31,7 @@ def fetch_data(
             "--from", metavar="FOLDER", help="Take the files from here, not from the network."
         ),
     ] = None,
+    trust: Trusted = None,
 ) -> None:
     """Bring a data set's files here, checksum verified.
 
@@ -32,7 +41,7 @@ def fetch_data(
     from offrl.data.resolve import resolve
 
     with progress_bar(name) as progress:
-        paths = fetch(resolve(name), directory, progress)
+        paths = fetch(resolve(name, trust=trust or ()), directory, progress)
     for path in paths:
         print_line(path)
 
@@ -41,6 +50,7 @@ def fetch_data(
 def make_data(
     name: DataId,
     again: Annotated[bool, typer.Option("--again", help="Make it anew if it is there.")] = False,
+    trust: Trusted = None,
 ) -> None:
     """Make a data set that needs no download.
 
@@ -50,19 +60,19 @@ def make_data(
     from offrl.data.resolve import resolve
 
     with progress_bar(name) as progress:
-        path = make(resolve(name), progress, again)
+        path = make(resolve(name, trust=trust or ()), progress, again)
     print_line(path)
 
 
 @app.command("check")
-def check_data(name: DataId, as_json: AsJson = False) -> None:
+def check_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> None:
     """Read every byte again and compare checksums, counts and the mean return with the card.
 
     Example: offrl data check neorl2-dmsd
     """
     from offrl.data.describe import check
 
-    checked = check(name)
+    checked = check(name, trust=trust or ())
     if as_json:
         print_json(dataclasses.asdict(checked))
         return
@@ -77,7 +87,7 @@ def check_data(name: DataId, as_json: AsJson = False) -> None:
 
 
 @app.command("stats")
-def stats_data(name: DataId, as_json: AsJson = False) -> None:
+def stats_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> None:
     """Describe a data set: counts, lengths, returns and actions.
 
     Example: offrl data stats pointmaze-quickstart
@@ -86,7 +96,7 @@ def stats_data(name: DataId, as_json: AsJson = False) -> None:
     from offrl.data.describe import stats
 
     with progress_bar(name) as progress:
-        described = stats(load_dataset(name, progress=progress))
+        described = stats(load_dataset(name, progress=progress, trust=trust or ()))
     values = dataclasses.asdict(described)
     rows = [
         {"what": key.replace("_", " "), "value": text}

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from offrl.cli.console import Output, Workers, err, names_of, print_line, print_message
+from offrl.cli.console import Output, Trusted, Workers, err, names_of, print_line, print_message
 from offrl.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(
         ),
     ] = None,
     workers: Workers = None,
+    trust: Trusted = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
 
@@ -67,6 +68,7 @@ def run(
             workers=workers,
             on_event=bars.show_event,
             progress=bars.show_data,
+            trust=trust or (),
         )
     _conclude(events, output)
 
@@ -106,6 +108,7 @@ def train(
         ),
     ] = None,
     workers: Workers = None,
+    trust: Trusted = None,
 ) -> None:
     """Train one algorithm on one data set.
 
@@ -126,6 +129,7 @@ def train(
             workers=workers,
             on_event=bars.show_event,
             progress=bars.show_data,
+            trust=trust or (),
         )
     _conclude(events, output)
 

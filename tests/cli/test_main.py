@@ -19,7 +19,7 @@ def test_the_main_job(call: Call, tiny: Path, tmp_path: Path) -> None:
     """A protocol to a table and a report, with a run that fails, shown in both."""
     (tmp_path / "broken.py").write_text(BROKEN)
     tiny.write_text(PROTOCOL + '[algorithms.broken]\nalgorithm = "broken.py"\n')
-    first = spawn("run", "tiny.toml", "-o", "runs", "-j", 2, cwd=tmp_path)
+    first = spawn("run", "tiny.toml", "-o", "runs", "-j", 2, "--trust", "tiny.toml", cwd=tmp_path)
     assert first.code == 1
     assert first.stdout == "1 of 2 runs are done in runs\n"
     assert "bc seed 0 at step 20, score " in first.stderr
