@@ -28,7 +28,9 @@ from offrl.reporting.findings import Findings
 from offrl.reporting.origins import origins
 from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.reporting.words import HTML, Words
+from offrl.results.files import write_csv
 from offrl.statistics.labels import METHOD_COLUMNS, metric_heading
+from offrl.text import one_line, visible
 
 ROWS = 15  # pairs shown one by one: those of six algorithms
 INTERIM = ("interim", "unequal steps", "unfinished")  # the first words of notes on such scores
@@ -213,7 +215,7 @@ def _draw(figure: _Figure, folder: Path) -> Markup:
     head = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         'viewBox="0 0 {:g} {:g}" style="max-width:{}px" role="img" aria-label="{}">'
-    ).format(size[0], size[1], width, figure.alt)
+    ).format(size[0], size[1], width, one_line(figure.alt))
     return head + Markup(element[element.index(">") + 1 :])
 
 
@@ -227,7 +229,7 @@ def _write_tables(findings: Findings, folder: Path) -> None:
         columns = ["algorithm", "dataset", "seed", "cause"]
         frames["tables/failures.csv"] = failures[columns]
     for name, frame in frames.items():
-        frame.to_csv(folder / name, index=False, lineterminator="\n")
+        write_csv(frame, folder / name)
     scale = findings.table.scale
     for suffix, table in (("md", scores_markdown), ("tex", scores_latex)):
         text = table(findings.per_task, scale)
@@ -244,6 +246,7 @@ def _render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -279,6 +282,11 @@ def _render(
         provenance=list(origins(table.provenance)),
         entries=len(table.provenance),
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value of the template: text of others without the characters that are not to be seen."""
+    return visible(value) if type(value) is str else value
 
 
 def _aggregate_rows(findings: Findings) -> dict[str, list[dict[str, str]]]:

@@ -130,7 +130,7 @@ def compare(
             progress=progress,
         )
     if output is not None:
-        _write_csv(comparison.pairs, output)
+        _write(comparison.pairs, output)
     words = Words(TERMINAL, scale)
     pairs = comparison.pairs.astype(object).to_dict("records")  # a missing number of seeds is None
     show_rows(
@@ -188,7 +188,7 @@ def budget(
     scores = collect(source, scale=scale)
     curves = online_performance(scores, budgets or None, resampling=Resampling(reps, seed))
     if output is not None:
-        _write_csv(curves, output)
+        _write(curves, output)
     if figure is not None:
         from offrl import plots
         from offrl.files import replacing
@@ -325,11 +325,12 @@ def _check_suffix(path: Path | None, *suffixes: str) -> None:
         raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
 
 
-def _write_csv(frame: "pd.DataFrame", path: Path) -> None:
+def _write(frame: "pd.DataFrame", path: Path) -> None:
     from offrl.files import replacing
+    from offrl.results.files import write_csv
 
     with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False)
+        write_csv(frame, temporary)
 
 
 def _mean(mean: float, sd: float, n: float) -> str:

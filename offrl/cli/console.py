@@ -9,18 +9,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from offrl import progress, registry
+from offrl.text import one_line, visible
 
 if TYPE_CHECKING:
     from offrl.results.table import ScoreTable
 
-# Names may hold brackets and colons, so text is printed as it is.
-out = Console(markup=False, highlight=False, emoji=False)
-err = Console(markup=False, highlight=False, emoji=False, stderr=True)
+
+class _PlainConsole(Console):
+    """A console that shows text as it is: names may hold markup, and codes that terminals obey."""
+
+    def __init__(self, *, stderr: bool = False):
+        super().__init__(markup=False, highlight=False, emoji=False, stderr=stderr)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text, whose escapes count in the widths of columns."""
+        return super().render_str(visible(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """The segments of anything printed; control codes are those of Rich itself alone."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+out = _PlainConsole()
+err = _PlainConsole(stderr=True)
 
 NUMBER = re.compile(r"\[?[-+]?[\d.,]+%?\]?,?")  # or an end of an interval
 GAP = 2  # characters between the columns of a table
@@ -31,19 +52,19 @@ Columns = Mapping[str, str | Callable[[Row], str]]
 
 def print_line(text: object) -> None:
     """Prints a plain line on stdout."""
-    print(text)  # noqa: T201
+    print(visible(str(text)).replace("\n", r"\n"))  # noqa: T201
 
 
 def print_message(text: str) -> None:
     """Prints a plain line on stderr, above the progress bars."""
-    err.print(text, soft_wrap=True)
+    err.print(one_line(text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON, with null for numbers that are not finite."""
     from offrl.reporting.values import json_value
 
-    print_line(json.dumps(json_value(value), indent=2, allow_nan=False))
+    print(json.dumps(json_value(value), indent=2, allow_nan=False))  # noqa: T201 (in ASCII)
 
 
 def show_rows(
@@ -67,7 +88,8 @@ def show_rows(
         print_json(list(rows) if whole is None else whole)
         return
     cells = [
-        [str(row[c]) if isinstance(c, str) else c(row) for c in columns.values()] for row in rows
+        [visible(str(row[c]) if isinstance(c, str) else c(row)) for c in columns.values()]
+        for row in rows
     ]
     if title is not None:
         out.print(title)

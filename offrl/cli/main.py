@@ -1,6 +1,7 @@
 """The command line, from the list of its commands to its exit codes. Nothing imports it."""
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -83,8 +84,19 @@ class _Log(logging.Handler):
         print_message(record.getMessage())
 
 
+def _mend_streams() -> None:
+    """Makes what is printed fit any output: one that is closed, or has not all characters."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed; the first number that is free is the one that it had
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Runs the command line. Bad input ends in one line on stderr and exit code 2."""
+    _mend_streams()
     logger = logging.getLogger("offrl")
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _Log) for handler in logger.handlers):

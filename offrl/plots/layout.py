@@ -12,6 +12,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import offset_copy
 
 from offrl.plots.style import LEGEND_SIZE
+from offrl.text import one_line, visible
 
 LINE = 0.16  # inches a line of text takes: the unit of height of figures made of rows
 WRAP = 22  # characters of an algorithm's name on a line beside an axis
@@ -24,12 +25,12 @@ def new_axes(width: float, height: float) -> Axes:
 
 def plain(text: str) -> str:
     """The text with its dollar signs escaped, which open formulas in matplotlib."""
-    return text.replace("$", r"\$")
+    return visible(text).replace("$", r"\$")
 
 
 def label(name: str, labels: Mapping[str, str] | None, width: int = WRAP) -> str:
     """An algorithm's label, wrapped (breaking long words) and with at most four lines."""
-    text = (labels or {}).get(name, name)
+    text = one_line((labels or {}).get(name, name))
     return plain("\n".join(textwrap.wrap(text, width, max_lines=4, placeholder=" …")) or text)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from offrl.statistics.labels import digits
+from offrl.text import one_line
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Target:
 def _markdown(text: str) -> str:
     """The text on one line, escaped but for underscores inside a word, which GFM leaves alone."""
     signs = r"[\\`*\[\]<&|~$]|(?<![^\W_])_|_(?![^\W_])"
-    return re.sub(signs, r"\\\g<0>", " ".join(text.split()))
+    return re.sub(signs, r"\\\g<0>", one_line(text))
 
 
 def _latex(text: str) -> str:
     """The text on one line, escaped."""
-    return " ".join(text.split()).translate(_LATEX_SIGNS)
+    return one_line(text).translate(_LATEX_SIGNS)
 
 
 _LATEX_SIGNS = str.maketrans(

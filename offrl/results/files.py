@@ -13,6 +13,7 @@ from offrl.errors import InputError
 from offrl.files import replacing
 from offrl.results.checks import REQUIRED
 from offrl.results.table import ScoreTable
+from offrl.text import from_cell, to_cell
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
@@ -43,7 +44,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = [from_cell(name.strip()) for name in next(reader, [])]
             for row in reader:
                 if not any(cell.strip() for cell in row):
                     continue
@@ -52,7 +53,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
                         f"{path}, line {reader.line_num}: {len(row)} cells, not {len(header)} "
                         "as in the first line"
                     )
-                rows.append([cell.strip() for cell in row])
+                rows.append([from_cell(cell.strip()) for cell in row])
                 lines.append(reader.line_num)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not readable as CSV in UTF-8: {error}") from error
@@ -76,6 +77,16 @@ def write_scores(table: ScoreTable, path: Path) -> None:
         raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
     with replacing(path) as temporary:
         if path.suffix == ".csv":
-            frame.to_csv(temporary, index=False)
+            write_csv(frame, temporary)
         else:
             frame.to_parquet(temporary, index=False)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a frame without its index as CSV in UTF-8, its text as `to_cell` gives it."""
+    safe = frame.rename(columns=lambda name: to_cell(str(name)))
+    for name, column in safe.items():
+        if not pd.api.types.is_numeric_dtype(column.dtype):
+            cells = [to_cell(cell) if isinstance(cell, str) else cell for cell in column]
+            safe[name] = pd.Series(cells, index=safe.index, dtype=object)
+    safe.to_csv(path, index=False, lineterminator="\n", errors="backslashreplace")

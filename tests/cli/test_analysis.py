@@ -1,10 +1,18 @@
 """Commands that read scores: what works, and one clear line for bad tables and places."""
 
+import csv
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from command_line import HEAD, Call, fake_run, files, write_scores
+
+from offrl.results.files import read_scores, write_csv
 
 
 @pytest.mark.parametrize(
@@ -174,3 +182,68 @@ def test_names_in_brackets_are_printed_as_they_are(call, tmp_path):
     (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")
     assert "[red]a" in call("compare", "scores.csv").stdout
     assert "[red]a" in call("adastop", "scores.csv", "--size", 4, "--interims", 1).stdout
+
+
+HOSTILE = ("\x1b[31mred\x1b[0m", "\x9b2J\u202egnp", "[/b][link=x]", "=1+1", "a\nnote: fine")
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A table whose names and causes hold codes for terminals, markup and formulas."""
+    with (tmp_path / "h.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["algorithm", "dataset", "seed", "score", "failure"])
+        for k, name in enumerate(HOSTILE):
+            rows.writerows([name, "\x1b[2Jd", s, 10 * k + s, ""] for s in range(4))
+            rows.writerow([name, "\x1b[2Jd", 9, "", "\x1b]0;owned\x07\nnote: fine"])
+    return tmp_path / "h.csv"
+
+
+def test_a_terminal_is_given_nothing_that_it_obeys(call, hostile):
+    done = call("compare", hostile.name, "--reps", 200)
+    assert done.code == 0
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr)
+    assert r"\x1b[31mred\x1b[0m" in done.stdout
+    assert "[/b][link=x]" in done.stdout
+    assert not [line for line in done.stderr.splitlines() if line.startswith("note: fine")]
+    error = call("compare", hostile.name, "--baseline", "\x1b[2J").error
+    assert "\x1b" not in error
+
+
+def test_a_spreadsheet_is_given_nothing_that_it_computes(call, hostile, tmp_path):
+    assert call("compare", hostile.name, "--reps", 200, "-o", "pairs.csv").code == 0
+    with (tmp_path / "pairs.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert "'=1+1" in cells
+    assert all(re.fullmatch(r"-[\d.e-]+", cell) for cell in cells if cell[:1] in set("=+-@"))
+    write_csv(read_scores(hostile).tidy(), tmp_path / "again.csv")
+    again = read_scores(tmp_path / "again.csv")
+    assert again.algorithms == read_scores(hostile).algorithms
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_without_a_character_shows_another(hostile, encoding):
+    code = f"{sys.executable} -m offrl reproduce corl p.csv --margin 3"
+    (hostile.parent / "p.csv").write_text(
+        HEAD + "".join(f"bc,hopper-medium-v2,{s},{50 + s}\n" for s in range(3))
+    )
+    done = subprocess.run(
+        code.split(),
+        cwd=hostile.parent,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    sign = "±".encode(encoding, errors="replace")
+    assert b"51.00 " + sign + b" 1.00" in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_trouble(tmp_path, closed):
+    command = f"{shlex.quote(sys.executable)} -m offrl list algorithms {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("iql" in done.stdout) == (">&-" not in closed.split())

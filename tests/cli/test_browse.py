@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import BROKEN, Call
+from command_line import BROKEN, CARD, Call
 
 from offrl import registry
 from offrl.learning.learner import find_algorithm
@@ -173,3 +173,13 @@ def test_show_of_an_algorithm_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", str(width))
     for name in registry.modules("algorithms"):
         assert max(map(len, call("show", name).stdout.splitlines())) <= width, name
+
+
+def test_a_card_of_a_stranger_is_shown_as_text(call: Call, tmp_path: Path) -> None:
+    card = CARD.replace('title = "mine"', r'title = "\u001b[2J[/b] [link=x]:x:"')
+    (tmp_path / "c.toml").write_text(card.replace('"good.npz"', '"[/b].npz"'))
+    shown = call("show", "c.toml")
+    assert shown.code == 0
+    assert r"\x1b[2J[/b] [link=x]:x:" in shown.stdout
+    assert "[/b].npz" in shown.stdout
+    assert "\x1b" not in shown.stdout

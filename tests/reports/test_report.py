@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
+        return re.sub(r"\s+([,;.]?)", r"\1 ", " ".join(self.words))
 
 
 @pytest.fixture(scope="module")
@@ -296,3 +297,27 @@ def test_published_scores_make_a_report(shared, tmp_path):
     cell = source.cells()["TD3+BC"]["hopper-medium-v0"]
     assert f"{cell.mean():.1f} ± {cell.std(ddof=1):.1f}" in text
     assert "d3rlpy.csv" in text
+
+
+def test_names_with_controls_and_formulas_leave_every_file_whole(tmp_path):
+    names = ("\x1b[2Jred\ufffe", "=cmd|x", "\u202egnp")
+    failures = [Failure(names[0], "task-0", 9, "@SUM(A1)\x07")]
+    path = write(
+        table(names, tasks=1, runs=3, steps=(0, 9), failures=failures),
+        tmp_path / "out",
+        resampling=Resampling(100),
+        command="offrl report \udcff.csv",
+    )
+    page = path.read_text(encoding="utf-8")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ufffe]", page)
+    assert r"<bdi>\x1b[2Jred\ufffe</bdi>" in page
+    for drawing in (tmp_path / "out").rglob("*.svg"):
+        ElementTree.parse(drawing)
+    for element in re.findall("<svg.*?</svg>", page, flags=re.DOTALL):
+        ElementTree.fromstring(element)
+    for name in (tmp_path / "out").rglob("*.csv"):
+        for cell in pd.read_csv(name, dtype=str, header=None).stack():
+            assert re.fullmatch(r"[^=+\-@].*|-?[\d.e-]+", cell), (name, cell)
+    for kind in ("md", "tex"):
+        text = (tmp_path / "out" / "tables" / f"scores.{kind}").read_text(encoding="utf-8")
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
