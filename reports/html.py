@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from offrl import plots
 from offrl.progress import Progress
-from offrl.reporting.findings import Findings
+from offrl.reporting.findings import SAME_RUNS, Findings
 from offrl.reporting.origins import origins
 from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.reporting.words import HTML, Words
@@ -33,7 +33,7 @@ from offrl.statistics.labels import METHOD_COLUMNS, metric_heading
 from offrl.text import one_line, visible
 
 ROWS = 15  # pairs shown one by one: those of six algorithms
-INTERIM = ("interim", "unequal steps", "unfinished")  # the first words of notes on such scores
+INTERIM = ("interim", "unfinished")  # the first words of notes on scores that may still move
 BANDS = {  # by engine
     "offrl": "two 95 % bands, the inner one pointwise (expanded percentile), the outer one for the "
     "whole line at once",
@@ -142,7 +142,7 @@ def _comparisons(findings: Findings) -> Iterator[_Figure]:
         return
     pairs, alpha = findings.comparison.pairs, findings.comparison.alpha
     labels, ranks = findings.labels, findings.ranks
-    names = ", ".join(findings.table.algorithms)
+    names = ", ".join(findings.compared)
 
     def figure(name: str, title: str, draw: Callable[[], Axes], caption: str) -> _Figure:
         alt = f"{title}. The numbers stand in the table of comparisons, for {names}."
@@ -232,7 +232,7 @@ def _write_tables(findings: Findings, folder: Path) -> None:
         write_csv(frame, folder / name)
     scale = findings.table.scale
     for suffix, table in (("md", scores_markdown), ("tex", scores_latex)):
-        text = table(findings.per_task, scale)
+        text = table(findings.per_task, scale, findings.table.ways)
         (folder / "tables" / f"scores.{suffix}").write_text(text, encoding="utf-8")
 
 
@@ -255,13 +255,16 @@ def _render(
     notes = [note.rstrip(".") for note in findings.notes]
     return environment.get_template("report.html.j2").render(
         algorithms=table.algorithms,
+        main=table.main_algorithms,
+        ways=list(table.ways),
+        same_runs=SAME_RUNS,
         datasets=table.datasets,
         failed=findings.failed,
         colours={name: plots.line_style(name)["color"] for name in table.algorithms},
         scale=f"{table.scale:g}",
         runs=findings.runs,
         runs_each="–".join(map(str, sorted(set(findings.runs_each)))),
-        failures=table.failures,
+        failures=findings.failures,
         interim=[note for note in notes if note.startswith(INTERIM)],
         notes=[note for note in notes if not note.startswith(INTERIM)],
         figures={
@@ -273,7 +276,7 @@ def _render(
         methods=[method for method in METHOD_COLUMNS if method in methods],
         pairs=_pair_rows(findings),
         few_pairs=ROWS,
-        left_out=[name for name in table.algorithms if name not in findings.compared],
+        left_out=[name for name in table.main_algorithms if name not in findings.compared],
         resamples=_resamples(findings),
         bands=BANDS[findings.resampling.engine],
         cells=_cells(findings),

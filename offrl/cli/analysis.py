@@ -19,6 +19,7 @@ from offrl.cli.console import (
     Seed,
     Sources,
     print_line,
+    print_message,
     print_notes,
     progress_bar,
     show_rows,
@@ -239,6 +240,7 @@ def adastop(
     from offrl.reporting.words import TERMINAL, Words
     from offrl.results.collect import collect
     from offrl.statistics.adastop import decide
+    from offrl.statistics.remarks import way_notes
     from offrl.statistics.resampling import Resampling
 
     scores = collect(source, scale=scale).final()
@@ -273,6 +275,8 @@ def adastop(
         as_json,
         title=f"AdaStop on {dataset}: {size} runs an interim, at most {interims} interims",
     )
+    for note in way_notes(scores, [*decisions["x"], *decisions["y"]]):
+        print_message(f"note: {note}")
     undecided = decisions[decisions["decision"] == "undecided"]
     if len(undecided) and not as_json:
         names = sorted({*undecided["x"], *undecided["y"]})

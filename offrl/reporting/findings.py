@@ -11,7 +11,7 @@ import pandas as pd
 from offrl.errors import InputError
 from offrl.progress import Progress, stage
 from offrl.reporting.values import json_value
-from offrl.results.table import ScoreTable
+from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.comparison import Comparison, compare
 from offrl.statistics.labels import MAIN_METHOD, METHODS
 from offrl.statistics.profiles import curve, profile
@@ -21,6 +21,7 @@ from offrl.statistics.resampling import COVERAGE, Resampling
 from offrl.statistics.summary import per_task, summarise
 from offrl.version import __version__
 
+SAME_RUNS = "same runs"  # marks another way to act of an algorithm that stands beside it
 KIND = "offrl report"  # of `Findings.record`: a folder that holds one may be replaced by another
 RULE = (
     "One score per run: the evaluation at the last step that all runs of the algorithm on the data "
@@ -61,6 +62,12 @@ class Findings:
     notes: tuple[str, ...]
 
     @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The failed runs, each once however many ways to act it has."""
+        ways = self.table.ways
+        return tuple(f for f in self.table.failures if f.algorithm not in ways)
+
+    @property
     def failed(self) -> dict[str, int]:
         """The number of failed runs of each algorithm."""
         names = [failure.algorithm for failure in self.table.failures]
@@ -68,17 +75,23 @@ class Findings:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What figures write for each algorithm: its name, and how many of its runs failed."""
-        return {
-            name: f"{name} ({count} failed)" if count else name
-            for name, count in self.failed.items()
-        }
+        """What figures and tables write for each algorithm.
+
+        That is its name, whether it is another way to act in the same runs, and how many of its
+        runs failed.
+        """
+        ways, labels = self.table.ways, {}
+        for name, count in self.failed.items():
+            remarks = [SAME_RUNS] if name in ways else []
+            remarks += [f"{count} failed"] if count else []
+            labels[name] = f"{name} ({', '.join(remarks)})" if remarks else name
+        return labels
 
     @property
     def runs(self) -> int:
-        """The number of runs, finished or failed."""
-        failed = {(f.algorithm, f.dataset, f.seed) for f in self.table.failures}
-        return len(self.final.frame) + len(failed)
+        """The number of runs, finished or failed, each once however many ways to act it has."""
+        failed = {(f.algorithm, f.dataset, f.seed) for f in self.failures}
+        return len(self.final.only(self.table.main_algorithms).frame) + len(failed)
 
     @property
     def runs_each(self) -> tuple[int, int]:
@@ -110,7 +123,8 @@ class Findings:
             **self.resampling.record(),
             "scale": self.table.scale,
             "score_rule": RULE,
-            "algorithms": self.table.algorithms,
+            "algorithms": self.table.main_algorithms,
+            "ways": self.table.ways,
             "datasets": self.table.datasets,
             "summary": _rows(self.summary),
             "comparisons": [] if self.comparison is None else _rows(self.comparison.pairs),
@@ -185,11 +199,14 @@ def compute(
 
 
 def _comparable(final: ScoreTable) -> list[str]:
-    """The algorithms with two runs or more on every data set."""
+    """The algorithms with two runs or more on every data set, in the first way to act."""
+    ways = final.ways
     return [
         name
         for name, tasks in final.cells().items()
-        if len(tasks) == len(final.datasets) and min(map(len, tasks.values())) > 1
+        if name not in ways
+        and len(tasks) == len(final.datasets)
+        and min(map(len, tasks.values())) > 1
     ]
 
 

@@ -245,6 +245,7 @@ def _rows(run: _Run) -> list[dict[str, Any]]:
             "protocol": row.protocol,
             "dataset": run.dataset,
             "algorithm": run.named(row.policy),
+            "way": row.policy,
             "config": row.config,
             "seed": row.seed,
             "step": row.step,
@@ -264,7 +265,9 @@ def _failures(run: _Run) -> list[Failure]:
     cause = run.stored.cause
     if cause is None:
         return []
-    return [Failure(run.named(way), run.dataset, run.labels.seed, cause) for way in run.ways]
+    return [
+        Failure(run.named(way), run.dataset, run.labels.seed, cause, way=way) for way in run.ways
+    ]
 
 
 def _provenance(run: _Run) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class Failure:
     seed: int
     cause: str
     setting: str = ""
+    way: str = ""  # to act, where it is not the first one and `algorithm` ends with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,9 @@ class ScoreTable:
     `frame` has the columns algorithm, dataset, setting (text; only where there are several),
     seed (integer), step (nullable integer, where there are steps), score (float) and whatever else
     the source has, sorted by the labels. It belongs to the table: copy it before changing it.
+
+    An algorithm may act in several ways, each scored under a name of its own, "NAME: WAY", and with
+    the column way (text, empty for the first one). All are of the same runs: see `ways`.
     """
 
     frame: pd.DataFrame
@@ -77,8 +81,8 @@ class ScoreTable:
         Args:
             frame: columns algorithm, dataset, seed, score, and optionally step (an empty step is a
                 run's only score), setting (the hyperparameter setting of the algorithm, any text),
-                failure (a cause: the run failed and its score is ignored) and others, which are
-                carried along.
+                failure (a cause: the run failed and its score is ignored), way (see above) and
+                others, which are carried along.
             where: the file or object that messages name.
             scale: 100 or 1, the score that stands for the reference's upper end.
             failures: runs without a score. Rows of such a run leave the table: part of a run is
@@ -97,15 +101,18 @@ class ScoreTable:
             frame[column] = label_column(frame, column, where)
         if "setting" in frame:
             frame["setting"] = ["" if pd.isna(s) else str(s).strip() for s in frame["setting"]]
+        if "way" in frame:
+            frame["way"] = ["" if pd.isna(way) else str(way).strip() for way in frame["way"]]
         frame["seed"] = whole_numbers(frame, "seed", where)
         failed = list(failures)
         if "failure" in frame:
             causes = frame.pop("failure").fillna("").astype(str).str.strip()
             bad = frame[causes != ""]
+            ways = bad["way"] if "way" in bad else [""] * len(bad)
             failed += [
-                Failure(algorithm, dataset, int(seed), cause, setting)
-                for (algorithm, setting, dataset, seed), cause in zip(
-                    run_keys(bad), causes[causes != ""], strict=True
+                Failure(algorithm, dataset, int(seed), cause, setting, way)
+                for (algorithm, setting, dataset, seed), cause, way in zip(
+                    run_keys(bad), causes[causes != ""], ways, strict=True
                 )
             ]
             frame = frame[causes == ""].copy()
@@ -117,8 +124,9 @@ class ScoreTable:
         if gone:
             kept = np.array([run not in gone for run in run_keys(frame)], dtype=bool)
             frame = frame[kept].copy()
-        if "setting" in frame and (frame["setting"] == "").all():
-            del frame["setting"]
+        for column in ("setting", "way"):
+            if column in frame and (frame[column] == "").all():
+                del frame[column]
         if "step" in frame:
             frame["step"] = whole_numbers(frame, "step", where, optional=True)
             if frame["step"].isna().all():
@@ -200,9 +208,32 @@ class ScoreTable:
 
     @property
     def algorithms(self) -> list[str]:
-        """Names of all algorithms in natural order; those whose every run failed included."""
+        """Names of all algorithms in natural order; those whose every run failed included.
+
+        Other ways to act have names of their own among them: see `main_algorithms`.
+        """
         names = {*self.frame["algorithm"], *(f.algorithm for f in self.failures)}
         return sorted(names, key=natural)
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """Names under which an algorithm acts in another way, each with the algorithm's own name.
+
+        Their scores are of the algorithm's own runs, so that they are neither algorithms nor runs
+        of their own. Where the table lacks the algorithm's own name they stand for it.
+        """
+        pairs = {(failure.algorithm, failure.way) for failure in self.failures}
+        if "way" in self.frame:
+            pairs |= {*zip(self.frame["algorithm"], self.frame["way"], strict=True)}
+        own = {name: name.removesuffix(f": {way}") for name, way in sorted(pairs) if way}
+        names = set(self.algorithms)
+        return {name: main for name, main in own.items() if main != name and main in names}
+
+    @property
+    def main_algorithms(self) -> list[str]:
+        """Names of all algorithms without other ways to act: each algorithm once."""
+        ways = self.ways
+        return [name for name in self.algorithms if name not in ways]
 
     @property
     def datasets(self) -> list[str]:
@@ -352,12 +383,14 @@ class ScoreTable:
                     "algorithm": f.algorithm,
                     "dataset": f.dataset,
                     "setting": f.setting,
+                    "way": f.way,
                     "seed": f.seed,
                     "failure": f.cause,
                 }
                 for f in self.failures
             ]
         )
-        if "setting" not in self.frame and (failed["setting"] == "").all():
-            del failed["setting"]
+        for column in ("setting", "way"):
+            if column not in self.frame and (failed[column] == "").all():
+                del failed[column]
         return pd.concat([self.frame.assign(failure=""), failed], ignore_index=True)

@@ -67,9 +67,9 @@ def decide(
 ) -> pd.DataFrame:
     """Decisions on the algorithms of one data set, as `adastop` gives them.
 
-    The final scores of each algorithm count in the order of their seeds, so that runs made later
-    need greater seeds. Raises InputError as `adastop` does, and where a run failed: its score is
-    not missing by chance.
+    Each algorithm takes part in the first of the ways in which it acts. Its final scores count in
+    the order of their seeds, so that runs made later need greater seeds. Raises InputError as
+    `adastop` does, and where a run failed: its score is not missing by chance.
     """
     if dataset not in table.datasets:
         raise unknown("data set", dataset, table.datasets)
@@ -80,7 +80,10 @@ def decide(
                 f"({failure.cause}); AdaStop needs a score of every run: run it again, or leave "
                 "the algorithm out"
             )
-    scores = {name: cells.get(dataset, ()) for name, cells in table.cells().items()}
+    chosen = {*table.main_algorithms, baseline}
+    scores = {
+        name: cells.get(dataset, ()) for name, cells in table.cells().items() if name in chosen
+    }
     try:
         return adastop(
             scores,

@@ -22,7 +22,7 @@ from offrl.progress import Progress
 from offrl.results.table import ScoreTable
 from offrl.statistics.engines import engine
 from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
-from offrl.statistics.remarks import comparison_notes
+from offrl.statistics.remarks import comparison_notes, way_notes
 from offrl.statistics.resampling import Resampling
 from offrl.statistics.significance import PERMUTATIONS, holm, permutation, welch
 
@@ -69,7 +69,8 @@ def compare(
         table: scores of two algorithms or more, with two runs or more of each on every data set;
             otherwise InputError, which names the cells.
         baseline: the algorithm to compare all others with.
-        algorithms: compare these alone.
+        algorithms: compare these alone; by default all algorithms of the table, each in the first
+            of the ways in which it acts.
         margin: the largest difference of IQMs that counts as none, in points of the scale.
         alpha: error rate of the tests, over all pairs.
         permutations: random permutations; where there are no more in all (up to LISTED), each is
@@ -132,4 +133,6 @@ def compare(
     frame = pd.DataFrame(rows, columns=list(PAIRS)).astype({"seeds": "Int64"})
     tasks = welch(cells, labels, resampling.level)
     notes = comparison_notes(pairs, frame, alpha, permutations)
+    if algorithms is None:
+        notes += way_notes(table, names)
     return Comparison(frame, tasks, alpha, tuple(notes))

@@ -137,13 +137,16 @@ class Pair:
 def comparable_cells(
     table: ScoreTable, baseline: str | None, algorithms: Sequence[str] | None
 ) -> dict[str, Tasks]:
-    """Scores of the algorithms to compare; InputError where a comparison is impossible."""
+    """Scores of the algorithms to compare; InputError where a comparison is impossible.
+
+    Without `algorithms` these are all of them, each in the first of the ways in which it acts.
+    """
     cells: dict[str, Tasks] = dict(table.cells())
     for name in [*([baseline] if baseline else []), *(algorithms or [])]:
         if name not in cells:
             raise unknown("algorithm", name, cells)
-    if algorithms is not None:
-        cells = {name: cells[name] for name in cells if name in {*algorithms, baseline}}
+    chosen = {*(table.main_algorithms if algorithms is None else algorithms), baseline}
+    cells = {name: cells[name] for name in cells if name in chosen}
     if len(cells) < 2:
         raise InputError(
             f"{', '.join(cells) or 'no algorithm'}: a comparison needs two algorithms or more"

@@ -45,6 +45,18 @@ def comparison_notes(
     return notes
 
 
+def way_notes(table: ScoreTable, compared: Sequence[str]) -> list[str]:
+    """Which other ways to act are not among the algorithms that are compared."""
+    left = [name for name in table.ways if name not in compared]
+    if not left:
+        return []
+    are = "is another way" if len(left) == 1 else "are other ways"
+    return [
+        f"{', '.join(left)} {are} to act in the same runs, and no algorithm to compare by default; "
+        "name the algorithms to choose otherwise"
+    ]
+
+
 def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
     """Sentences on what is missing or odd in `summarise(table)`, for its reader."""
     notes = []

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import table
+from simulated import table, with_another_way
 
 from offrl import statistics
 from offrl.errors import InputError
 from offrl.progress import stage
 from offrl.reporting.findings import KIND, compute
+from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.resampling import Resampling
 
@@ -121,3 +122,38 @@ def test_no_finished_run_is_an_error():
 def test_another_level_than_the_one_that_pages_and_figures_name_is_an_error():
     with pytest.raises(InputError, match=r"level 0\.9: a report has 95 % intervals"):
         compute(table(), resampling=Resampling(500, level=0.9))
+
+
+def test_another_way_to_act_counts_for_nothing_and_stands_beside_its_algorithm():
+    failures = [Failure(f"BC{way}", "task-0", 9, "boom", way=way[2:]) for way in ("", ": fast")]
+    plain = table(("BC", "IQL"), tasks=2, steps=(9,), failures=failures[:1])
+    both = with_another_way(plain, "BC", "fast", failures=failures)
+    one, two = (compute(scores, resampling=FEW) for scores in (plain, both))
+    assert two.runs == one.runs == 13
+    assert two.compared == one.compared == ("BC", "IQL")
+    same(two.comparison.pairs, one.comparison.pairs)  # Holm's correction included
+    same(two.ranks, one.ranks)
+    assert [failure.algorithm for failure in two.failures] == ["BC"]
+    assert two.labels["BC: fast"] == "BC: fast (same runs, 1 failed)"
+    assert list(dict.fromkeys(two.summary["algorithm"])) == ["BC", "BC: fast", "IQL"]
+    assert two.record()["algorithms"] == ["BC", "IQL"]
+    assert two.record()["ways"] == {"BC: fast": "BC"}
+    tex, markdown = (
+        text(two.per_task, 100, two.table.ways) for text in (scores_latex, scores_markdown)
+    )
+    assert "BC: fast (same runs)" in tex
+    assert "BC: fast (same runs)" in markdown
+
+
+def test_another_way_to_act_is_compared_where_it_is_named():
+    both = with_another_way(table(("BC", "IQL"), tasks=2, steps=(9,)), "BC", "fast")
+    by_default = statistics.compare(both, resampling=FEW)
+    assert len(by_default.pairs) == 1
+    assert any("BC: fast is another way to act" in note for note in by_default.notes)
+    named = statistics.compare(both, algorithms=["BC: fast", "IQL"], resampling=FEW)
+    assert list(named.pairs[["x", "y"]].iloc[0]) == ["BC: fast", "IQL"]
+    assert not any("another way" in note for note in named.notes)
+    plan = {"size": 3, "interims": 1, "alpha": 0.2, "resampling": FEW}
+    assert len(statistics.decide(both, "task-0", **plan)) == 1
+    against = statistics.decide(both, "task-0", baseline="BC: fast", **plan)
+    assert set(against["y"]) == {"BC: fast"}

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import table
+from simulated import table, with_another_way
 
 from offrl import statistics
 from offrl.plots.style import INK
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return re.sub(r"\s+([,;.]?)", r"\1 ", " ".join(self.words))
+        return re.sub(r" ([,;.])", r"\1", re.sub(r"\s+", " ", " ".join(self.words)))
 
 
 @pytest.fixture(scope="module")
@@ -321,3 +321,22 @@ def test_names_with_controls_and_formulas_leave_every_file_whole(tmp_path):
     for kind in ("md", "tex"):
         text = (tmp_path / "out" / "tables" / f"scores.{kind}").read_text(encoding="utf-8")
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+
+
+def test_the_page_counts_an_algorithm_once_however_many_ways_it_acts(tmp_path):
+    both = with_another_way(table(("BC", "IQL"), tasks=1, steps=(9,)), "BC", "fast")
+    text = Page(write(both, tmp_path / "out", resampling=Resampling(100))).text
+    assert "2 algorithms on 1 data set" in text
+    assert "BC, IQL; 6 runs" in text
+    assert "Other ways to act in the same runs" in text
+    assert "BC: fast same runs" in text
+    assert "1 pair:" in text
+
+
+def test_unequal_budgets_are_noted_and_nothing_interim(tmp_path):
+    frame = table(("BC", "IQL"), tasks=1, steps=(5, 9)).frame
+    frame = frame[(frame["algorithm"] == "BC") | (frame["step"] == 5)]
+    path = write(ScoreTable.from_frame(frame), tmp_path / "out", resampling=Resampling(100))
+    text = Page(path).text
+    assert "unequal steps on task-0: IQL at step 5; BC at step 9" in text
+    assert "Interim" not in text

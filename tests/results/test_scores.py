@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from simulated import table, with_another_way
 
 from offrl.errors import InputError
 from offrl.results.collect import collect, merge
@@ -517,3 +518,28 @@ def test_published_tables_need_only_their_column_renamed(shared):
     frame = pd.read_csv(grid_file).rename(columns={"normalized_score": "score"})
     message = refused(lambda: ScoreTable.from_frame(frame.drop(columns="step")), "second score")
     assert re.search(r"seed (7|42|210)", message)
+
+
+@pytest.mark.parametrize("kind", ["s.csv", "s.parquet"])
+def test_another_way_to_act_is_no_algorithm_and_survives_a_file(tmp_path, kind):
+    failures = [
+        Failure("BC", "task-0", 9, "boom"),
+        Failure("BC: fast", "task-0", 9, "boom", way="fast"),
+        Failure("IQL", "task-0", 9, "boom"),
+        Failure("IQL: slow", "task-0", 9, "boom", way="slow"),
+    ]
+    found = with_another_way(table(("BC", "IQL")), "BC", "fast", failures=failures, complete=False)
+    write_scores(found, tmp_path / kind)
+    for scores in (found, read_scores(tmp_path / kind, complete=False)):
+        assert scores.algorithms == ["BC", "BC: fast", "IQL", "IQL: slow"]
+        assert scores.ways == {"BC: fast": "BC", "IQL: slow": "IQL"}
+        assert scores.main_algorithms == ["BC", "IQL"]
+        assert scores.failures == found.failures
+    alone = found.only(["BC: fast", "IQL"])  # where only the other way is kept it stands for BC
+    assert alone.main_algorithms == ["BC: fast", "IQL"]
+
+
+def test_a_name_with_a_colon_and_a_column_of_ones_own_are_no_way_to_act():
+    frame = table(("a: b", "a")).frame
+    assert ScoreTable.from_frame(frame).ways == {}
+    assert ScoreTable.from_frame(frame.assign(way="left")).ways == {}
