@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Bad input from outside: its message says what was read, what was expected and what to do."""
 
 
+class Damaged(InputError):
+    """A file of offrl's own that does not hold what offrl wrote; the message has file and fault."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], advice: str = "") -> InputError:
     """An InputError for a name that is not among `known`, with the nearest one if any is near."""
     names = sorted(known)

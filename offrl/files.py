@@ -3,14 +3,17 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from offrl.errors import InputError
 
@@ -225,3 +228,44 @@ def _move_folder(temporary: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         os.close(holder)
+
+
+CHECKSUM = "checksum"  # the key of JSON values under which `seal` puts their checksum
+
+
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values and, under a last key of its own, a checksum over them."""
+    return {**values, CHECKSUM: _checksum(values)}
+
+
+def unseal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that `seal` was given, once their checksum is compared.
+
+    Values without a checksum, which files of earlier versions hold, are taken as they are. Raises
+    ValueError where the checksum is another's.
+    """
+    content = {key: value for key, value in values.items() if key != CHECKSUM}
+    if CHECKSUM in values and values[CHECKSUM] != (actual := _checksum(content)):
+        raise ValueError(
+            f"its checksum is {values[CHECKSUM]!r:.40}, but that of its content {actual}"
+        )
+    return content
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """Half a SHA-256 of the values as JSON, which is the same for values read back from JSON."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
+
+
+def open_own(path: Path) -> int:
+    """A descriptor to read a regular file of offrl's own.
+
+    Raises OSError for everything else, links, pipes and devices included, none of which is opened.
+    """
+    if path.is_symlink():
+        raise OSError(0, "it is a link; expected a file of its own", str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(0, "it is a folder, pipe or device; expected a regular file", str(path))

@@ -17,12 +17,15 @@ from offrl.version import __version__
 log = logging.getLogger(__name__)
 
 
-def convert(card: Card, split: str, paths: list[Path]) -> Path:
-    """The folder of the cache to which the files of a split were read, by whichever process."""
+def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -> Path:
+    """The folder of the cache to which the files of a split were read, by whichever process.
+
+    With `check` a folder whose checksums differ is read again; see `open_columns`.
+    """
     folder = cached_folder(card, split)
     with lock(folder):
         try:
-            open_columns(folder)
+            open_columns(folder, check=check)
             return folder  # another process was faster
         except NotCached as reason:
             if folder.exists():

@@ -40,14 +40,15 @@ class Dataset:
         card: what the data set is; `card.view` names the rows that were taken.
         notes: rows that were dropped or changed, and why.
         folder: where in the cache the columns lie.
+        check: whether the columns' checksums were compared.
         source: totals of the source, before a view left rows out.
         checksum: SHA-256 over the columns' own: equal for equal data, whatever their card says.
 
     The arrays are read-only. A pickled Dataset is a path, so workers map the same memory.
     """
 
-    def __init__(self, card: Card, split: str, folder: Path) -> None:
-        arrays, meta = open_columns(folder)
+    def __init__(self, card: Card, split: str, folder: Path, *, check: bool = False) -> None:
+        arrays, meta = open_columns(folder, check=check)
         self.observations: NDArray[np.float32] = arrays["observations"]
         self.actions: NDArray[np.float32] = arrays["actions"]
         self.rewards: NDArray[np.float32] = arrays["rewards"]
@@ -57,6 +58,7 @@ class Dataset:
         self.card = card
         self.split = split
         self.folder = folder
+        self.check = check
         self.notes: list[str] = meta["notes"]
         self.source = Totals(**meta["totals"])
         columns = "".join(meta["columns"][name]["sha256"] for name in NAMES)
@@ -92,7 +94,7 @@ class Dataset:
     def validation(self) -> "Dataset | None":
         """The published validation split, loaded on first use, or None where there is none."""
         if self.split == "train" and self.card.source.validation:
-            return _load(self.card, "validation", None)
+            return _load(self.card, "validation", None, self.check)
         return None
 
     def normalized(self, returns: ArrayLike) -> NDArray[np.float64]:
@@ -135,6 +137,7 @@ def load_dataset(
     view: str | None = None,
     progress: Progress | None = None,
     trust: Files = (),
+    check: bool = False,
 ) -> Dataset:
     """The data set that `source` names, mapped from the cache; the first use fills the cache.
 
@@ -146,18 +149,20 @@ def load_dataset(
         progress: called with done and total while files are downloaded or made.
         trust: cards, folders of data or `LOADER:NAME`, whose code may run: a loader or a maker that
             is a Python file, a simulator that neither offrl nor a plug-in has.
+        check: compare the checksums of the cached columns, once per process (0.8 s per GB); a
+            damaged column is converted again. Runs do so before they start.
 
     Raises InputError, one line, for anything that is missing, damaged or not as the card says.
     """
-    return _load(resolve(source, view, trust), "train", progress)
+    return _load(resolve(source, view, trust), "train", progress, check)
 
 
-def _load(card: Card, split: str, progress: Progress | None) -> Dataset:
+def _load(card: Card, split: str, progress: Progress | None, check: bool) -> Dataset:
     try:
-        dataset = Dataset(card, split, cached_folder(card, split))
+        dataset = Dataset(card, split, cached_folder(card, split), check=check)
     except NotCached:
         paths = fetch_split(card, split, progress=progress)
-        dataset = Dataset(card, split, convert(card, split, paths))
+        dataset = Dataset(card, split, convert(card, split, paths, check=check), check=check)
     check_expected(card, split, dataset.source)
     for note in dataset.notes:
         log.info("%s: %s", card.id, note)

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from sources import left_over, npz
 
-from offrl.data.cache import cache_folder, verify
+from offrl.data import cache
+from offrl.data.cache import cache_folder, digest, verify
+from offrl.data.card import Card
+from offrl.data.columns import NAMES
 from offrl.data.dataset import load_dataset
 from offrl.data.describe import check
 from offrl.errors import InputError
+from offrl.files import CHECKSUM
 
 
 def test_the_second_load_reads_no_source(tmp_path: Path, own_cache: Path) -> None:
@@ -65,13 +69,111 @@ def test_a_damaged_cache_is_made_again(
     assert left_over(own_cache) == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"transitions": 20', '"transitions": "twenty"'),
+        ('"mean_return": 47.5', '"mean_return": 47.0'),
+        ('"notes": []', '"notes": 7'),
+        ('"notes"', '"nodes"'),
+        ('"totals"', '"totems"'),
+        ('"sha256": "', '"sha256": "0'),
+        ('"rewards"', '"awards"'),
+    ],
+)
+def test_a_damaged_inner_key_of_the_meta_heals(
+    tmp_path: Path, own_cache: Path, caplog: pytest.LogCaptureFixture, old: str, new: str
+) -> None:
+    data = load_dataset(npz(tmp_path / "a.npz"))
+    meta = data.folder / "meta.json"
+    before = meta.read_text()
+    assert old in before
+    meta.write_text(before.replace(old, new))
+    with caplog.at_level(logging.WARNING):
+        assert load_dataset(tmp_path / "a.npz").source == data.source
+    assert "meta.json: " in caplog.text
+    assert "converted again" in caplog.text
+    assert json.loads(meta.read_text())["columns"] == json.loads(before)["columns"]
+    assert left_over(own_cache) == []
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_meta_without_checksum_is_still_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load_dataset(npz(tmp_path / "a.npz"))
+    meta = data.folder / "meta.json"
+    values = json.loads(meta.read_text())
+    del values[CHECKSUM]
+    meta.write_text(json.dumps(values))
+    assert load_dataset(tmp_path / "a.npz").checksum == data.checksum
+    assert "converted again" not in caplog.text
+
+
+def flip_last_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checked_load_heals_a_flipped_bit(
+    tmp_path: Path, own_cache: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    data = load_dataset(npz(tmp_path / "a.npz"), check=True)
+    expected = np.array(getattr(data, name))
+    flip_last_bit(data.folder / f"{name}.npy")
+    again = load_dataset(tmp_path / "a.npz", check=True)
+    np.testing.assert_array_equal(getattr(again, name), expected)
+    assert f"{name}.npy: SHA-256 " in caplog.text
+    assert "converted again" in caplog.text
+    assert verify(again.folder)
+    assert left_over(own_cache) == []
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_flipped_bit_ends_in_one_line_where_the_source_is_gone(tmp_path: Path) -> None:
+    path = npz(tmp_path / "a.npz")
+    card = Card.model_validate(
+        {
+            "id": "a",
+            "version": 1,
+            "title": "a",
+            "source": {"loader": "neorl2", "files": [{"name": str(path), "sha256": digest(path)}]},
+            "licence": "none",
+            "citation": "none",
+        }
+    )
+    data = load_dataset(card)
+    flip_last_bit(data.folder / "rewards.npy")
+    path.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        load_dataset(card, check=True)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_columns_are_checked_once_per_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_dataset(npz(tmp_path / "a.npz"))
+    seen: list[str] = []
+
+    def counted(path: Path) -> str:
+        seen.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(cache, "digest", counted)
+    for _ in range(3):
+        load_dataset(tmp_path / "a.npz", check=True)
+    assert sorted(seen) == sorted(f"{name}.npy" for name in NAMES)
+    load_dataset(tmp_path / "a.npz")
+    assert len(seen) == len(NAMES)
+
+
 @pytest.mark.usefixtures("own_cache")
 def test_verify_finds_a_flipped_bit_that_a_load_does_not(tmp_path: Path) -> None:
     data = load_dataset(npz(tmp_path / "a.npz"))
-    column = data.folder / "rewards.npy"
-    content = bytearray(column.read_bytes())
-    content[-1] ^= 1
-    column.write_bytes(bytes(content))
+    flip_last_bit(data.folder / "rewards.npy")
     load_dataset(tmp_path / "a.npz")
     with pytest.raises(InputError, match=r"rewards\.npy: SHA-256 \w{64}, expected \w{64}"):
         verify(data.folder)
