@@ -1,6 +1,5 @@
 """Score tables from folders of runs and from several sources."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import pandas as pd
 from offrl.errors import InputError
 from offrl.results.checks import run_keys, run_text
 from offrl.results.files import SUFFIXES, read_scores
-from offrl.results.store import State, StoredRun, run_folders
+from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
 from offrl.results.table import Failure, ScoreTable
 
 COLUMNS = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]  # without rows
@@ -28,7 +27,7 @@ def collect(sources: Sequence[Path], *, scale: float = 100.0, complete: bool = T
     parts = []
     for source in map(Path, sources):
         if source.is_dir():
-            if next(source.rglob("run.json"), None) is None:
+            if not run_folders(source):
                 raise InputError(
                     f"{source}: no run.json in this folder; expected a folder of runs, or a score "
                     f"table ({', '.join(SUFFIXES)})"
@@ -181,7 +180,7 @@ def _labels(
         of = run.record.identity
         return _Labels(of.protocol, of.dataset, of.label, of.config_hash, of.seed)
     protocol, dataset, algorithm, seed = _last_parts(run.path)
-    match = re.fullmatch(r"(.+)-([0-9a-f]{8})/seed-([0-9]{1,18})", f"{algorithm}/{seed}")
+    match = RUN_NAMES.fullmatch(f"{algorithm}/{seed}")
     if match is None:
         return None
     protocol, dataset = protocols.get(protocol, protocol), datasets.get(dataset, dataset)

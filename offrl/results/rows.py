@@ -2,18 +2,21 @@
 
 Both are written and read through these models alone. `RunRecord.format` numbers the layout of the
 whole folder: it rises whenever a key changes its meaning or goes away. A key that a model does not
-have only adds to what is there, so it is kept, and written back.
+have only adds to what is there, so it is kept, and written back. On disk each has a checksum over
+the rest of it (`offrl.files.seal`), which folders of earlier versions lack.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 FORMAT = 1  # folders written before there was a number have the same layout
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(pattern=r"\S")]
+Versioned = Annotated[str, Field(pattern=r"^[^@]*[^@\s][^@]*@")]  # id@version
 
 
 class Status(StrEnum):
@@ -32,11 +35,19 @@ class _Stored(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
 
 
+class Budget(_Stored):
+    """How often a policy is scored, and how."""
+
+    every: Annotated[int, Field(gt=0)]  # steps; the last step is always evaluated
+    episodes: Count
+    seed: Count
+
+
 class Identity(_Stored):
     """Everything that decides a run's scores; a run folder never carries on with another."""
 
-    protocol: Name  # id@version
-    dataset: Name  # id@version
+    protocol: Versioned
+    dataset: Versioned
     data_sha256: str
     view: str  # which rows of the data set
     environment: dict[str, Any] | None  # as on the data set's card
@@ -47,8 +58,13 @@ class Identity(_Stored):
     code: str | None  # SHA-256 of an algorithm file outside the package
     config_hash: str
     steps: Count
-    evaluation: dict[str, int]
+    evaluation: Budget
     seed: Count
+
+    def evaluations(self, step: int) -> int:
+        """The number of evaluations that are due up to a step."""
+        every = self.evaluation.every
+        return step // every + (1 if step == self.steps and step % every else 0)
 
     def differing(self, other: "Identity") -> list[str]:
         """The keys in which two identities differ, sorted; a key that one lacks differs."""
@@ -82,23 +98,40 @@ class RunRecord(_Stored):
     sessions: list[Session] = Field(default_factory=list)
     traceback: list[str] | None = None  # of a failure; left out of the file where there is none
     trust: Decision | None = None  # likewise left out where there is none
+    ways: list[str] | None = None  # to act, in the order of the rows of an evaluation; once known
+
+    def due(self, rows: "Sequence[ScoreRow]") -> list[tuple[int, str]]:
+        """Step and way to act of each of a run's first rows, as many as these, as they should be.
+
+        Ways that the record does not know are those of the first evaluation. A row more than a run
+        can have is due at step -1.
+        """
+        ways = self.ways or [row.policy for row in rows if row.step == rows[0].step] or [""]
+        every, steps = self.identity.evaluation.every, self.identity.steps
+        last = self.identity.evaluations(steps)
+        due = []
+        for number in range(len(rows)):
+            evaluation, way = divmod(number, len(ways))
+            step = min((evaluation + 1) * every, steps) if evaluation < last else -1
+            due.append((step, ways[way]))
+        return due
 
 
 class ScoreRow(_Stored):
     """One evaluation of a policy: a score and all that it depends on."""
 
-    protocol: Name
-    dataset: Name
+    protocol: Versioned
+    dataset: Versioned
     environment: str
     simulator: dict[str, str]  # versions by distribution name
     algorithm: Name
     config: str  # its hash
     seed: Count
     step: Count
-    score: float  # normalised mean return, 0-100
-    mean_return: float = Field(validation_alias="return", serialization_alias="return")
-    returns: list[float]  # undiscounted, one per episode
-    lengths: list[int]  # in steps, one per episode
+    score: FiniteFloat  # normalised mean return, 0-100
+    mean_return: FiniteFloat = Field(validation_alias="return", serialization_alias="return")
+    returns: list[FiniteFloat]  # undiscounted, one per episode
+    lengths: list[Count]  # in steps, one per episode
     policy: str  # the way to act; empty for the one that stands for the run
     action_mode: str
     metrics: dict[str, float]  # of the last update

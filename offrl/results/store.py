@@ -3,11 +3,18 @@
 RUNS/<protocol>/<dataset>/<algorithm>-<config hash>/seed-<k>/
     run.json            format, identity, versions, git commit, hardware, status (`RunRecord`)
     evaluations.jsonl   score rows, appended (`ScoreRow`)
-    checkpoint/         state.safetensors: networks, optimisers and generators
+    checkpoint/         state.safetensors: networks, optimisers, generators and their step
+
+Nothing in these files is believed: they are regular files, links are not followed, record and rows
+have a checksum, and the rows are all those that the record's status or the checkpoint's step calls
+for. A gap is that run's fault alone, and named.
 """
 
+import itertools
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +25,22 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from offrl.errors import InputError
-from offrl.files import replacing
+from offrl.errors import Damaged, InputError
+from offrl.files import open_own, replacing, seal, unseal
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import FORMAT, Decision, Identity, RunRecord, ScoreRow, Session, Status
 from offrl.toml import Model, validate
 from offrl.version import __version__
 
 LOCK_SECONDS = 10.0  # a worker whose parent was killed ends, and frees its run, at its next step
+SPACE = "free some space, or choose another -o"
+LARGEST = 2**28  # bytes of a file of records; a run of 100,000 evaluations has a fifth
+DEEPEST = 50  # levels of JSON
+RUN_NAMES = re.compile(r"(?P<label>.+)-(?P<config>[0-9a-f]{8})/seed-(?P<seed>[0-9]{1,18})")
 
 
-class Damaged(InputError):
-    """A run folder that does not hold what offrl wrote; the message names file and fault."""
+class Unreadable(Damaged):
+    """A run folder, or a file in it, that cannot be read or is no folder or file of its own."""
 
 
 class State(StrEnum):
@@ -38,7 +49,8 @@ class State(StrEnum):
     DONE = "done"
     UNFINISHED = "unfinished"
     FAILED = "failed"
-    DAMAGED = "damaged"
+    LACKING = "lacking"  # rows or the checkpoint: the run is known, and can be made whole
+    DAMAGED = "damaged"  # nobody can tell which run it is, or it cannot be read
 
 
 @dataclass(frozen=True)
@@ -53,25 +65,40 @@ class StoredRun:
 
 
 class RunFolder:
-    """One run's folder. Writing needs `held`, which keeps every other process out."""
+    """One run's folder. Writing needs `held`, which keeps every other process out.
 
-    def __init__(self, path: Path):
+    Args:
+        path: of the run.
+        root: the folder of runs, below which nothing that belongs to the run may be a link.
+    """
+
+    def __init__(self, path: Path, root: Path | None = None):
         self.path = path
+        self.root = root
         self.record_file = path / "run.json"
         self.rows_file = path / "evaluations.jsonl"
         self.checkpoint = path / "checkpoint" / "state.safetensors"
 
     @contextmanager
     def held(self, timeout: float = LOCK_SECONDS) -> Iterator[None]:
-        """Holds the run. Raises InputError where another process has it."""
-        (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+        """Holds the run.
+
+        Raises InputError where another process has it, and Unreadable where it cannot be held.
+        """
+        self._check_folders()
+        lock_file = self.path / ".lock"
         try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(lock_file):
+                os.close(open_own(lock_file))
+            lock = FileLock(lock_file)
             lock.acquire(timeout=timeout)
         except Timeout:
             raise InputError(
                 f"{self.path}: another process holds this run; wait for it, or choose another -o"
             ) from None
+        except OSError as error:
+            raise Unreadable(f"{error.filename or lock_file}: {error.strerror or error}") from None
         try:
             yield
         finally:
@@ -83,7 +110,8 @@ class RunFolder:
         `trust` is what the user trusts, kept in a new record. Needs `held`. Raises InputError
         where the folder holds a run of another identity.
         """
-        if not self.record_file.exists() and not self.rows_file.exists():
+        if not os.path.lexists(self.record_file) and not os.path.lexists(self.rows_file):
+            self.checkpoint.unlink(missing_ok=True)  # of a run whose identity is gone
             self._write(RunRecord(identity=identity, status=Status.WAITING, trust=trust))
         stored = self.read()
         if stored.record is not None:
@@ -112,6 +140,22 @@ class RunFolder:
         }
         self._write(stored.record.model_copy(update=begun))
 
+    def carry_on(self, ways: Sequence[str], step: int) -> list[ScoreRow]:
+        """Keeps the rows of all evaluations up to `step`, and returns them; notes the ways to act.
+
+        Rows after `step` are dropped, as the run writes them again. Needs `held`. Raises Damaged,
+        and changes nothing, where a row up to `step` is missing or damaged.
+        """
+        record = self.record().model_copy(update={"ways": list(ways)})
+        kept = record.identity.evaluations(step) * len(ways)
+        rows = list(itertools.islice(self._read_rows(), kept)) if kept else []
+        self._check_rows(record, rows, step, f"the checkpoint is at step {step:,}")
+        with replacing(self.rows_file, SPACE) as temporary:
+            temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
+        if record.ways != self.record().ways:
+            self._write(record)
+        return rows
+
     def read(self) -> StoredRun:
         """The run as it stands, whatever its files hold.
 
@@ -119,12 +163,22 @@ class RunFolder:
         """
         record: RunRecord | None = None
         try:
+            self._check_folders()
             record = self.record()
-            rows = tuple(self.rows())
-            self._check_rows(record, rows)
-        except Damaged as error:
-            cause = f"damaged: {error}; delete the folder and run it again, or restore the file"
+            # Before the rows: a run that goes on meanwhile has more rows than it calls for, not
+            # fewer.
+            step, why = self._demanded(record)
+            rows = tuple(self._read_rows())
+            self._check_rows(record, rows, step, why)
+        except Unreadable as error:
+            cause = f"unreadable: {error}; make it a folder and files of its own that you may read"
             return StoredRun(self.path, State.DAMAGED, cause, record)
+        except Damaged as error:
+            if record is None:
+                cause = f"damaged: {error}; delete the folder and run it again, or restore the file"
+                return StoredRun(self.path, State.DAMAGED, cause, None)
+            cause = f"damaged: {error}; offrl run runs it again, or restore the file"
+            return StoredRun(self.path, State.LACKING, cause, record)
         match record.status:
             case Status.DONE:
                 return StoredRun(self.path, State.DONE, None, record, rows)
@@ -135,15 +189,24 @@ class RunFolder:
         return StoredRun(self.path, State.UNFINISHED, None if rows else unscored, record, rows)
 
     def record(self) -> RunRecord:
-        """What run.json holds. Raises Damaged where it is no record of offrl's."""
-        values = _parse(self.record_file, _text(self.record_file))
+        """What run.json holds. Raises Damaged where it is no record of this run."""
+        where = str(self.record_file)
+        values = _parse(where, _bytes(self.record_file))
         written = values.get("format", FORMAT)
         if isinstance(written, int) and written > FORMAT:
             raise InputError(
-                f"{self.record_file}: format {written}, but offrl {__version__} reads formats up "
-                f"to {FORMAT}; update offrl"
+                f"{where}: format {written}, but offrl {__version__} reads formats up to {FORMAT}; "
+                "update offrl"
             )
-        return _validated(RunRecord, values, str(self.record_file))
+        record = _validated(RunRecord, values, where)
+        labels = (record.identity.label, record.identity.config_hash, str(record.identity.seed))
+        named = RUN_NAMES.fullmatch("/".join(self.path.absolute().parts[-2:]))
+        if named and named.groups() != labels:
+            raise Damaged(
+                f"{where}: expected algorithm, config and seed {named.groups()} of its folder, "
+                f"found {labels}"
+            )
+        return record
 
     def set_status(
         self, status: Status, cause: str | None = None, traceback: str | None = None
@@ -156,44 +219,100 @@ class RunFolder:
 
     def rows(self) -> list[ScoreRow]:
         """The score rows; a last line that a crash cut short does not count."""
-        if not self.rows_file.exists():
-            return []
-        lines = _text(self.rows_file).split("\n")
-        rows = []
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn
-            where = f"{self.rows_file}: line {number}"
-            rows.append(_validated(ScoreRow, _parse(where, line), where))
-        return rows
+        return list(self._read_rows())
 
-    def rewind(self, step: int) -> None:
-        """Drops the rows after `step`, which the run will write again. Needs `held`."""
-        kept = [_line(row) for row in self.rows() if row.step <= step]
-        with replacing(self.rows_file) as temporary:
-            temporary.write_text("".join(kept))
+    def checkpoint_step(self, steps: int) -> int:
+        """The step of the checkpoint by the file's header, without its tensors; 0 without a file.
+
+        Raises Damaged where it is no step of a run of so many steps.
+        """
+        if not os.path.lexists(self.checkpoint):
+            return 0
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            os.close(open_own(self.checkpoint))
+        except OSError as error:
+            raise Unreadable(f"{self.checkpoint}: {error.strerror or error}") from None
+        try:
+            # As NumPy's: reports of runs need no torch.
+            with safe_open(self.checkpoint, "np") as file:
+                step = json.loads(file.metadata()["state"])["step"]
+        except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise Damaged(
+                f"{self.checkpoint}: expected a checkpoint of offrl, but {error}"
+            ) from None
+        if not isinstance(step, int) or not 0 <= step <= steps:
+            raise Damaged(f"{self.checkpoint}: expected a step up to {steps:,}, found {step!r:.40}")
+        return step
 
     def append(self, row: ScoreRow) -> None:
         """Adds one score row and syncs it to the disk. Needs `held`."""
-        with self.rows_file.open("a") as file:
-            file.write(_line(row))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.rows_file.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(
+                f"{self.rows_file}: cannot be written: {error.strerror or error}; {SPACE}"
+            ) from error
 
-    def _check_rows(self, record: RunRecord, rows: Sequence[ScoreRow]) -> None:
-        """Raises Damaged where the rows are not those of the run, or lack its last step."""
+    def _read_rows(self) -> Iterator[ScoreRow]:
+        if not os.path.lexists(self.rows_file):
+            return
+        lines = _bytes(self.rows_file).split(b"\n")
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn
+            where = f"{self.rows_file}: line {number}"
+            yield _validated(ScoreRow, _parse(where, line), where)
+
+    def _demanded(self, record: RunRecord) -> tuple[int, str]:
+        """The step up to which the run has all its rows, and what says so."""
+        match record.status:
+            case Status.DONE:
+                return record.identity.steps, "the run is done"
+            case Status.FAILED:  # counts as failed whatever it lacks
+                return 0, ""
+        step = self.checkpoint_step(record.identity.steps)
+        return step, f"the checkpoint is at step {step:,}"
+
+    def _check_folders(self) -> None:
+        """Raises Unreadable where the run's folder is reached by a link below the root."""
+        above = [p for p in self.path.parents if self.root and self.root in p.parents]
+        for folder in [*above, self.path, self.checkpoint.parent]:
+            try:
+                mode = folder.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise Unreadable(f"{folder}: {error.strerror or error}") from None
+            if not stat.S_ISDIR(mode):
+                raise Unreadable(f"{folder}: it is a link or a file; expected a folder of runs")
+
+    def _check_rows(self, record: RunRecord, rows: Sequence[ScoreRow], step: int, why: str) -> None:
+        """Raises Damaged where the rows are not those of the run, or lack one up to `step`."""
         identity = record.identity
-        run = (identity.protocol, identity.config_hash, identity.seed)
+        run = (identity.protocol, identity.dataset, identity.label, identity.config_hash)
+        due = record.due(rows)
         for number, row in enumerate(rows, 1):
-            of_row = (row.protocol, row.config, row.seed)
-            if of_row != run:
+            of_row = (row.protocol, row.dataset, row.algorithm, row.config, row.seed)
+            if of_row != (*run, identity.seed):
                 raise Damaged(
-                    f"{self.rows_file}: line {number}: expected protocol, config and seed {run}, "
+                    f"{self.rows_file}: line {number}: expected a row of {(*run, identity.seed)}, "
                     f"found {of_row}"
                 )
-        if record.status is Status.DONE and (not rows or rows[-1].step != identity.steps):
-            last = f"step {rows[-1].step:,}" if rows else "none"
+            if (row.step, row.policy) != due[number - 1]:
+                raise Damaged(
+                    f"{self.rows_file}: line {number}: expected step and way to act "
+                    f"{due[number - 1]}, found {(row.step, row.policy)}"
+                )
+        ways = record.ways or {row.policy for row in rows} or [""]
+        expected = identity.evaluations(step) * len(ways)
+        if len(rows) < expected:
+            last = f"{len(rows)} up to step {rows[-1].step:,}" if rows else "none"
             raise Damaged(
-                f"{self.rows_file}: the run is done, so expected its last score at step "
-                f"{identity.steps:,}, found {last}"
+                f"{self.rows_file}: {why}, so expected {expected} scores up to step {step:,}, "
+                f"found {last}"
             )
 
     def _check_same(self, begun: Identity, identity: Identity) -> None:
@@ -207,37 +326,82 @@ class RunFolder:
             )
 
     def _write(self, record: RunRecord) -> None:
-        left_out = {key for key in ("traceback", "trust") if getattr(record, key) is None}
-        values = record.model_dump(exclude=left_out)
-        with replacing(self.record_file) as temporary:
-            temporary.write_text(json.dumps(values, indent=2) + "\n")
+        left_out = {key for key in ("ways", "traceback", "trust") if getattr(record, key) is None}
+        values = seal(record.model_dump(exclude=left_out))
+        with replacing(self.record_file, SPACE) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def run_folders(root: Path) -> list[RunFolder]:
-    """All runs below a folder, by path."""
-    names = ("run.json", "evaluations.jsonl")
-    return [RunFolder(p) for p in sorted({f.parent for f in root.rglob("*") if f.name in names})]
+    """All runs below a folder, by path.
+
+    Folders that may not be listed, and links that lead away, are among them: nobody can tell which
+    runs they hold, so that reading them is a failure with a cause.
+    """
+    runs: set[Path] = set()
+    aside: set[Path] = set()
+    errors: list[OSError] = []
+    away = os.path.realpath(root)
+    for place, folders, files in os.walk(root, onerror=errors.append):
+        here = Path(place)
+        if not {"run.json", "evaluations.jsonl"}.isdisjoint([*folders, *files]):
+            runs.add(here)
+        elif here.name == "checkpoint" and "state.safetensors" in files:
+            runs.add(here.parent)
+        for name in folders:
+            link = here / name
+            if link.is_symlink() and not Path(os.path.realpath(link)).is_relative_to(away):
+                aside.add(link)
+    aside |= {Path(error.filename) for error in errors if isinstance(error, PermissionError)}
+    # Where the checkpoint's folder is one of these, its run has the fault.
+    runs |= {path for path in aside if path.parent not in runs}
+    return [RunFolder(path, root) for path in sorted(runs)]
 
 
 def _line(row: ScoreRow) -> str:
-    return json.dumps(row.model_dump(by_alias=True)) + "\n"
+    return json.dumps(seal(row.model_dump(by_alias=True))) + "\n"
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
+    """The bytes of a file of the run. Raises Unreadable, or Damaged where there is none."""
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path}: expected the JSON that offrl writes, but {error}") from None
+        with os.fdopen(open_own(path), "rb") as file:
+            data = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise Damaged(f"{path}: expected the JSON that offrl writes, but there is none") from None
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror or error}") from None
+    if len(data) > LARGEST:
+        raise Damaged(f"{path}: expected the JSON that offrl writes, but it is above {LARGEST} B")
+    return data
 
 
-def _parse(where: Path | str, text: str) -> dict[str, Any]:
+def _parse(where: str, data: bytes) -> dict[str, Any]:
+    """A JSON object that offrl wrote, without its checksum. Raises Damaged for anything else."""
     try:
+        text = data.decode()
         value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"it is a {type(value).__name__}; expected a JSON object")
+        if text.count("[") + text.count("{") > DEEPEST and _levels(value) > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
+        return unseal(value)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{where}: expected the JSON that offrl writes, but {error}") from None
-    if not isinstance(value, dict):
-        raise Damaged(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value
+
+
+def _levels(value: Any) -> int:
+    """How deep a JSON value is nested."""
+    levels, layer = 0, [value]
+    while layer:
+        levels += 1
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return levels
 
 
 def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:

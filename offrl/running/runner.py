@@ -15,7 +15,7 @@ from typing import Any
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.describe import share_outside
 from offrl.data.resolve import is_path, resolve
-from offrl.errors import InputError
+from offrl.errors import Damaged, InputError
 from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
@@ -61,8 +61,10 @@ def run(
 
     Raises InputError before anything is started where a name, a config or a file does not allow a
     run, or where another process holds one; and KeyboardInterrupt after every worker has saved. A
-    run that fails is noted in its folder and among the events; the others go on. One whose folder
-    is damaged counts as failed, and its folder stays as it is.
+    run that fails is noted in its folder and among the events; the others go on. One that lacks
+    rows, or whose checkpoint is damaged, is run again from the last state that is whole, else from
+    the start. One whose record is damaged, or whose folder cannot be read, counts as failed, and
+    its folder stays as it is.
     """
     described = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
     if workers is not None and workers < 1:
@@ -121,7 +123,7 @@ def plan(
     planned = Plan(
         jobs,
         {
-            (name, view): load_dataset(name, view=view, progress=progress, trust=files)
+            (name, view): load_dataset(name, view=view, progress=progress, trust=files, check=True)
             for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs)
         },
     )
@@ -136,28 +138,38 @@ def plan(
 def enlist(planned: Plan, root: Path, on_event: OnEvent) -> tuple[list[Job], list[Event]]:
     """Makes the run folders; the jobs that wait, and the last events of the others.
 
-    A run that is done, or whose folder is damaged, does not wait. Raises InputError where a folder
-    holds another run, or where another process holds it.
+    A run that is done, or whose folder is damaged, does not wait; one that lacks rows does. Raises
+    InputError where a folder holds another run, or where another process holds it.
     """
     root.mkdir(parents=True, exist_ok=True)
     waiting, ended = [], []
     for job in planned.jobs:
-        folder = RunFolder(job.folder(root))
-        with folder.held():
-            stored = folder.enlist(identity(job, planned.dataset(job)), decide(job.trust))
-        step, score = (stored.rows[-1].step, stored.rows[-1].score) if stored.rows else (0, None)
-        if stored.state is State.DONE:
-            event = Event(job, Status.DONE, step, score)
-        elif stored.state is State.DAMAGED:
-            event = Event(job, Status.FAILED, step, cause=stored.cause)
-        else:
-            event = Event(job, Status.WAITING, step)
+        event = _enlisted(job, planned.dataset(job), root)
         if event.status is Status.WAITING:
             waiting.append(job)
         else:
             ended.append(event)
         on_event(event)
     return waiting, ended
+
+
+def _enlisted(job: Job, dataset: Dataset, root: Path) -> Event:
+    """The last event of a run that is done or damaged, else that it waits."""
+    folder = RunFolder(job.folder(root), root)
+    try:
+        with folder.held():
+            stored = folder.enlist(identity(job, dataset), decide(job.trust))
+    except Damaged as error:
+        return Event(job, Status.FAILED, 0, cause=str(error))
+    step, score = (stored.rows[-1].step, stored.rows[-1].score) if stored.rows else (0, None)
+    match stored.state:
+        case State.DONE:
+            return Event(job, Status.DONE, step, score)
+        case State.DAMAGED:
+            return Event(job, Status.FAILED, step, cause=stored.cause)
+        case State.LACKING:
+            log.warning("%s", stored.cause)
+    return Event(job, Status.WAITING, step)
 
 
 def train(

@@ -1,24 +1,32 @@
 """Trains one run from where it stopped, and scores it on the way."""
 
+import logging
+import math
+import os
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from offrl.data.dataset import Dataset, load_dataset
+from offrl.errors import Damaged, InputError
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning import checkpoint
-from offrl.learning.learner import Metrics
+from offrl.learning.learner import Learner, Metrics
+from offrl.learning.policy import Policy
 from offrl.learning.single import build
 from offrl.results.provenance import versions
 from offrl.results.rows import ScoreRow, Status
-from offrl.results.store import RunFolder
+from offrl.results.store import RunFolder, Unreadable
 from offrl.running.decisions import decide
 from offrl.running.jobs import Job, identity
 from offrl.running.task import prepare, validation_split
+
+log = logging.getLogger(__name__)
 
 CHECK_EVERY = 100  # gradient steps between checks for numbers that are not finite
 CHECKPOINT_SECONDS = 60.0
@@ -39,9 +47,9 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
     of an uninterrupted run. Raises Interrupted after saving if `on_progress` returns True, and
     Diverged where a number is not finite; both are noted in run.json, as is any other failure.
     """
-    folder = RunFolder(job.folder(root))
+    folder = RunFolder(job.folder(root), root)
     with folder.held():
-        dataset = load_dataset(job.dataset, view=job.view, trust=job.trust)
+        dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
         folder.begin(identity(job, dataset), decide(job.trust))
         try:
             _train(job, folder, dataset, on_progress)
@@ -50,7 +58,10 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
             raise
         except Exception as error:
             cause = f"{type(error).__name__}: {error}"
-            folder.set_status(Status.FAILED, cause, traceback.format_exc())
+            try:
+                folder.set_status(Status.FAILED, cause, traceback.format_exc())
+            except InputError as unnoted:  # the disk may be full: the first cause is the one to say
+                log.warning("%s", unnoted)
             raise
         folder.set_status(Status.DONE)
 
@@ -63,15 +74,18 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
     evaluation = job.evaluation
     evaluator = Evaluator(work.environment, [job.seed], evaluation.episodes, evaluation.seed)
 
+    # The policy that stands for the run comes last: the last row's score is the run's.
+    ways = list(learner.policies())[::-1]
+
     step, spent = 0, 0.0
-    if folder.checkpoint.exists():
-        state = checkpoint.load(folder.checkpoint)
+    state, rows = _carry_on(folder, ways, job.steps)
+    score = rows[-1].score if rows else None
+    if state is not None:
         learner.load_state_dict(state["learner"])
         sampler.load_state_dict(state["sampler"])
         step, spent = state["step"], state["seconds"]
-    folder.rewind(step)
-    rows = folder.rows()
-    score = rows[-1].score if rows else None
+        if on_progress(step, score) and step < job.steps:
+            raise Interrupted
 
     begun = saved = reported = time.monotonic()
 
@@ -96,8 +110,8 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         if step % CHECK_EVERY == 0 or evaluate:
             _check_finite(metrics, step)
         if evaluate:
-            # The policy that stands for the run comes last: the last row's score is the run's.
-            for name, policy in reversed(list(learner.policies().items())):
+            policies = _policies(learner, ways, step)
+            for name, policy in policies.items():
                 episodes = evaluator(policy)
                 seconds = round(spent + time.monotonic() - begun, 3)
                 row = _score_row(job, dataset, name, policy.mode, episodes, metrics, step, seconds)
@@ -113,6 +127,36 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
                 save()
                 raise Interrupted
     evaluator.close()
+
+
+def _carry_on(
+    folder: RunFolder, ways: list[str], steps: int
+) -> tuple[dict[str, Any] | None, list[ScoreRow]]:
+    """The checkpoint and the rows up to it; None and no rows where the run starts anew.
+
+    That is so, and is logged, where the checkpoint or a row up to it is damaged or missing.
+    """
+    if os.path.lexists(folder.checkpoint):
+        try:
+            step = folder.checkpoint_step(steps)
+            return checkpoint.load(folder.checkpoint), folder.carry_on(ways, step)
+        except Unreadable:
+            raise
+        except Damaged as error:
+            log.warning("%s; the run starts anew", error)
+            folder.checkpoint.unlink()
+    return None, folder.carry_on(ways, 0)
+
+
+def _policies(learner: Learner, ways: list[str], step: int) -> dict[str, Policy]:
+    """The ways to act, in this order. Raises ValueError where the learner has others by now."""
+    policies = learner.policies()
+    if list(policies)[::-1] != ways:
+        raise ValueError(
+            f"policies() are {list(policies)} at step {step}, but were {ways[::-1]} before "
+            "training; expected the same names throughout"
+        )
+    return {way: policies[way] for way in ways}
 
 
 def _check_finite(metrics: Metrics, step: int) -> None:
@@ -131,10 +175,19 @@ def _score_row(
     step: int,
     seconds: float,
 ) -> ScoreRow:
-    """One evaluation of a run as a score row. Raises Diverged where a return is not finite."""
+    """One evaluation of a run as a score row. Raises Diverged where it holds no finite number."""
     returns = episodes.returns[0]
     if not np.isfinite(returns).all():
-        raise Diverged(f"the return of an episode is not finite in the evaluation at step {step}")
+        first = np.flatnonzero(~np.isfinite(returns))[0]
+        raise Diverged(
+            f"the return of an episode is not finite in the evaluation at step {step}: "
+            f"{returns[first]} in episode {first}"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(returns.mean())
+        score = float(dataset.normalized(mean))
+    if not math.isfinite(score):
+        raise Diverged(f"the score is {score} at step {step}, of a mean return of {mean}")
     environment, _ = dataset.card.scoring()
     present = versions()
     simulator = ("gymnasium", "gymnasium-robotics", "mujoco", "offrl")
@@ -147,8 +200,8 @@ def _score_row(
         config=job.config_hash,
         seed=job.seed,
         step=step,
-        score=float(dataset.normalized(returns.mean())),
-        mean_return=float(returns.mean()),
+        score=score,
+        mean_return=mean,
         returns=returns.tolist(),
         lengths=episodes.lengths[0].tolist(),
         policy=policy,

@@ -1,16 +1,23 @@
 """Run folders: what is written, what is read back, and what a damaged one does to the others."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from offrl.errors import InputError
+from offrl.errors import Damaged, InputError
+from offrl.files import CHECKSUM, seal
+from offrl.learning import checkpoint
 from offrl.results.collect import collect, read_runs
 from offrl.results.rows import FORMAT, Identity, ScoreRow, Status
-from offrl.results.store import Damaged, RunFolder, State, run_folders
+from offrl.results.store import RunFolder, State, run_folders
 
 IDENTITY: dict[str, Any] = {
     "protocol": "tiny@1",
@@ -69,6 +76,10 @@ def write_run(root: Path, seed: int, status: str = "done", **identity: Any) -> P
     return folder
 
 
+def rows_text(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(seal(row)) + "\n" for row in rows)
+
+
 def change_record(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     record = json.loads((folder / "run.json").read_text())
     change(record)
@@ -78,16 +89,16 @@ def change_record(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None
 def test_an_older_folder_is_read_and_carried_on_and_gains_the_format_alone(tmp_path: Path) -> None:
     folder = RunFolder(write_run(tmp_path, 0, status="interrupted"))
     before = json.loads((folder.path / "run.json").read_text())
-    rows = (folder.path / "evaluations.jsonl").read_text()
     assert folder.read().state is State.UNFINISHED
     with folder.held():
         folder.begin(Identity(**IDENTITY))
-        folder.rewind(20)
-        folder.append(ScoreRow.model_validate({**ROW, "step": 30}))
+        folder.carry_on([""], 10)
+        folder.append(ScoreRow.model_validate({**ROW, "step": 20}))
         folder.set_status(Status.FAILED, "it broke", "Traceback:\n  broken")
     after = json.loads((folder.path / "run.json").read_text())
     assert after.pop("format") == FORMAT
-    assert list(after) == [*before, "traceback"]
+    assert list(after) == [*before, "ways", "traceback", CHECKSUM]
+    assert after["ways"] == [""]
     assert after["identity"] == before["identity"]
     assert list(after["identity"]) == list(IDENTITY)
     assert after["sessions"][0] == SESSION
@@ -95,7 +106,7 @@ def test_an_older_folder_is_read_and_carried_on_and_gains_the_format_alone(tmp_p
     assert (after["status"], after["cause"]) == ("failed", "it broke")
     assert after["traceback"] == ["Traceback:", "  broken"]
     written = (folder.path / "evaluations.jsonl").read_text()
-    assert written == rows + json.dumps({**ROW, "step": 30}) + "\n"
+    assert written == rows_text(ROW, {**ROW, "step": 20})
     with folder.held():
         folder.begin(Identity(**IDENTITY))
     again = json.loads((folder.path / "run.json").read_text())
@@ -112,11 +123,11 @@ def test_keys_that_a_model_lacks_are_kept(tmp_path: Path) -> None:
     folder = RunFolder(path)
     with folder.held():
         folder.begin(Identity(**IDENTITY))
-        folder.rewind(10)
+        folder.carry_on([""], 10)
     record = json.loads((path / "run.json").read_text())
     assert record["kernel"] == "plain"
     assert record["sessions"][0]["host"] == "a"
-    assert json.loads((path / "evaluations.jsonl").read_text()) == {**ROW, "energy": 3}
+    assert (path / "evaluations.jsonl").read_text() == rows_text({**ROW, "energy": 3})
 
 
 def test_another_identity_is_named_by_its_keys(tmp_path: Path) -> None:
@@ -149,18 +160,42 @@ def torn(folder: Path) -> None:
     (folder / "evaluations.jsonl").write_text(f"{first[:40]}\n{second}\n")
 
 
-def without_key(folder: Path) -> None:
-    row = {key: value for key, value in ROW.items() if key != "step"}
-    (folder / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
+def write_rows(folder: Path, *changes: dict[str, Any]) -> None:
+    """Rows of seed 1 with these changes, without checksums, as earlier versions wrote them."""
+    (folder / "evaluations.jsonl").write_text(
+        "".join(json.dumps({**ROW, "seed": 1, **change}) + "\n" for change in changes)
+    )
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+def seal_record(folder: Path, old: str, new: str) -> None:
+    """Changes the text of a sealed record."""
+    values = json.loads((folder / "run.json").read_text())
+    text = json.dumps(seal(values))
+    assert old in text
+    (folder / "run.json").write_text(text.replace(old, new))
+
+
+def seal_rows(folder: Path, old: str, new: str) -> None:
+    """Changes the text of sealed rows."""
+    lines = (folder / "evaluations.jsonl").read_text().splitlines()
+    text = rows_text(*map(json.loads, lines))
+    assert old in text
+    (folder / "evaluations.jsonl").write_text(text.replace(old, new))
+
+
+DEEP = "[" * 200 + "]" * 200
+RECORDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda f: (f / "run.json").write_text(""), "run.json: expected the JSON that offrl"),
     "not JSON": (lambda f: (f / "run.json").write_text("{"), "run.json: expected the JSON that"),
     "not text": (lambda f: (f / "run.json").write_bytes(b"\xff\x00"), "run.json: expected the"),
-    "a list": (lambda f: (f / "run.json").write_text("[]"), "expected a JSON object, found list"),
+    "a list": (lambda f: (f / "run.json").write_text("[]"), "a list; expected a JSON object"),
     "nested": (lambda f: (f / "run.json").write_text("[" * 10**5), "run.json: expected the JSON"),
+    "deep": (
+        lambda f: change_record(f, lambda r: r["identity"].update(config=json.loads(DEEP))),
+        "it has more than 50 levels",
+    ),
     "gone": (lambda f: (f / "run.json").unlink(), "run.json: expected the JSON that offrl writes"),
+    "digits": (lambda f: (f / "run.json").write_text('{"a": ' + "1" * 5000 + "}"), "4300 digits"),
     "no identity": (
         lambda f: change_record(f, lambda record: record.pop("identity")),
         "run.json: identity: Field required",
@@ -169,9 +204,25 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change_record(f, lambda record: record["identity"].pop("label")),
         "run.json: identity.label: Field required",
     ),
+    "no rhythm": (
+        lambda f: change_record(f, lambda record: record["identity"]["evaluation"].pop("every")),
+        "run.json: identity.evaluation.every: Field required",
+    ),
+    "never evaluated": (
+        lambda f: change_record(f, lambda r: r["identity"]["evaluation"].update(every=0)),
+        "run.json: identity.evaluation.every: Input should be greater than 0",
+    ),
+    "a nameless data set": (
+        lambda f: change_record(f, lambda record: record["identity"].update(dataset="@1")),
+        "run.json: identity.dataset: ",
+    ),
     "a huge seed": (
         lambda f: change_record(f, lambda record: record["identity"].update(seed=2**70)),
         "run.json: identity.seed: ",
+    ),
+    "another seed": (
+        lambda f: change_record(f, lambda record: record["identity"].update(seed=0)),
+        "expected algorithm, config and seed ('bc', '0123abcd', '1') of its folder, found",
     ),
     "another status": (
         lambda f: change_record(f, lambda record: record.update(status="paused")),
@@ -181,32 +232,78 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change_record(f, lambda record: record.update(format="new")),
         "run.json: format: ",
     ),
+    "a flipped bit": (
+        lambda f: seal_record(f, '"lr": 0.001', '"lr": 0.003'),
+        "run.json: expected the JSON that offrl writes, but its checksum is ",
+    ),
+}
+ROWS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "torn": (torn, "evaluations.jsonl: line 1: expected the JSON that offrl writes, but"),
-    "no step": (without_key, "evaluations.jsonl: line 1: step: Field required"),
+    "not text": (
+        lambda f: (f / "evaluations.jsonl").write_bytes(b"\xff\xfe\n"),
+        "line 1: expected the JSON that offrl writes, but 'utf-8' codec can't decode",
+    ),
+    "no step": (
+        lambda f: (f / "evaluations.jsonl").write_text("{}\n"),
+        "evaluations.jsonl: line 1: protocol: Field required",
+    ),
     "another's rows": (
-        lambda f: (f / "evaluations.jsonl").write_text(json.dumps({**ROW, "seed": 2}) + "\n"),
-        "expected protocol, config and seed ('tiny@1', '0123abcd', 1), found ('tiny@1', '0123abcd'",
+        lambda f: write_rows(f, {"seed": 2}, {"seed": 2, "step": 20}),
+        "line 1: expected a row of ('tiny@1', 'maze@2', 'bc', '0123abcd', 1), found",
+    ),
+    "another data set's": (
+        lambda f: write_rows(f, {}, {"dataset": "maze@3", "step": 20}),
+        "line 2: expected a row of ('tiny@1', 'maze@2', ",
     ),
     "no rows": (
         lambda f: (f / "evaluations.jsonl").unlink(),
-        "evaluations.jsonl: the run is done, so expected its last score at step 20, found none",
+        "the run is done, so expected 2 scores up to step 20, found none",
+    ),
+    "an empty file": (
+        lambda f: (f / "evaluations.jsonl").write_text(""),
+        "the run is done, so expected 2 scores up to step 20, found none",
     ),
     "fewer rows": (
-        lambda f: (f / "evaluations.jsonl").write_text(json.dumps({**ROW, "seed": 1}) + "\n"),
-        "the run is done, so expected its last score at step 20, found step 10",
+        lambda f: write_rows(f, {}),
+        "the run is done, so expected 2 scores up to step 20, found 1 up to step 10",
+    ),
+    "a hole": (
+        lambda f: write_rows(f, {"step": 20}),
+        "line 1: expected step and way to act (10, ''), found (20, '')",
+    ),
+    "a row more": (
+        lambda f: write_rows(f, {}, {"step": 20}, {"step": 20}),
+        "line 3: expected step and way to act (-1, ''), found (20, '')",
+    ),
+    "a way less": (
+        lambda f: write_rows(f, {"policy": "still"}, {}, {"policy": "still", "step": 20}),
+        "the run is done, so expected 4 scores up to step 20, found 3 up to step 20",
+    ),
+    "no number": (
+        lambda f: write_rows(f, {}, {"step": 20, "score": float("nan")}),
+        "line 2: score: Input should be a finite number, found nan",
+    ),
+    "an infinite return": (
+        lambda f: write_rows(f, {}, {"step": 20, "returns": [1.0, float("inf")]}),
+        "line 2: returns.1: Input should be a finite number, found inf",
+    ),
+    "a flipped digit": (
+        lambda f: seal_rows(f, '"score": 12.5', '"score": 13.5'),
+        "line 1: expected the JSON that offrl writes, but its checksum is ",
     ),
 }
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("name", [*RECORDS, *(f"rows: {name}" for name in ROWS)])
 def test_a_damaged_folder_is_a_failure_beside_the_others(name: str, tmp_path: Path) -> None:
     folders = [write_run(tmp_path, seed) for seed in range(3)]
     whole = read_runs(tmp_path)
-    damage, cause = DAMAGES[name]
+    is_rows = name.startswith("rows: ")
+    damage, cause = ROWS[name[6:]] if is_rows else RECORDS[name]
     damage(folders[1])
     assert len(run_folders(tmp_path)) == 3
     stored = RunFolder(folders[1]).read()
-    assert stored.state is State.DAMAGED
+    assert stored.state is (State.LACKING if is_rows else State.DAMAGED)
     assert stored.rows == ()
     for table in (read_runs(tmp_path), collect([tmp_path])):
         (failure,) = table.failures
@@ -214,15 +311,173 @@ def test_a_damaged_folder_is_a_failure_beside_the_others(name: str, tmp_path: Pa
         assert failure.cause == stored.cause
         assert failure.cause.startswith(f"damaged: {folders[1]}/")
         assert cause in failure.cause
-        assert "delete the folder and run it again, or restore the file" in failure.cause
+        advice = "offrl run runs it again" if is_rows else "delete the folder and run it"
+        assert advice in failure.cause
+        assert "or restore the file" in failure.cause
         assert "\n" not in failure.cause
         expected = whole.frame[whole.frame["seed"] != 1].reset_index(drop=True)
         assert table.frame.equals(expected)
         assert table.notes == whole.notes
-    with RunFolder(folders[1]).held():
-        if stored.record is None or stored.record.identity == Identity(**{**IDENTITY, "seed": 1}):
+    run = RunFolder(folders[1])
+    with run.held():
+        if not is_rows:
             with pytest.raises(Damaged):
-                RunFolder(folders[1]).begin(Identity(**{**IDENTITY, "seed": 1}))
+                run.begin(Identity(**{**IDENTITY, "seed": 1}))
+            return
+        run.begin(Identity(**{**IDENTITY, "seed": 1}))
+        assert run.carry_on([""], 0) == []
+    assert run.read().state is State.UNFINISHED
+
+
+def test_rows_up_to_the_checkpoint_are_demanded_of_an_unfinished_run(tmp_path: Path) -> None:
+    folder = RunFolder(write_run(tmp_path, 0, status="interrupted"))
+    checkpoint.save(folder.checkpoint, {"step": 15, "learner": {"w": torch.ones(2)}})
+    assert folder.read().state is State.UNFINISHED
+    lines = folder.rows_file.read_text().splitlines(keepends=True)
+    folder.rows_file.write_text(lines[0])  # 20 is beyond the checkpoint
+    assert folder.read().state is State.UNFINISHED
+    for text, cause in [
+        ("", "the checkpoint is at step 15, so expected 1 scores up to step 15, found none"),
+        (lines[0][:-1], "so expected 1 scores up to step 15, found none"),
+        (lines[1], "line 1: expected step and way to act (10, ''), found (20, '')"),
+    ]:
+        folder.rows_file.write_text(text)
+        stored = folder.read()
+        assert stored.state is State.LACKING
+        assert cause in str(stored.cause)
+        with folder.held(), pytest.raises(Damaged):
+            folder.carry_on([""], 15)
+        assert folder.rows_file.read_text() == text
+    folder.rows_file.write_text(lines[0] + "torn")
+    with folder.held():
+        assert [row.step for row in folder.carry_on([""], 15)] == [10]
+    assert folder.rows_file.read_text() == rows_text(json.loads(lines[0]))
+
+
+@pytest.mark.parametrize("left", [b"", b"x" * 90, b"\x08" + bytes(7) + b'{"a":1} '])
+def test_a_checkpoint_that_is_none_is_a_gap_of_its_run(left: bytes, tmp_path: Path) -> None:
+    folder = RunFolder(write_run(tmp_path, 0, status="interrupted"))
+    folder.checkpoint.parent.mkdir()
+    folder.checkpoint.write_bytes(left)
+    stored = folder.read()
+    assert stored.state is State.LACKING
+    assert "state.safetensors: expected a checkpoint of offrl, but " in str(stored.cause)
+
+
+def replaced(path: Path) -> Path:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    return path
+
+
+FOREIGN: dict[str, Callable[[Path, Path], Any]] = {
+    "a pipe for run.json": lambda f, _: os.mkfifo(replaced(f / "run.json")),
+    "a pipe for rows": lambda f, _: os.mkfifo(replaced(f / "evaluations.jsonl")),
+    "a pipe for the lock": lambda f, _: os.mkfifo(replaced(f / ".lock")),
+    "zeros without end": lambda f, _: replaced(f / "run.json").symlink_to("/dev/zero"),
+    "rows without end": lambda f, _: replaced(f / "evaluations.jsonl").symlink_to("/dev/zero"),
+    "a folder for run.json": lambda f, _: replaced(f / "run.json").mkdir(),
+    "linked rows": lambda f, o: replaced(f / "evaluations.jsonl").symlink_to(o / "rows"),
+    "a linked checkpoint": lambda f, o: replaced(f / "checkpoint").symlink_to(o),
+    "a linked run": lambda f, o: replaced(f).symlink_to(o),
+    "a link to itself": lambda f, _: replaced(f / "run.json").symlink_to("run.json"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_pipes_devices_and_links_are_a_failure_of_that_run(name: str, tmp_path: Path) -> None:
+    """Nothing hangs, nothing is read or written elsewhere, and the run does not vanish."""
+    root, outside = tmp_path / "runs", tmp_path / "outside"
+    for seed in range(3):
+        write_run(root, seed, status="interrupted")
+    path = RunFolder(write_run(root, 3)).path
+    write_run(tmp_path / "other", 3, status="interrupted").rename(outside)
+    (outside / "rows").write_text((outside / "evaluations.jsonl").read_text())
+    (outside / ".x.tmp").write_text("mine")
+    before = {p.name: p.read_bytes() for p in outside.iterdir() if p.is_file()}
+    FOREIGN[name](path, outside)
+    table = read_runs(root)
+    assert len(table.frame) == (8 if "lock" in name else 6)
+    if "lock" not in name:
+        (failure,) = table.failures
+        assert failure.seed == 3
+        assert failure.cause.startswith(f"unreadable: {path}")
+        assert "\n" not in failure.cause
+    folder = RunFolder(path, root)
+    with pytest.raises(Damaged), folder.held(timeout=0.1):
+        folder.begin(Identity(**{**IDENTITY, "seed": 3}))
+    assert {p.name: p.read_bytes() for p in outside.iterdir() if p.is_file()} == before
+
+
+def test_links_within_the_store_are_no_second_runs_and_links_away_are_named(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "runs"
+    write_run(root, 0)
+    (root / "latest").symlink_to(root / "tiny", target_is_directory=True)
+    table = read_runs(root)
+    assert (len(table.frame), len(table.failures), len(table.notes)) == (2, 0, 0)
+    write_run(tmp_path / "scratch", 1, protocol="large@1")
+    (root / "large").symlink_to(tmp_path / "scratch")
+    table = read_runs(root)
+    assert len(table.frame) == 2
+    (note,) = table.notes
+    assert f"{root}/large is left out" in note
+    assert "it is a link" in note
+    linked = root / "large" / "tiny" / "my-maze" / "bc-0123abcd" / "seed-1"
+    stored = RunFolder(linked, root).read()
+    assert stored.state is State.DAMAGED
+    assert f"{root}/large: it is a link" in str(stored.cause)
+
+
+READ_AS_ANOTHER = """
+import os, sys
+from pathlib import Path
+import pandas, offrl.results.collect
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+table = offrl.results.collect.read_runs(Path(sys.argv[1]))
+print(len(table.frame))
+for failure in table.failures:
+    print(failure.seed, failure.cause)
+for note in table.notes:
+    print(note)
+"""
+
+
+@pytest.mark.parametrize("closed", ["seed-1", "seed-1/run.json", "seed-1/evaluations.jsonl", "."])
+def test_what_may_not_be_read_does_not_vanish(closed: str, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for seed in range(3):
+        folder = write_run(root, seed).parent
+    write_run(root, 0, label="other")
+    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        if part.stat().st_uid == os.getuid():
+            part.chmod(0o755)
+    (folder / closed).chmod(0)
+    if os.getuid():
+        table = read_runs(root)
+        lines = [str(len(table.frame)), *(f"{f.seed} {f.cause}" for f in table.failures)]
+        lines += table.notes
+    else:
+        result = subprocess.run(
+            [sys.executable, "-c", READ_AS_ANOTHER, root], capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        lines = result.stdout.splitlines()
+    (folder / closed).chmod(0o755)
+    assert len(lines) == 2
+    assert "Permission denied" in lines[1]
+    assert str(folder) in lines[1]
+    if closed == ".":
+        assert lines[0] == "2"
+        assert "is left out" in lines[1]
+    else:
+        assert lines[0] == "6"
+        assert lines[1].startswith("1 unreadable: ")
 
 
 def test_damaged_folders_alone_are_failures_by_their_path(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs as processes: killed, interrupted, failed and held, and the same scores at the end."""
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import offrl
 from offrl.errors import InputError
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.results.collect import read_runs
-from offrl.results.rows import Status
+from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder, State, run_folders
 from offrl.running.events import Event
 from offrl.running.jobs import expand
@@ -290,14 +291,17 @@ def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
         seed = event.job.seed
         assert event.score == found["two", seed, 600] > found["two: still", seed, 600]
 
-    for file in (tmp_path / "runs").rglob("seed-*/run.json"):  # as if on another data set too
-        text = file.read_text().replace('"pointmaze-quickstart@1"', '"elsewhere@1"')
-        other = tmp_path / "runs" / "elsewhere" / file.parent.name
-        other.mkdir(parents=True)
-        (other / "run.json").write_text(text)
-        lines = (file.parent / "evaluations.jsonl").read_text().splitlines()
-        main = [line for line in lines if '"policy": ""' in line]
-        (other / "evaluations.jsonl").write_text("\n".join(main) + "\n")
+    for folder in run_folders(tmp_path / "runs"):  # as if on another data set too
+        dataset = "elsewhere@1"
+        identity = folder.record().identity.model_copy(update={"dataset": dataset})
+        other = RunFolder(tmp_path / "runs" / "elsewhere" / folder.path.name)
+        with other.held():
+            other.begin(identity)
+            other.carry_on([""], 0)
+            for row in folder.rows():
+                if row.policy == "":
+                    other.append(row.model_copy(update={"dataset": dataset}))
+            other.set_status(Status.DONE)
     table = read_runs(tmp_path / "runs")
     assert table.algorithms == ["two"]
     assert "two: still is left out: it is not on all data sets of its label" in table.notes
@@ -366,28 +370,91 @@ def test_a_held_run_is_refused(tmp_path: Path) -> None:
     holder.communicate("")
 
 
-@pytest.mark.parametrize("file", ["run.json", "evaluations.jsonl"])
-def test_a_damaged_folder_fails_alone_and_stays_as_it_is(file: str, tmp_path: Path) -> None:
+def test_a_damaged_record_fails_alone_and_stays_as_it_is(tmp_path: Path) -> None:
     protocol, runs = str(write_protocol(tmp_path, steps=600)), tmp_path / "runs"
     offrl.run(protocol, runs, workers=2)
     whole = scores(runs)
     damaged, other = (next(runs.rglob(f"seed-{seed}")) for seed in (0, 1))
-    lines = (damaged / file).read_text().splitlines()
-    torn = "\n".join([lines[0][:9] + "?", *lines[1:], ""])
-    (damaged / file).write_text(torn)
+    torn = "?" + (damaged / "run.json").read_text()
+    (damaged / "run.json").write_text(torn)
     shutil.rmtree(other)
     seen: list[Event] = []
     first, second = offrl.run(protocol, runs, workers=1, on_event=seen.append)
     assert (first.job.seed, first.status) == (0, "failed")
-    assert f"{damaged / file}: " in str(first.cause)
+    assert f"{damaged / 'run.json'}: " in str(first.cause)
     assert "delete the folder and run it again" in str(first.cause)
     assert first in seen
     assert (second.job.seed, second.status) == (1, "done")
-    assert (damaged / file).read_text() == torn
+    assert (damaged / "run.json").read_text() == torn
     assert [failure.cause for failure in read_runs(runs).failures] == [first.cause]
     shutil.rmtree(damaged)
     assert {event.status for event in offrl.run(protocol, runs, workers=1)} == {"done"}
     pd.testing.assert_frame_equal(scores(runs), whole)
+
+
+def test_a_run_that_lacks_rows_is_run_again_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    protocol, runs = str(write_protocol(tmp_path, steps=600)), tmp_path / "runs"
+    offrl.run(protocol, runs, workers=2)
+    whole = scores(runs)
+    rows = next(runs.rglob("seed-0")) / "evaluations.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-1])
+    (failure,) = read_runs(runs).failures
+    assert "the run is done, so expected 2 scores up to step 600, found 1" in failure.cause
+    events = offrl.run(protocol, runs, workers=1)
+    assert [event.status for event in events] == ["done", "done"]
+    assert failure.cause in caplog.text
+    pd.testing.assert_frame_equal(scores(runs), whole)
+
+
+def test_a_folder_that_cannot_be_held_fails_alone(tmp_path: Path) -> None:
+    protocol, runs = find_protocol(str(write_protocol(tmp_path, steps=300))), tmp_path / "runs"
+    planned = plan(protocol)
+    first, second = planned.jobs
+    first.folder(runs).parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    first.folder(runs).symlink_to(tmp_path / "elsewhere")
+    waiting, (failed,) = enlist(planned, runs, lambda _event: None)
+    assert waiting == [second]
+    assert (failed.job, failed.status) == (first, "failed")
+    assert f"{first.folder(runs)}: it is a link or a file" in str(failed.cause)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_run_killed_after_its_last_checkpoint_ends_with_step_and_score(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    protocol = str(write_protocol(tmp_path, steps=300))
+    ended = offrl.run(protocol, runs, workers=2)
+    for folder in run_folders(runs):
+        with folder.held():
+            folder.set_status(Status.RUNNING)
+    assert offrl.run(protocol, runs, workers=2) == ended
+    assert {event.step for event in ended} == {300}
+
+
+def test_a_full_disk_says_to_free_some_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first cause is the run's, though its record cannot be written either."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (job, _) = expand(find_protocol(str(write_protocol(tmp_path, steps=300))))
+    train_run(job, tmp_path / "whole")
+    append, checkpoint = RunFolder.append, "checkpoint/state.safetensors"
+
+    def fill(folder: RunFolder, row: ScoreRow) -> None:
+        append(folder, row)
+        monkeypatch.setattr(os, "fsync", full)
+
+    monkeypatch.setattr(RunFolder, "append", fill)
+    with pytest.raises(InputError, match=f"{checkpoint}: cannot be written: No space.*free some"):
+        train_run(job, tmp_path / "checkpoint")
+    monkeypatch.undo()
+    train_run(job, tmp_path / "checkpoint")  # once there is room
+    pd.testing.assert_frame_equal(scores(tmp_path / "checkpoint"), scores(tmp_path / "whole"))
 
 
 def test_another_protocol_of_the_same_name_does_not_carry_on(tmp_path: Path) -> None:
@@ -423,13 +490,14 @@ def test_unfinished_and_empty_folders_are_told(tmp_path: Path) -> None:
         read_runs(tmp_path / "nowhere")
     offrl.run(str(write_protocol(tmp_path, steps=600)), tmp_path / "runs", workers=2)
     folder = RunFolder(next((tmp_path / "runs").rglob("seed-0")))
+    folder.checkpoint.unlink()
     with folder.held():
-        folder.rewind(300)
+        folder.carry_on([""], 300)
         folder.set_status(Status.INTERRUPTED)
     table = read_runs(tmp_path / "runs")
     assert any("seed 0: step 300 of 600" in note for note in table.notes)
     with folder.held():
-        folder.rewind(0)
+        folder.carry_on([""], 0)
     failures = read_runs(tmp_path / "runs").failures
     assert "before its first evaluation" in failures[0].cause
 

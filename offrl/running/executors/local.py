@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 
+from offrl.errors import InputError
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder
 from offrl.running.events import Event, OnEvent
@@ -104,10 +105,13 @@ class _Pool:
             code = process.exitcode or 0
             name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
             last = replace(last, status=Status.FAILED, cause=f"worker ended by {name}")
-            folder = RunFolder(last.job.folder(self.root))
-            with folder.held():
-                if folder.read().record is not None:
-                    folder.set_status(Status.FAILED, last.cause)
+            folder = RunFolder(last.job.folder(self.root), self.root)
+            try:
+                with folder.held():
+                    if folder.read().record is not None:
+                        folder.set_status(Status.FAILED, last.cause)
+            except InputError as error:  # the others go on
+                log.warning("%s", error)
         self.ended.append(last)
         self.on_event(last)
 
