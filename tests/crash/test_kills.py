@@ -1,0 +1,35 @@
+"""A run that is killed at any file operation ends, once carried on, with the same scores."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def kills(folder: Path, times: int) -> dict[str, int]:
+    script = Path(__file__).with_name("kills.py")
+    result = subprocess.run(
+        [sys.executable, script, folder, str(times)],
+        capture_output=True,
+        text=True,
+        timeout=3600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    sys.stdout.write(result.stdout)
+    return dict(json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_a_run_may_be_killed_around_and_amid_each_file_operation(tmp_path: Path) -> None:
+    counts = kills(tmp_path, 1)
+    assert counts["operations"] >= 45
+    assert counts["kills"] >= counts["operations"] + counts["kills amid a write"]
+    assert counts["kills amid a write"] >= 12
+
+
+@pytest.mark.nightly  # some 600 runs
+def test_a_run_may_be_killed_three_times_over(tmp_path: Path) -> None:
+    assert kills(tmp_path, 3)["kills"] > 200
