@@ -1,8 +1,9 @@
 """Reads D4RL's HDF5 files (Fu et al. 2020, arXiv 2004.07219) in one of two views.
 
 A file holds observations, actions, rewards and terminals, one row per step, and mostly `timeouts`
-and `next_observations` too. Without `timeouts` an episode is cut at the environment's step limit.
-The same columns may lie in an .npz file.
+and `next_observations` too. Without `timeouts` a column of the file's own says where episodes end,
+such as d3rlpy's `episode_terminals`; without any, an episode is cut at the environment's step
+limit. The same columns may lie in an .npz file.
 
 `transitions` is every row. Where the file has no `next_observations`, the successor is the next row
 of the episode; the last row of an episode that timed out has none and is left out, and that of an
@@ -15,48 +16,78 @@ first observation of the next episode. The last row kept of an episode that time
 truncated, which changes no target: a truncation never stops bootstrapping.
 """
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data import Card, Columns, Totals, column, flags, refuse_links
+from offrl.data import (
+    Card,
+    Columns,
+    Totals,
+    actions,
+    check_size,
+    column,
+    disk_usage,
+    flags,
+    open_archive,
+    refuse_links,
+)
 from offrl.errors import InputError
 
-SUFFIXES = (".hdf5", ".h5")
+SUFFIXES = (".hdf5", ".h5", ".npz")
 VIEWS = ("transitions", "qlearning")
 KEYS = ("observations", "actions", "rewards", "terminals")
+D4RL_KEYS = (*KEYS, "timeouts", "next_observations")
+# Names of columns that say where episodes begin and end, as other tools spell them.
+ENDS = re.compile(r"terminal|(^|_)(is_)?(ends?|last|final|dones?|dones_float)$|truncat|timeout")
+BEGINS = re.compile(r"(^|_)(is_)?(starts?|first|begins?)$")
+LENGTHS = re.compile(r"(^|_)(lengths?|lens?)$")
+STEPS = re.compile(r"(^|_)(time_?)?steps?$")
+IDS = re.compile(r"(episode|traj\w*)(_ids?|_ind(ex|ices))?$")
+MARKS = re.compile(
+    "episod|traj|valids|" + "|".join(p.pattern for p in (ENDS, BEGINS, LENGTHS, STEPS))
+)
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 
+def lacking(path: Path) -> list[str]:
+    """D4RL's columns that a file lacks."""
+    with _opened(path) as file:
+        return _missing(file)
+
+
 def read(path: Path, card: Card) -> Columns:
     """The columns of a D4RL file in the card's view. Raises InputError where it is not one."""
-    import h5py
+    with _opened(path) as file:
+        return _read(file, path, card)
 
-    kind = ".npz" if path.suffix == ".npz" else "HDF5"
-    try:
-        if kind == ".npz":
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                return _read(dict(archive), path, card)
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The arrays of a file by name, not read yet: each has `shape`, `dtype` and `[()]`."""
+    if path.suffix == ".npz":
+        with open_archive(path) as archive:
+            yield archive
+    else:
+        import h5py
+
         refuse_links(path)
         with h5py.File(path, "r") as file:
-            return _read(file, path, card)
-    except InputError:
-        raise
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: not a whole {kind} file ({reason}); delete it and fetch it again"
-        ) from None
+            yield file
+
+
+def _missing(file: Mapping[str, Any]) -> list[str]:
+    return [key for key in KEYS if not hasattr(file.get(key), "shape")]  # a group has none
 
 
 def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
-    missing = [key for key in KEYS if not hasattr(file.get(key), "shape")]  # a group has none
-    if missing:
+    if missing := _missing(file):
         here = ", ".join(list(file)[:8])
         hint = "; Minari's, so give its folder" if "episode_0" in file else ""
         raise InputError(
@@ -65,25 +96,27 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
         )
     shape = file["observations"].shape
     rows = shape[0] if shape else 0
+    used = [*KEYS, "timeouts", "next_observations", *_marks(file)]
+    check_size(path, [file[key] for key in used if key in file], disk_usage(path))
 
     def numbers(key: str, axes: int) -> Floats:
-        stored = file[key]
-        values = stored.astype(np.float32)[()] if stored.dtype.kind == "f" else stored[()]
-        return column(values, path, key, rows, axes)
+        return column(_floats(file[key]), path, key, rows, axes)
 
+    said = file.get("discrete_action")  # of d3rlpy
+    if getattr(said, "shape", None) == () and bool(np.any(said[()])):
+        raise InputError(
+            f"{path}: discrete_action says that its actions are discrete; offrl reads continuous "
+            f"actions only"
+        )
     terminals = flags(file["terminals"][()], path, "terminals", rows)
     notes = []
-    if "timeouts" in file:
-        timeouts = flags(file["timeouts"][()], path, "timeouts", rows)
-    else:
-        timeouts = _timeouts(path, card, terminals)
-        notes.append(
-            f"no timeouts in the file: episodes cut at {int(timeouts.sum())} rows by the step limit"
-        )
+    timeouts, note = _timeouts(file, path, card, terminals)
+    if note:
+        notes.append(note)
     rewards = numbers("rewards", 1)
     totals = _totals(rewards, terminals | timeouts)
     observations = numbers("observations", 2)
-    actions = numbers("actions", 2)
+    taken = actions(_floats(file["actions"]), path, "actions", rows)
     if card.view == "qlearning":
         keep = ~timeouts
         keep[-1] = False
@@ -127,7 +160,7 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
         successors = successors[kept]
     return Columns(
         observations=observations[kept],
-        actions=actions[kept],
+        actions=taken[kept],
         rewards=rewards[kept],
         next_observations=successors,
         terminations=terminals[kept],
@@ -146,7 +179,104 @@ def _totals(rewards: Floats, ends: Bools) -> Totals:
     return Totals(len(rewards), len(last), returned / len(last))
 
 
-def _timeouts(path: Path, card: Card, terminals: Bools) -> Bools:
+def _floats(stored: Any) -> NDArray[Any]:
+    """A column, read as float32 where HDF5 can convert on the way."""
+    if stored.dtype.kind == "f" and hasattr(stored, "astype"):
+        return np.asarray(stored.astype(np.float32)[()])
+    return np.asarray(stored[()])
+
+
+def _marks(file: Mapping[str, Any]) -> list[str]:
+    """Columns of a file's own, not of D4RL's, that speak of episodes."""
+    return [
+        key
+        for key in file
+        if key not in D4RL_KEYS
+        and getattr(file.get(key), "shape", ())
+        and MARKS.search(key.lower())
+    ]
+
+
+def _timeouts(
+    file: Mapping[str, Any], path: Path, card: Card, terminals: Bools
+) -> tuple[Bools, str | None]:
+    """Rows at which an episode ends without a termination, and a note on how they were found.
+
+    They are the file's `timeouts`, else what another column of the file says of the ends of
+    episodes, else the step limit. Raises InputError where two columns contradict each other.
+    """
+    rows = len(terminals)
+    names = _marks(file)
+    marks = {key: _ends(np.asarray(file[key][()]), key.lower(), rows) for key in names}
+    known = {key: ends for key, ends in marks.items() if ends is not None}
+    note = None
+    if "timeouts" in file:
+        source = "timeouts"
+        timeouts = flags(file["timeouts"][()], path, source, rows)
+    elif known:
+        source = max(known, key=lambda key: int(known[key].sum()))
+        timeouts = known[source] & ~terminals
+        note = (
+            f"no timeouts in the file: its {source} ends {int(timeouts.sum())} episodes without a "
+            f"termination, which count as truncated"
+        )
+    elif names:
+        raise InputError(
+            f"{path}: has no timeouts, and {', '.join(names)} may speak of episodes in a way that "
+            f"offrl does not read; write timeouts: 1 in each row that ends an episode without a "
+            f"termination, else 0"
+        )
+    else:
+        timeouts = _step_limit(path, card, terminals)
+        note = (
+            f"no timeouts in the file: episodes cut at {int(timeouts.sum())} rows by the step limit"
+        )
+    for key, ends in known.items():
+        if (apart := np.flatnonzero((ends & ~(timeouts | terminals))[:-1])).size:
+            raise InputError(
+                f"{path}: {key} ends an episode in row {apart[0]} (counted from 0), but {source} "
+                f"and terminals do not; correct or remove one of them"
+            )
+    return timeouts, note
+
+
+def _ends(raw: NDArray[Any], name: str, rows: int) -> Bools | None:
+    """The rows that end an episode by a column of a file's own; None where it does not say.
+
+    Such a column is a flag per row where episodes end or begin, a number per row that names the
+    episode or counts its steps, or a number per episode: its length, its first row, or the row
+    after its last.
+    """
+    values = raw[:, 0] if raw.ndim == 2 and raw.shape[1] == 1 else raw
+    if values.ndim != 1 or values.dtype.kind not in "fiub" or not values.size:
+        return None
+    numbers = values.astype(np.float64)
+    if not np.array_equal(numbers, np.round(numbers)):
+        return None
+    ends = np.zeros(rows, dtype=np.bool_)
+    ends[-1:] = True
+    flagged = len(numbers) == rows and bool(np.isin(numbers, (0, 1)).all())
+    per_row, rising = len(numbers) == rows, bool((np.diff(numbers) > 0).all())
+    if IDS.search(name) and per_row:
+        ends[:-1] = numbers[1:] != numbers[:-1]
+    elif STEPS.search(name) and per_row:
+        ends[:-1] = numbers[1:] <= numbers[:-1]
+    elif LENGTHS.search(name) and numbers.min() >= 1 and numbers.sum() == rows:
+        ends[np.cumsum(numbers).astype(np.int64) - 1] = True
+    elif BEGINS.search(name) and flagged:
+        ends[:-1] = numbers[1:] == 1
+    elif BEGINS.search(name) and rising and numbers[0] == 0 and numbers[-1] < rows:
+        ends[numbers[1:].astype(np.int64) - 1] = True
+    elif ENDS.search(name) and flagged:
+        return np.asarray(numbers == 1)
+    elif ENDS.search(name) and rising and numbers[0] >= 1 and numbers[-1] == rows:
+        ends[numbers.astype(np.int64) - 1] = True
+    else:
+        return None
+    return ends
+
+
+def _step_limit(path: Path, card: Card, terminals: Bools) -> Bools:
     """Where the step limit ends an episode of a file that does not say so itself."""
     if card.environment is None:
         raise InputError(

@@ -4,12 +4,9 @@ A file holds obs, action, next_obs, reward, done and truncated, float32, one row
 `next_obs[t]` is `obs[t + 1]` inside an episode. `done` is a termination, `truncated` a time limit.
 """
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from offrl.data import Card, Columns, column, flags
+from offrl.data import Card, Columns, actions, check_size, column, disk_usage, flags, open_archive
 from offrl.errors import InputError
 
 SUFFIXES = (".npz",)
@@ -17,23 +14,23 @@ VIEWS = ("transitions",)
 KEYS = ("obs", "action", "next_obs", "reward", "done", "truncated")
 
 
+def lacking(path: Path) -> list[str]:
+    """NeoRL-2's columns that a file lacks."""
+    with open_archive(path) as archive:
+        return [key for key in KEYS if key not in archive]
+
+
 def read(path: Path, card: Card) -> Columns:  # noqa: ARG001 (every loader is given the card)
     """The columns of a NeoRL-2 file. Raises InputError where it is not one."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive.files]
-            if missing:
-                raise InputError(
-                    f"{path}: lacks {', '.join(missing)}; found {', '.join(archive.files)}, "
-                    f"expected NeoRL-2's {', '.join(KEYS)}"
-                )
-            raw = {key: archive[key] for key in KEYS}
-    except InputError:
-        raise
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise InputError(
-            f"{path}: not a whole .npz file without pickles ({error}); fetch it again"
-        ) from None
+    with open_archive(path) as archive:
+        missing = [key for key in KEYS if key not in archive]
+        if missing:
+            raise InputError(
+                f"{path}: lacks {', '.join(missing)}; found {', '.join(archive)}, expected "
+                f"NeoRL-2's {', '.join(KEYS)}"
+            )
+        check_size(path, [archive[key] for key in KEYS], disk_usage(path))
+        raw = {key: archive[key][()] for key in KEYS}
     rows = len(raw["obs"]) if raw["obs"].ndim else 0
     notes = []
     terminations = flags(raw["done"], path, "done", rows)
@@ -43,7 +40,7 @@ def read(path: Path, card: Card) -> Columns:  # noqa: ARG001 (every loader is gi
         notes.append("the last row ends no episode: marked as truncated")
     return Columns(
         observations=column(raw["obs"], path, "obs", rows, 2),
-        actions=column(raw["action"], path, "action", rows, 2),
+        actions=actions(raw["action"], path, "action", rows),
         rewards=column(raw["reward"], path, "reward", rows, 1),
         next_observations=column(raw["next_obs"], path, "next_obs", rows, 2),
         terminations=terminations,

@@ -8,26 +8,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from offrl.data.archive import open_archive as open_archive
     from offrl.data.card import Card as Card
     from offrl.data.card import Environment as Environment
     from offrl.data.card import Reference as Reference
+    from offrl.data.card import Wrapper as Wrapper
     from offrl.data.card import find_card as find_card
     from offrl.data.card import shipped_cards as shipped_cards
     from offrl.data.columns import Columns as Columns
     from offrl.data.columns import Totals as Totals
+    from offrl.data.columns import actions as actions
     from offrl.data.columns import column as column
     from offrl.data.columns import flags as flags
     from offrl.data.dataset import Dataset as Dataset
     from offrl.data.dataset import load_dataset as load_dataset
+    from offrl.data.foreign import check_size as check_size
+    from offrl.data.foreign import disk_usage as disk_usage
     from offrl.data.links import refuse_links as refuse_links
     from offrl.data.loader import path_stamp as path_stamp
+    from offrl.data.observations import flatten as flatten
+    from offrl.data.observations import layout_of as layout_of
     from offrl.data.transitions import Transitions as Transitions
 
 _NAMES = {
-    "card": ("Card", "Environment", "Reference", "find_card", "shipped_cards"),
-    "columns": ("Columns", "Totals", "column", "flags"),
+    "archive": ("open_archive",),
+    "card": ("Card", "Environment", "Reference", "Wrapper", "find_card", "shipped_cards"),
+    "columns": ("Columns", "Totals", "actions", "column", "flags"),
     "dataset": ("Dataset", "load_dataset"),
     "links": ("refuse_links",),
+    "observations": ("flatten", "layout_of"),
+    "foreign": ("check_size", "disk_usage"),
     "loader": ("path_stamp",),
     "transitions": ("Transitions",),
 }

@@ -7,9 +7,12 @@ process (some 0.8 s per GB); `verify` reads every byte again.
 """
 
 import contextlib
+import datetime
+import errno
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +29,10 @@ from offrl.data.loader import fetcher_of, path_stamp
 from offrl.errors import InputError
 from offrl.files import replacing, replacing_folder, seal, sweep, unseal
 
+log = logging.getLogger(__name__)
+
+WAIT = 5.0  # seconds before a wait for another process is spoken of
+LONGEST = 241  # bytes of a name, to which `files.replacing` adds 14 while it writes
 FORMAT = 1  # of the folder; another number is another folder name, so old caches are left alone
 
 
@@ -80,8 +87,20 @@ def lock(target: Path) -> Iterator[None]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        holder = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-        holder.acquire()
+        path = target.with_name(f".{target.name}.lock")
+        holder = filelock.FileLock(path)
+        try:
+            holder.acquire(timeout=WAIT)
+        except filelock.Timeout:
+            log.warning(
+                "%s: waiting for %s, which reads or writes the same data and holds %s; go on "
+                "waiting, or end it, or stop with Ctrl-C",
+                target.name,
+                _holder(path),
+                path,
+            )
+            holder.acquire()
+            log.info("%s: waited long enough, goes on", target.name)
     except OSError as error:
         raise InputError(
             f"{target.parent}: cannot be written: {error.strerror or error}; set OFFRL_CACHE to a "
@@ -92,6 +111,31 @@ def lock(target: Path) -> Iterator[None]:
         yield
     finally:
         holder.release()
+
+
+def _holder(path: Path) -> str:
+    """The process that holds a lock, with the time at which it started, where the system says."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        inode = str(path.stat().st_ino)
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == inode:
+                process = Path("/proc") / words[4]
+                started = datetime.datetime.fromtimestamp(process.stat().st_ctime)
+                return f"process {words[4]} (started {started:%Y-%m-%d %H:%M:%S})"
+    return "another process"
+
+
+def folder_name(card: Card, end: str = "") -> str:
+    """The name of a folder for a card's data: id, version and `end`, as long as names may be.
+
+    A file system takes 255 bytes, of which temporary names need some.
+    """
+    end = f"-v{card.version}{end}"
+    if len(card.id) + len(end) <= LONGEST:
+        return f"{card.id}{end}"
+    short = hashlib.sha256(card.id.encode()).hexdigest()[:10]
+    return f"{card.id[: LONGEST - len(end) - len(short) - 1]}-{short}{end}"
 
 
 def cached_folder(card: Card, split: str = "train") -> Path:
@@ -114,7 +158,7 @@ def cached_folder(card: Card, split: str = "train") -> Path:
     text = json.dumps(key, sort_keys=True)
     short = hashlib.sha256(text.encode()).hexdigest()[:10]
     middle = "" if split == "train" else f"-{split}"
-    return cache_folder() / "datasets" / f"{card.id}-v{card.version}{middle}-{short}"
+    return cache_folder() / "datasets" / folder_name(card, f"{middle}-{short}")
 
 
 def kept_card(card: Card) -> Card | None:
@@ -127,7 +171,9 @@ def kept_card(card: Card) -> Card | None:
 
 def _kept(card: Card, split: str) -> tuple[Path, Card] | None:
     """The newest folder that was read from the source of `card`, and the card it was read with."""
-    folders = (cache_folder() / "datasets").glob(f"{card.id}-v{card.version}-*")
+    middle = "" if split == "train" else f"-{split}"
+    pattern = folder_name(card, f"{middle}-{'?' * 10}")  # as long as the hash of `cached_folder`
+    folders = (cache_folder() / "datasets").glob(pattern)
     for folder in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True):
         with contextlib.suppress(NotCached, KeyError, ValueError):
             meta = read_meta(folder)
@@ -161,7 +207,13 @@ def write_columns(
         for name, values in columns.items():
             path = temporary / f"{name}.npy"
             with path.open("wb") as array:
-                np.save(array, values, allow_pickle=False)
+                try:
+                    np.save(array, values, allow_pickle=False)
+                except OSError as error:
+                    if error.errno is not None:
+                        raise
+                    # numpy names no number where the disk is full or a file may not be so large
+                    raise OSError(errno.ENOSPC, str(error)) from error
                 array.flush()
                 os.fsync(array.fileno())  # else a power cut may leave the right size, all zeros
             column_meta[name] = {

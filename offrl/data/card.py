@@ -11,7 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from offrl.errors import InputError, unknown
@@ -28,6 +34,7 @@ class File(Strict):
     urls: list[str] = Field(default_factory=list)  # the first, then mirrors in order
     md5: str | None = None  # as published
     sha256: str | None = None  # measured where the file could be obtained
+    size: int | None = Field(default=None, gt=0)  # bytes; a download that is larger is refused
 
     @model_validator(mode="after")
     def _stays_in_its_folder(self) -> Self:
@@ -78,6 +85,13 @@ class Source(Strict):
         return self.validation if split == "validation" else self.files
 
 
+class Wrapper(Strict):
+    """A wrapper around a simulator, of Gymnasium's own."""
+
+    entry_point: str  # "gymnasium.wrappers.transform_action:RescaleAction"
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
 class Environment(Strict):
     """The simulator that scores a policy, in Gymnasium's terms.
 
@@ -85,10 +99,19 @@ class Environment(Strict):
     """
 
     id: str  # may carry a module: "offrl.datasets.neorl2_simulators:offrl/DMSD-v0"
-    max_episode_steps: int = Field(gt=0)
+    max_episode_steps: int = Field(gt=0, le=10**9)
     kwargs: dict[str, Any] = Field(default_factory=dict)
     observation_keys: list[str] = Field(default_factory=list)  # order of a flattened dict
+    wrappers: list[Wrapper] = Field(default_factory=list)  # the innermost first
+    # The class that the data say they come from: compared with that of `id`, never imported.
+    entry_point: str | None = Field(default=None, exclude=True)
     _origin: Origin = PrivateAttr(default=Origin())
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an empty list of wrappers, so that runs recorded before there were any match."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key != "wrappers" or value}
 
     def read_from(self, origin: Origin) -> "Environment":
         """The same environment, of a card that was read there."""
@@ -105,7 +128,8 @@ class Environment(Strict):
         for key, value in _texts(self.model_dump(), "environment"):
             named = _MODULE.match(value)
             module = self.id.rpartition(":")[0] if key == "environment.id" else named and named[1]
-            if module and module not in simulator_modules():
+            own = bool(module) and module.startswith("gymnasium.wrappers")
+            if module and not own and module not in simulator_modules():
                 self._origin.allow(f"{key} = {value!r:.80}", module)
 
 
@@ -131,11 +155,12 @@ class Reference(Strict):
     max: float = Field(allow_inf_nan=False)
     source: str
 
-    @model_validator(mode="after")
-    def _apart(self) -> "Reference":
-        if self.min >= self.max:  # a score would be infinite, not a number or upside down
-            raise PydanticCustomError("apart", "expected min below max")
-        return self
+    @property
+    def fault(self) -> str | None:
+        """Why no score follows from them, or None. The data can be read all the same."""
+        if self.min < self.max:
+            return None
+        return f"reference returns are {self.min:g} (min) and {self.max:g} (max): min must be below"
 
 
 class Expected(Strict):
@@ -203,6 +228,11 @@ class Card(Strict):
                 f"data set {self.id}: its card has no [{lacking}], so a policy cannot be scored"
                 f"{f'; its notes may say why (offrl show {self.id})' if self.notes else ''}; give "
                 "a card (TOML) that has one"
+            )
+        if self.reference.fault:
+            raise InputError(
+                f"data set {self.id}: {self.reference.fault}, so a policy cannot be scored; "
+                f"correct [reference] in a card"
             )
         self.environment.check_code()
         return self.environment, self.reference

@@ -94,6 +94,20 @@ def column(values: ArrayLike, where: Path, key: str, rows: int, axes: int) -> ND
     return result
 
 
+def actions(values: ArrayLike, where: Path, key: str, rows: int) -> NDArray[np.float32]:
+    """The column of actions, float32 (rows, dimensions), checked as `column` does.
+
+    Raises InputError for integers, which are choices among several and not quantities.
+    """
+    given = np.asarray(values)
+    if given.dtype.kind in "iub":
+        raise InputError(
+            f"{where}: {key} are {given.dtype}; offrl reads continuous actions only, not discrete "
+            f"ones, so write them as floats if they are quantities"
+        )
+    return column(given, where, key, rows, 2)
+
+
 def flags(values: ArrayLike, where: Path, key: str, rows: int) -> NDArray[np.bool_]:
     """One column of flags as bool. Raises InputError for a value other than 0 and 1."""
     numbers = column(values, where, key, rows, 1)

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from offrl.data.cache import NotCached, cached_folder, digest, lock, open_columns, write_columns
+from offrl.data.cache import (
+    NotCached,
+    cache_folder,
+    cached_folder,
+    digest,
+    lock,
+    open_columns,
+    write_columns,
+)
 from offrl.data.card import Card
 from offrl.data.columns import NAMES, Columns, Totals, totals
+from offrl.data.foreign import check_ordinary, reading
 from offrl.data.loader import loader_of
 from offrl.errors import InputError
 from offrl.version import __version__
@@ -31,8 +40,7 @@ def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -
             if folder.exists():
                 log.warning("%s; the data set is converted again", reason)
         log.info("%s: reading %s", card.id, ", ".join(map(str, paths)))
-        loader = loader_of(card)
-        columns = _joined([loader.read(path, card) for path in paths])
+        columns = _joined([_read(card, path) for path in paths])
         source = _source_totals(columns)
         check_expected(card, split, source)
         files = [{"path": str(path), "sha256": digest(path)} for path in paths if path.is_file()]
@@ -51,6 +59,19 @@ def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -
         }
         write_columns(folder, columns.arrays(), meta)
     return folder
+
+
+def _read(card: Card, path: Path) -> Columns:
+    """The columns of one file or folder."""
+    loader = loader_of(card)
+    check_ordinary(path)
+    advice = "it is no such data, or damaged: copy it from its source or write it again"
+    if cache_folder() in path.parents:
+        advice = f"the copy here is damaged: delete it, then `offrl data fetch {card.id}`"
+        if card.source.maker:
+            advice = f"make it again: `offrl data make {card.id} --again`"
+    with reading(path, f"{card.source.loader} data", advice):
+        return loader.read(path, card)
 
 
 def _source_totals(columns: Columns) -> Totals:

@@ -59,7 +59,9 @@ class Dataset:
         self.split = split
         self.folder = folder
         self.check = check
-        self.notes: list[str] = meta["notes"]
+        self.notes: list[str] = [*meta["notes"]]
+        if card.reference is not None and card.reference.fault:
+            self.notes.append(f"{card.reference.fault}, so no return can be scored")
         self.source = Totals(**meta["totals"])
         columns = "".join(meta["columns"][name]["sha256"] for name in NAMES)
         self.checksum = hashlib.sha256(columns.encode()).hexdigest()
@@ -97,6 +99,11 @@ class Dataset:
             return _load(self.card, "validation", None, self.check)
         return None
 
+    @property
+    def scored(self) -> bool:
+        """Whether the card has reference returns from which scores follow."""
+        return self.card.reference is not None and not self.card.reference.fault
+
     def normalized(self, returns: ArrayLike) -> NDArray[np.float64]:
         """Scores on 0-100: 100 (return - min) / (max - min) with the card's reference returns.
 
@@ -109,6 +116,11 @@ class Dataset:
                 f"{self.card.id}: its card has no reference returns, so no return can be "
                 f"normalised; give min, max and their source under [reference]"
             )
+        if reference.fault:
+            raise InputError(
+                f"{self.card.id}: {reference.fault}, so no return can be normalised; correct "
+                f"[reference] in a card"
+            )
         values = np.asarray(returns, dtype=np.float64)
         scores = 100 * (values - reference.min) / (reference.max - reference.min)
         return np.asarray(scores, dtype=np.float64)
@@ -118,7 +130,7 @@ class Dataset:
         short, long = int(lengths.min()), int(lengths.max())
         of = f"of {short}" if short == long else f"of {short} to {long}"
         mean = float(self.episode_returns.mean())
-        score = f" (score {self.normalized(mean):.1f})" if self.card.reference else ""
+        score = f" (score {self.normalized(mean):.1f})" if self.scored else ""
         split = "" if self.split == "train" else f" {self.split} split,"
         view = "" if self.card.view == "transitions" else f", {self.card.view} view"
         noted = ""

@@ -49,7 +49,7 @@ def check(source: str | Path | Card, *, view: str | None = None, trust: Files = 
             path = Path(entry["path"])
             if not path.is_file():
                 continue
-            check_file(path, file)
+            check_file(path, file, given=not file.urls)
             files[str(path)] = digest(path)
             if files[str(path)] != entry["sha256"]:
                 raise InputError(
@@ -97,15 +97,19 @@ class Stats:
     return_mean: float
     return_std: float  # over episodes, ddof 1; NaN for a single episode
     return_quantiles: list[float]
-    score_mean: float | None  # on 0-100; None where the card has no reference returns
+    score_mean: float | None  # on 0-100; None without usable reference returns
     action_min: float
     action_max: float
-    actions_outside: float  # share of entries outside [-1, 1]
+    action_bound: float  # of the simulator where it is known, else 1
+    actions_outside: float  # share of entries outside [-bound, bound]
     notes: list[str]
 
 
-def stats(dataset: Dataset) -> Stats:
-    """The summary of a data set that `offrl data stats` prints."""
+def stats(dataset: Dataset, bound: float = 1.0) -> Stats:
+    """The summary of a data set that `offrl data stats` prints.
+
+    `bound` is that of the simulator's actions, beyond which actions are counted.
+    """
     returns = dataset.episode_returns
     lengths = dataset.episode_lengths
     mean = float(returns.mean())
@@ -126,9 +130,10 @@ def stats(dataset: Dataset) -> Stats:
         return_mean=mean,
         return_std=float(returns.std(ddof=1)) if len(returns) > 1 else math.nan,
         return_quantiles=[float(q) for q in np.quantile(returns, QUANTILES)],
-        score_mean=float(dataset.normalized(mean)) if dataset.card.reference else None,
+        score_mean=float(dataset.normalized(mean)) if dataset.scored else None,
         action_min=float(actions.min()),
         action_max=float(actions.max()),
-        actions_outside=share_outside(actions),
+        action_bound=bound,
+        actions_outside=share_outside(actions, bound),
         notes=dataset.notes,
     )

@@ -4,11 +4,12 @@ import json
 import logging
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from offrl import registry
-from offrl.data.cache import cache_folder, digest, lock, made_folder, writing
+from offrl.data.cache import cache_folder, digest, folder_name, lock, made_folder, writing
 from offrl.data.card import Card, File
+from offrl.data.download import download
+from offrl.data.foreign import check_ordinary, reading
 from offrl.data.loader import fetcher_of
 from offrl.errors import InputError
 from offrl.files import below
@@ -48,7 +49,8 @@ def fetch_split(
     if card.source.maker:
         return [make(card, progress)]
     if name := card.source.fetched_id:
-        return [fetcher_of(card).fetch(name, directory_from)]
+        with reading(name, f"{card.source.loader} data", "try again, or give it by its path"):
+            return [fetcher_of(card).fetch(name, directory_from)]
     raise InputError(f"card {card.id}: source: expected files, a maker or an id; it has none")
 
 
@@ -60,31 +62,38 @@ def _fetch_file(
         path = Path(file.name)
         if not path.exists():
             raise InputError(f"{path}: no such file or folder; {card.id} reads its data from there")
-        check_file(path, file)
+        check_ordinary(path)
+        check_file(path, file, given=True)
         return path
-    target = below(cache_folder() / "downloads" / f"{card.id}-v{card.version}", file.name)
+    target = below(cache_folder() / "downloads" / folder_name(card), file.name)
     with lock(target):
         unverifiable = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
         if target.is_file() and not (directory_from is not None and unverifiable):
             check_file(target, file)
         elif directory_from is not None:
             original = _find(file, directory_from)
+            check_ordinary(original)
             with writing(target) as temporary:
                 shutil.copyfile(original, temporary)
-                check_file(temporary, file, name=str(original))
+                check_file(temporary, file, name=str(original), given=True)
             log.info("%s: took %s", card.id, original)
         else:
             _download(card, file, target, progress)
     return target
 
 
-def check_file(path: Path, file: File, name: str | None = None) -> None:
-    """Raises InputError where a file's checksum differs from its card's; silent without one."""
+def check_file(path: Path, file: File, name: str | None = None, given: bool = False) -> None:
+    """Raises InputError where a file's checksum differs from its card's; silent without one.
+
+    A file that the user has `given` is theirs: they are not to delete it.
+    """
     if wrong := _mismatch(path, file):
-        raise InputError(
-            f"{name or path}: {wrong}; the file is damaged or another version: delete it and fetch "
-            f"{file.name} again"
+        todo = (
+            "copy it again, or correct the card"
+            if given
+            else f"delete it and fetch {file.name} again"
         )
+        raise InputError(f"{name or path}: {wrong}; the file is damaged or another version: {todo}")
 
 
 def _mismatch(path: Path, file: File) -> str | None:
@@ -115,31 +124,12 @@ def _find(file: File, folder: Path) -> Path:
     )
 
 
-class _Bar:
-    """A progress bar as pooch uses one, which calls a callback."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.total = 0
-        self.done = 0
-        self.progress = progress
-
-    def update(self, count: int) -> None:
-        self.done += count
-        self.progress(min(self.done, self.total), self.total)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
-
-
 def _download(card: Card, file: File, target: Path, progress: Progress | None) -> None:
     failures = []
     with writing(target) as temporary:
         for url in file.urls:
             log.info("%s: downloading %s", card.id, url)
-            reason = _retrieve(url, temporary, progress) or _mismatch(temporary, file)
+            reason = download(url, temporary, file.size, progress) or _mismatch(temporary, file)
             if reason is None:
                 return
             failures.append(f"{url}: {reason}")
@@ -149,22 +139,6 @@ def _download(card: Card, file: File, target: Path, progress: Progress | None) -
             f"try again with `offrl data fetch {card.id}`, or, where a folder DIR holds the file, "
             f"`offrl data fetch {card.id} --from DIR`"
         )
-
-
-def _retrieve(url: str, path: Path, progress: Progress | None) -> str | None:
-    """Downloads to `path`; returns the reason of a failure in a few words, else None."""
-    import pooch
-
-    bar: Any = _Bar(progress) if progress else False
-    try:
-        pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20)(url, str(path), None)
-    except Exception as error:  # of any library below pooch: the next address may work
-        if getattr(error, "errno", None) is not None:
-            raise  # of this disk
-        log.info("%s: %s", url, error)
-        response = getattr(error, "response", None)
-        return f"HTTP {response.status_code}" if response is not None else type(error).__name__
-    return None
 
 
 def make(card: Card, progress: Progress | None = None, again: bool = False) -> Path:
@@ -178,7 +152,7 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
         raise InputError(
             f"{card.id}: is published, not made here; use `offrl data fetch {card.id}`"
         )
-    folder = cache_folder() / "made" / f"{card.id}-v{card.version}"
+    folder = cache_folder() / "made" / folder_name(card)
     with lock(folder):
         path = _made(folder)
         if path is None or not path.exists() or again:

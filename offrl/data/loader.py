@@ -7,9 +7,11 @@ point of the group `offrl.datasets`, and holds
     VIEWS       names of choices of rows; the first, "transitions", is every row
     read        reads one file or folder
 
-and, where the format has more to offer, `card` (see `Describes`) and `fetch` with `stamp` (see
-`Fetches`). Nothing else in offrl depends on a format. All loaders are imported to find the one of a
-path: a loader imports a slow library inside the function that needs it.
+and, where the format has more to offer, `card` (see `Describes`), `lacking` (see `Recognises`) and
+`fetch` with `stamp` (see `Fetches`). What a loader raises on foreign bytes becomes one line in
+`offrl.data.foreign`, so it catches nothing itself. Nothing else in offrl depends on a format. All
+loaders are imported to find the one of a path: a loader imports a slow library inside the function
+that needs it.
 """
 
 import importlib
@@ -34,7 +36,7 @@ class Loader(Protocol):
     def read(self, path: Path, card: Card) -> Columns:
         """The rows of a file or folder in the view `card.view`, checked.
 
-        Raises InputError where it is not whole or not of this format.
+        Raises InputError where something in it is wrong, and anything else where a library does.
         """
 
 
@@ -48,6 +50,14 @@ class Describes(Protocol):
         `source` is a path, or a name that `fetch` takes. Raises InputError where a folder is not of
         this format.
         """
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A loader that shares a suffix with another and tells its files by their names for columns."""
+
+    def lacking(self, path: Path) -> list[str]:
+        """The names of columns that a file would have to hold; empty where it is this format."""
 
 
 @runtime_checkable

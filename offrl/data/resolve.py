@@ -4,11 +4,23 @@ import re
 from pathlib import Path
 from typing import Any
 
-from offrl.data.cache import kept_card
+from offrl.data.cache import cached_folder, kept_card
 from offrl.data.card import Card, File, Source, read_card, shipped_cards
-from offrl.data.loader import Describes, Fetches, Loader, loader_and_name, loader_of, loaders
+from offrl.data.foreign import check_ordinary, reading
+from offrl.data.loader import (
+    Describes,
+    Fetches,
+    Recognises,
+    loader_and_name,
+    loader_of,
+    loaders,
+)
 from offrl.errors import InputError, unknown
+from offrl.toml import validate
 from offrl.trust import Files, Origin, trusted
+
+_BY_PATH = "Given by its path, without a card: no checks and no reference returns."
+_DAMAGED = "it is no such data, or damaged: copy it from its source or write it again"
 
 
 def resolve(source: str | Path | Card, view: str | None = None, trust: Files = ()) -> Card:
@@ -50,6 +62,8 @@ def _card(source: str | Path, trust: tuple[str, ...]) -> Card:
         names = [f"{name}:ID" for name, loader in loaders().items() if isinstance(loader, Fetches)]
         raise unknown("data set", source, shipped_cards(), ", or ".join(["or give a path", *names]))
     path = path.absolute()
+    if not path.is_dir():  # a folder's files are looked at when they are read
+        check_ordinary(path)
     if path.suffix == ".toml":
         return read_card(path, trust)
     card = _folder(path) if path.is_dir() else _file(path)
@@ -69,7 +83,7 @@ def _named(loader: str, name: str) -> Card:
     )
     if kept := kept_card(card):
         return kept
-    return card.model_copy(update=_description(loader_of(card), name) | {"id": card.id})
+    return card.model_copy(update=_description(loader, name) | {"id": card.id})
 
 
 def _file(path: Path) -> Card:
@@ -85,12 +99,37 @@ def _file(path: Path) -> Card:
             f"{path}: cannot tell its format from {path.suffix or 'a name without a suffix'!r}; "
             f"expected .toml (a card), {', '.join(formats)} or a folder ({', '.join(folders)})"
         )
-    if len(readers) > 1:
+    reader = readers[0] if len(readers) == 1 else _recognised(path, readers)
+    return _path_card(path, reader, _description(reader, path))
+
+
+def _recognised(path: Path, readers: list[str]) -> str:
+    """The one of several loaders of a suffix that finds its columns in a file."""
+    for name in readers:  # a later load reads no source
+        if cached_folder(_path_card(path, name, {})).is_dir():
+            return name
+    every = loaders()
+    lacking: dict[str, list[str]] = {name: [] for name in readers}
+    recognising = {
+        name: loader for name in readers if isinstance(loader := every[name], Recognises)
+    }
+    if len(recognising) == len(readers):
+        with reading(path, f"{' or '.join(readers)} data", _DAMAGED):
+            lacking = {name: loader.lacking(path) for name, loader in recognising.items()}
+    found = [name for name, columns in lacking.items() if not columns]
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise InputError(
-            f"{path}: loaders {' and '.join(readers)} read {path.suffix} files; give a card (TOML) "
+            f"{path}: loaders {' and '.join(found)} read {path.suffix} files; give a card (TOML) "
             "whose source.loader names one of them"
         )
-    return _path_card(path, readers[0], _description(loaders()[readers[0]], path))
+    nearest = sorted(lacking.items(), key=lambda pair: len(pair[1]))
+    reasons = [f"{name} needs {', '.join(columns)} too" for name, columns in nearest]
+    raise InputError(
+        f"{path}: no loader reads its columns: {'; '.join(reasons)}; rename them, or give a card "
+        f"(TOML) with a loader of your own"
+    )
 
 
 def _folder(path: Path) -> Card:
@@ -99,14 +138,19 @@ def _folder(path: Path) -> Card:
     for name, loader in loaders().items():
         if isinstance(loader, Describes):
             try:
-                return _path_card(path, name, loader.card(path))
+                return _path_card(path, name, _description(name, path))
             except InputError as error:
                 reasons.append(str(error))
     raise InputError("; ".join(reasons) or f"{path}: is a folder, and no loader reads folders")
 
 
-def _description(loader: Loader, source: str | Path) -> dict[str, Any]:
-    return loader.card(source) if isinstance(loader, Describes) else {}
+def _description(name: str, source: str | Path) -> dict[str, Any]:
+    """What a loader finds in the data for their card."""
+    loader = loaders()[name]
+    if not isinstance(loader, Describes):
+        return {}
+    with reading(source, f"{name} data", _DAMAGED):
+        return loader.card(source)
 
 
 def _readers(suffix: str) -> list[str]:
@@ -126,9 +170,9 @@ def _path_card(path: Path, loader: str, about: dict[str, Any]) -> Card:
         "source": Source(loader=loader, files=[File(name=str(path))]),
         "licence": "unknown",
         "citation": "",
-        "notes": "Given by its path, without a card: no checks and no reference returns.",
     } | about
-    return Card(**keys | {"id": _slug(keys["id"])})
+    keys["notes"] = " ".join(filter(None, [_BY_PATH, about.get("notes")]))
+    return validate(Card, keys | {"id": _slug(keys["id"])}, str(path))
 
 
 def _slug(name: str) -> str:

@@ -4,14 +4,18 @@ import hashlib
 import json
 import logging
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sources import left_over, npz
 
 from offrl.data import cache
-from offrl.data.cache import cache_folder, digest, verify
+from offrl.data.cache import cache_folder, digest, lock, verify
 from offrl.data.card import Card
 from offrl.data.columns import NAMES
 from offrl.data.dataset import load_dataset
@@ -194,3 +198,65 @@ def test_cache_folder_is_the_platforms_by_default(monkeypatch: pytest.MonkeyPatc
     assert cache_folder() == Path.home() / "x"
     monkeypatch.delenv("OFFRL_CACHE")
     assert cache_folder().name == "offrl"
+
+
+@pytest.mark.parametrize("length", [100, 200, 226, 227, 235, 250])
+def test_long_names_are_shortened_where_a_file_system_needs_it(
+    tmp_path: Path, own_cache: Path, length: int
+) -> None:
+    path = npz(tmp_path / f"{'x' * (length - 4)}.npz")
+    data = load_dataset(path)
+    assert len(load_dataset(path)) == 20
+    assert [folder.name for folder in (own_cache / "datasets").glob("x*")] == [data.folder.name]
+    as_ever = f"{data.card.id}-v1-{data.folder.name[-10:]}"
+    assert (data.folder.name == as_ever) == (len(as_ever) <= 241)
+    other = npz(path.with_name(f"{'x' * (length - 5)}y.npz"))
+    assert load_dataset(other).folder != data.folder
+
+
+def test_a_full_disk_says_so_where_numpy_names_no_number(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("119880000 requested and 5119968 written")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(InputError, match=r"cannot be written: 119880000 requested .*; free some"):
+        load_dataset(npz(tmp_path / "a.npz"))
+    assert left_over(own_cache) == []
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from offrl.data.cache import lock
+with lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_wait_for_another_process_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "data"
+    monkeypatch.setattr(cache, "WAIT", 0.2)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        threading.Timer(1.0, holder.stdin.close).start()
+        with caplog.at_level(logging.INFO), lock(target):
+            pass
+    waited, went_on = caplog.messages
+    assert "data: waiting for" in waited
+    assert f"{tmp_path}/.data.lock" in waited
+    assert "stop with Ctrl-C" in waited
+    assert "goes on" in went_on
+    if Path("/proc/locks").exists():
+        assert f"process {holder.pid} (started 2" in waited

@@ -3,8 +3,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sources import npz
 
-from offrl.data.card import find_card, read_card, shipped_cards
+from offrl.data.card import Environment, find_card, read_card, shipped_cards
 from offrl.data.dataset import load_dataset
 from offrl.data.describe import check, stats
 from offrl.data.fetch import fetch
@@ -209,3 +210,31 @@ def test_files_without_urls_are_relative_to_the_card(tmp_path: Path) -> None:
     path.write_text(TINY.replace('"a.npz" }', '"a.npz" }, { name = "b.npz", urls = ["http://x"] }'))
     files: Any = read_card(path).source.files
     assert [file.name for file in files] == [str(tmp_path / "a.npz"), "b.npz"]
+
+
+def test_a_list_of_wrappers_is_recorded_only_where_there_is_one() -> None:
+    """So that a run recorded before there were any is carried on."""
+    keys = {"id": "A-v0", "max_episode_steps": 3, "kwargs": {}, "observation_keys": []}
+    assert Environment(**keys, entry_point="a:B").model_dump() == keys
+    wrapper = {"entry_point": "gymnasium.wrappers:ClipAction", "kwargs": {}}
+    wrapped = Environment.model_validate(keys | {"wrappers": [wrapper]})
+    assert wrapped.model_dump() == keys | {"wrappers": [wrapper]}
+    assert Environment.model_validate(wrapped.model_dump()) == wrapped
+    with pytest.raises(ValueError, match="max_episode_steps"):
+        Environment(id="A-v0", max_episode_steps=10**20)
+
+
+def test_references_that_are_equal_or_swapped_leave_the_data_readable(tmp_path: Path) -> None:
+    npz(tmp_path / "a.npz")
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{TINY}[reference]\nmin = 2.0\nmax = 1.0\nsource = 'mine'\n")
+    data = load_dataset(path)
+    assert data.notes == [
+        "reference returns are 2 (min) and 1 (max): min must be below, so no return can be scored"
+    ]
+    assert stats(data).score_mean is None
+    with pytest.raises(InputError, match=r"mine: reference returns are .*; correct \[reference\]"):
+        data.normalized(1.5)
+    environment = Environment(id="Pendulum-v1", max_episode_steps=5)
+    with pytest.raises(InputError, match=r"mine: reference returns are .* cannot be scored"):
+        data.card.model_copy(update={"environment": environment}).scoring()

@@ -1,9 +1,11 @@
 """Bringing data here: downloads, files from a folder, and data that offrl makes."""
 
 import contextlib
+import gzip
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from sources import card, left_over, npz
 
+from offrl.data import download
 from offrl.data.card import Card, find_card
 from offrl.data.dataset import load_dataset
 from offrl.data.fetch import fetch, make
@@ -145,6 +148,75 @@ def test_a_server_that_is_not_there_is_one_line(own_cache: Path, server: Server)
     assert left_over(own_cache) == []
 
 
+class Hostile(Server):
+    """Answers without end, packed or slow; what it sent is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        outer, self.sent = self, 0
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                if self.path == "/packed":
+                    self.send_header("Content-Encoding", "gzip")
+                if self.path == "/long":
+                    self.send_header("Content-Length", str(10**15))
+                self.end_headers()
+                packed = gzip.compress(bytes(2**24))
+                block = {"/packed": packed, "/slow": b"x"}.get(self.path, bytes(2**16))
+                with contextlib.suppress(OSError):
+                    for _ in range(1000):
+                        self.wfile.write(block)
+                        outer.sent += len(block)
+                        if self.path == "/slow":
+                            time.sleep(0.05)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http.server_close()
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "LARGEST", 2**21)
+    monkeypatch.setattr(download, "MODEST", 2**16)
+    monkeypatch.setattr(download, "PATIENCE", 0.5)
+    running = Hostile()
+    thread = threading.Thread(target=running.http.serve_forever, daemon=True)
+    thread.start()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "reason"),
+    [
+        ("/endless", None, "more than 2,097,152, the limit for a file whose card gives no size"),
+        ("/endless", 500_000, "more than the 500,000 of the card's size"),
+        ("/long", None, "1,000,000,000,000,000 bytes, more than 2,097,152, the limit"),
+        ("/packed", None, "a packed answer that grows more than 100 times"),
+        ("/slow", None, "slower than 1024 bytes per second for [01] s"),
+    ],
+)
+def test_a_download_has_limits(
+    own_cache: Path, hostile: Hostile, path: str, size: int | None, reason: str
+) -> None:
+    file = {"name": "a.npz", "urls": [hostile.url + path], "size": size}
+    with pytest.raises(InputError, match=r"could not be downloaded \(http://127.*: " + reason):
+        load_dataset(card([file]))
+    assert hostile.sent < 2**24
+    assert left_over(own_cache) == []
+    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+
+
 # --- files from a folder ---
 
 
@@ -188,6 +260,13 @@ def test_a_download_that_went_bad_is_refused(tmp_path: Path) -> None:
     target.write_bytes(b"bad")
     with pytest.raises(InputError, match=r"MD5 \w+, expected \w+; .*delete it and fetch a\.npz"):
         load_dataset(source)
+
+
+def test_a_file_of_the_users_own_is_not_to_be_deleted(tmp_path: Path) -> None:
+    path = npz(tmp_path / "a.npz")
+    with pytest.raises(InputError, match=r"a\.npz: SHA256 .*: copy it again, or") as caught:
+        load_dataset(card([{"name": str(path), "sha256": "0" * 64}]))
+    assert "delete" not in str(caught.value)
 
 
 # --- data that offrl makes ---
@@ -242,6 +321,12 @@ def test_a_maker_that_fails_leaves_nothing(tmp_path: Path, own_cache: Path) -> N
         make(source)
     assert not (own_cache / "made" / "tiny-v1").exists()
     assert left_over(own_cache) == []
+
+
+def test_a_maker_that_makes_nothing_is_named() -> None:
+    source = card([], source={"loader": "neorl2", "maker": "neorl2"})
+    with pytest.raises(InputError, match=r"source\.maker: 'neorl2' is no maker \(it has no make\)"):
+        make(source)
 
 
 def test_published_data_are_not_made() -> None:

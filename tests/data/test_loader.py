@@ -155,7 +155,8 @@ def test_data_with_names_may_come_from_a_folder(plug: Path) -> None:
 def test_what_no_loader_reads_lists_all_that_loaders_do(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("1\n")
     formats = (
-        r"\.hdf5 or \.h5 \(d4rl\), \.npz \(neorl2\), \.plug \(plug\) or a folder \(minari, plug\)"
+        r"\.hdf5 or \.h5 or \.npz \(d4rl\), \.npz \(neorl2\), \.plug \(plug\) or a folder "
+        r"\(minari, plug\)"
     )
     with pytest.raises(InputError, match=r"expected \.toml \(a card\), " + formats):
         load_dataset(tmp_path / "data.csv")
@@ -169,7 +170,7 @@ def test_a_suffix_that_two_loaders_read_needs_a_card(plug: Path) -> None:
     module = plug.parents[1] / "site" / "plug_loader.py"
     module.write_text(PLUG.replace('(".plug",)', '(".npz",)'))
     (plug / "a.npz").write_bytes(b"")
-    message = r"a\.npz: loaders neorl2 and plug read \.npz files; give a card"
+    message = r"a\.npz: loaders d4rl and neorl2 and plug read \.npz files; give a card"
     with pytest.raises(InputError, match=message):
         load_dataset(plug / "a.npz")
 

@@ -201,9 +201,9 @@ def test_d4rls_columns_in_an_npz_file_are_the_same(tmp_path: Path, view: str) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"b\.npz: not a whole \.npz file \(.*delete it and fetch it again"),
-        (b"PK\x03\x04 and no more", r"b\.npz: not a whole \.npz file \("),
-        (None, r"b\.npz: not a whole \.npz file \(Object arrays cannot be loaded"),
+        (b"", r"b\.npz: cannot be read as d4rl data \(BadZipFile: .*copy it from its source"),
+        (b"PK\x03\x04 and no more", r"b\.npz: cannot be read as d4rl data \(BadZip"),
+        (None, r"b\.npz: lacks actions, rewards, terminals; found observations"),
     ],
 )
 def test_npz_files_that_are_not_whole_are_refused(
@@ -262,5 +262,92 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for part in (whole[: len(whole) // 2], b"", b"<!DOCTYPE html><title>403 Forbidden</title>"):
         path.write_bytes(part)
-        with pytest.raises(InputError, match=r"a\.hdf5: not a whole HDF5 file .* fetch it again"):
+        with pytest.raises(
+            InputError, match=r"a\.hdf5: cannot be read as d4rl data \(OSError.* write"
+        ):
             load_dataset(path)
+
+
+# --- episodes by a file's own column ---
+
+LENGTHS = [4, 1, 5]  # of the episodes of rows 0-3, 4 and 5-9; the second ends by a termination
+FINAL = np.isin(np.arange(10), [3, 4, 9])
+FIRST = np.isin(np.arange(10), [0, 4, 5])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("episode_terminals", FINAL.astype(np.float32)),  # d3rlpy
+        ("episode_end", FINAL),
+        ("truncated", FINAL),
+        ("truncations", FINAL & (np.arange(10) != 4)),
+        ("is_last", FINAL[:, None]),
+        ("dones", FINAL.astype(np.uint8)),
+        ("episode_ends", np.array([4, 5, 10])),
+        ("traj_lengths", np.array(LENGTHS)),
+        ("episode_starts", np.array([0, 4, 5])),
+        ("is_first", FIRST),
+        ("episode_id", np.repeat([7, 3, 9], LENGTHS)),
+        ("timesteps", np.array([0, 1, 2, 3, 0, 0, 1, 2, 3, 4])),
+    ],
+)
+def test_a_column_of_the_files_own_ends_episodes_where_there_are_no_timeouts(
+    tmp_path: Path, name: str, values: Any
+) -> None:
+    own = d4rl_file(tmp_path / "own.hdf5", 10, [4], successors=True, **{name: values})
+    plain = d4rl_file(tmp_path / "plain.hdf5", 10, [4], [3, 9], successors=True)
+    dataset = load_dataset(own)
+    assert dataset.checksum == load_dataset(plain).checksum
+    assert dataset.episode_lengths.tolist() == LENGTHS
+    assert dataset.notes == [
+        f"no timeouts in the file: its {name} ends 2 episodes without a termination, which count "
+        "as truncated"
+    ]
+    # Also where a card gives a step limit, and in the other view:
+    limited = load_dataset(d4rl_card(own, "qlearning", 2))
+    assert limited.checksum == load_dataset(plain, view="qlearning").checksum
+
+
+def test_a_column_that_may_speak_of_episodes_is_never_passed_over(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [4], episode_bounds=np.full(10, 0.5))
+    for source in (path, d4rl_card(path, limit=5)):
+        with pytest.raises(InputError, match=r"no timeouts, and episode_bounds may speak of") as e:
+            load_dataset(source)
+        assert "max_episode_steps" not in str(e.value)
+    d4rl_file(path, 10, [4], [9], episode_bounds=np.full(10, 0.5))  # timeouts say enough
+    assert load_dataset(path).notes
+    d4rl_file(path, 10, [4], [9], episode_ends=FINAL)
+    with pytest.raises(InputError, match=r"episode_ends ends an episode in row 3 .*, but timeouts"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"actions": np.zeros(10, np.int64)}, r"actions are int64; offrl reads continuous"),
+        ({"actions": np.zeros((10, 1), bool)}, r"actions are bool; offrl reads continuous"),
+        ({"discrete_action": True}, r"discrete_action says that its actions are discrete"),
+    ],
+)
+def test_discrete_actions_are_refused(
+    tmp_path: Path, replaced: dict[str, Any], message: str
+) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [], [9], **replaced)
+    with pytest.raises(InputError, match=message):
+        load_dataset(path)
+
+
+def test_d4rls_columns_in_an_npz_file_given_by_its_path_are_read(tmp_path: Path) -> None:
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [6], [3, 9])
+    with h5py.File(path) as file:
+        columns = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
+    np.savez(tmp_path / "b.npz", **columns)
+    dataset = load_dataset(tmp_path / "b.npz")
+    assert dataset.card.source.loader == "d4rl"
+    assert dataset.checksum == load_dataset(path).checksum
+    del columns["rewards"]
+    np.savez(tmp_path / "c.npz", **columns)
+    message = r"c\.npz: no loader reads its columns: d4rl needs rewards too; neorl2 needs obs, "
+    with pytest.raises(InputError, match=message):
+        load_dataset(tmp_path / "c.npz")

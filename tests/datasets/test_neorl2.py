@@ -45,11 +45,14 @@ def test_neorl2_unfinished_last_episode_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"reward": None}, r"lacks reward; found obs, action, next_obs, done, truncated"),
+        ({"reward": None}, r"no loader reads its columns: neorl2 needs reward too; d4rl needs obs"),
         ({"action": np.ones((5, 2))}, r"action: 5 rows, but the first column has 6"),
         ({"reward": np.array([0, 1, np.nan, 0, np.nan, 0])}, r"reward: nan in row 2"),
         ({"done": np.full(6, 2.0)}, r"done: 2\.0 in row 0; expected 0 or 1"),
-        ({"obs": np.array([{}] * 6, dtype=object)}, r"not a whole \.npz file without pickles"),
+        (
+            {"obs": np.array([{}] * 6, dtype=object)},
+            r"cannot be read as neorl2 data \(ValueError: Object arrays cannot",
+        ),
     ],
 )
 def test_odd_neorl2_files_are_refused(
@@ -66,5 +69,5 @@ def test_truncated_npz_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for part in (whole[: len(whole) // 2], b"", b"<!DOCTYPE html>"):
         path.write_bytes(part)
-        with pytest.raises(InputError, match=r"a\.npz: not a whole \.npz file"):
+        with pytest.raises(InputError, match=r"a\.npz: cannot be read as d4rl or neorl2 data"):
             load_dataset(path)

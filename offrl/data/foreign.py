@@ -1,0 +1,148 @@
+"""Data of others: what their readers raise, what their files are, and how large they grow.
+
+Each of the three ends in one line here, so that a loader names only what it knows of its format.
+"""
+
+import contextlib
+import errno
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from offrl.errors import InputError
+
+MODEST = 512 * 2**20  # bytes that any file may unfold to
+DENSEST = 100  # beyond that, bytes in memory per byte on disk: observations compress less
+_HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK, errno.ENOLCK, errno.ETXTBSY)
+
+
+@contextlib.contextmanager
+def reading(where: str | Path, what: str, advice: str) -> Iterator[None]:
+    """Whatever a reader of a foreign format raises inside becomes one InputError.
+
+    Readers stand on zlib, lzma, HDF5, Arrow, JSON, ...: no list of exceptions is whole. An
+    InputError passes as it is.
+
+    Args:
+        where: the file or name that is read.
+        what: the format.
+        advice: what to do about a source that is damaged or of another format.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{where}: {_reason(error, what, advice)}") from error
+
+
+def _reason(error: Exception, what: str, advice: str) -> str:
+    """Why a source could not be read and what to do, by what was raised."""
+    text = " ".join(str(error).split())[:160]  # HDF5 and Arrow add lines and dumps
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, MemoryError):
+        return (
+            f"reading it as {what} takes more memory than is free ({said}); end other programs, "
+            f"raise the limit, or split the data"
+        )
+    if isinstance(error, OSError):
+        if error.errno in _HELD:
+            return (
+                f"is held by another program ({text}); wait until that one has closed it, or copy "
+                f"the file and read the copy"
+            )
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return "may not be read by this user; allow it, or copy the file"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO):
+            return f"cannot be read here ({text}); this is the machine's fault, not the file's"
+    return f"cannot be read as {what} ({said}); {advice}"
+
+
+def check_ordinary(path: Path) -> None:
+    """Raises InputError where a path, or one below it, is a pipe, a device or a socket.
+
+    Reading one may wait for ever, or never end.
+    """
+    inside = path.rglob("*") if path.is_dir() else ()
+    for part in (path, *inside):
+        try:
+            mode = part.stat().st_mode
+        except OSError:  # absent, or a link to nothing: whoever reads it says so
+            continue
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
+            raise InputError(f"{part}: is a {kind}; expected a file or a folder, so copy its data")
+
+
+def check_size(where: str | Path, arrays: Iterable[Any], stored: int) -> None:
+    """Raises InputError where arrays are larger than the memory that is free, or a bomb.
+
+    A few bytes may declare any shape, and compression or fill values make it real. So the sizes
+    are compared before anything is allocated.
+
+    Args:
+        where: the file, for messages.
+        arrays: with `shape` and `dtype`, and `chunks` where stored so, not read yet; or the shapes
+            of float32 arrays.
+        stored: the bytes that the file takes on disk.
+    """
+    needed = sum(map(_bytes, arrays))
+    if needed > max(MODEST, DENSEST * stored):
+        raise InputError(
+            f"{where}: needs {_gib(needed)} of memory, but holds {_gib(stored)} on disk: more than "
+            f"{DENSEST} to 1, as a damaged or hostile file would; if it is right, write it again "
+            f"without compression or fill values"
+        )
+    free = free_memory()
+    if free is not None and needed > free:
+        raise InputError(
+            f"{where}: needs at least {_gib(needed)} of memory, but {_gib(free)} are free; end "
+            f"other programs, take a larger machine, or split the data"
+        )
+
+
+def _bytes(array: Any) -> int:
+    """What an array takes as float32, or as it is where that is more; at least one chunk of it."""
+    if isinstance(array, tuple):
+        return 4 * math.prod(array)
+    size = max(math.prod(array.shape or ()), math.prod(getattr(array, "chunks", None) or ()))
+    return int(size) * max(4, int(array.dtype.itemsize))
+
+
+def _gib(size: int) -> str:
+    """A size in GiB, or in MiB where it is small."""
+    if size >= 2**30 / 10:
+        return f"{size / 2**30:,.1f} GiB"
+    return f"{size / 2**20:.3g} MiB"
+
+
+def disk_usage(path: Path) -> int:
+    """The bytes of a file, or of all files of a folder."""
+    inside = path.rglob("*") if path.is_dir() else (path,)
+    return sum(part.stat().st_size for part in inside if part.is_file())
+
+
+def free_memory() -> int | None:
+    """The bytes that this process may still take, or None where the system does not say.
+
+    The least of what the machine has free, of the container's limit and of the process' own.
+    """
+    limits = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        limits.append(1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0)))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")))
+    with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            limits.append(max(0, soft - pages * os.sysconf("SC_PAGE_SIZE")))
+    return min(limits, default=None)

@@ -1,0 +1,130 @@
+"""Observations of any form as one vector each: the same for data and for simulators.
+
+Dicts and tuples may be nested. Their arrays, the leaves, have paths such as `goal/kettle` or
+`0/position`, and stand side by side: in the order of the declared keys, else dicts sorted by name
+and tuples by place.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import InputError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+def leaves(values: Any, name: str = "") -> dict[str, NDArray[Any]]:
+    """The arrays of nested dicts and tuples by path; a plain array's path is empty."""
+    found: dict[str, NDArray[Any]] = {}
+    for path, value in _below(values, name):
+        found |= leaves(value, path)
+    return found if _nested(values) else {name: np.asarray(values)}
+
+
+def order(names: Iterable[str], keys: Sequence[str], where: str) -> list[str]:
+    """Paths of leaves in the order of `keys`, each of which names a leaf or all below it."""
+    paths = list(names)
+    if not keys or paths == [""]:
+        return paths
+    found = []
+    for key in keys:
+        below = [path for path in paths if path == key or path.startswith(f"{key}/")]
+        if not below:
+            raise InputError(
+                f"{where}: observations lack {key!r}; found {', '.join(paths)}; correct "
+                f"environment.observation_keys of the card"
+            )
+        found += below
+    return found
+
+
+def flatten(
+    observations: Any,
+    keys: Sequence[str] = (),
+    where: str = "environment",
+    layout: Mapping[str, tuple[int, ...]] | None = None,
+) -> NDArray[np.float32]:
+    """Float32 observations (n, dimensions) of leaves (n, ...), always a copy.
+
+    Args:
+        observations: an array, or nested dicts and tuples of arrays.
+        keys: the declared order.
+        where: what they are, for messages.
+        layout: the shape of each leaf, as `layout_of` its declared space gives it.
+
+    Raises InputError for a key that is not there, a leaf that holds no numbers, and leaves that
+    are not those of `layout`.
+    """
+    found = leaves(observations)
+    names = order(found, keys, where)
+    parts = [found[name] for name in names]
+    if any(part.dtype.kind not in "fiub" or part.ndim == 0 for part in parts):
+        kinds = ", ".join(f"{name} {found[name].dtype}".strip() for name in names)
+        raise InputError(f"{where}: observations are {kinds}; offrl reads arrays of numbers only")
+    if layout is not None:
+        seen = {name: found[name].shape[1:] for name in names}
+        if seen != dict(layout):
+            raise InputError(
+                f"{where}: observations have {_shown(seen)}, but the declared space has "
+                f"{_shown(layout)}; correct the space, or write the observations again"
+            )
+    with np.errstate(over="ignore"):  # beyond float32 turns to infinity: found where data are read
+        flat = [np.array(part, dtype=np.float32).reshape(len(part), -1) for part in parts]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+
+
+def layout_of(
+    space: "gymnasium.Space[Any]", keys: Sequence[str], where: str
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each leaf of a declared space, in the order in which `flatten` takes them.
+
+    Raises InputError for a leaf that is no fixed number of numbers, such as text or a graph.
+    """
+    from gymnasium import spaces
+
+    numbers = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    found = dict(_parts(space, ""))
+    layout = {}
+    for name in order(found, keys, where):
+        part = found[name]
+        if not isinstance(part, numbers):
+            raise InputError(
+                f"{where}: {name or 'the observation space'} is {type(part).__name__}; offrl reads "
+                f"Box, Discrete, MultiDiscrete and MultiBinary, and Dict and Tuple of these"
+            )
+        layout[name] = tuple(part.shape or ())
+    return layout
+
+
+def _parts(space: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The spaces of the leaves by path."""
+    inside = getattr(space, "spaces", None)
+    if not _nested(inside):
+        yield name, space
+        return
+    for path, part in _below(inside, name):
+        yield from _parts(part, path)
+
+
+def _nested(values: Any) -> bool:
+    return isinstance(values, Mapping | tuple)
+
+
+def _below(values: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """What a dict or a tuple holds, with paths, in order."""
+    if isinstance(values, Mapping):
+        items = [(str(key), values[key]) for key in sorted(values)]
+    elif isinstance(values, tuple):
+        items = [(str(place), value) for place, value in enumerate(values)]
+    else:
+        items = []
+    for key, value in items:
+        yield f"{name}/{key}" if name else key, value
+
+
+def _shown(parts: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name or 'shape'} {shape}" for name, shape in parts.items())

@@ -1,0 +1,172 @@
+"""Bytes of others: whatever their readers raise, and however large they say they are."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from sources import card, npz
+
+from offrl.data import foreign
+from offrl.data.archive import open_archive
+from offrl.data.dataset import load_dataset
+from offrl.data.foreign import check_ordinary, check_size, free_memory, reading
+from offrl.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (zipfile.BadZipFile("no zip"), r"^f: cannot be read as x \(BadZipFile: no zip\); do that$"),
+        (RecursionError(), r"^f: cannot be read as x \(RecursionError\); do that$"),
+        (KeyError("a\nb"), r"^f: cannot be read as x \(KeyError: 'a\\nb'\); do that$"),
+        (OSError("two\nlines"), r"^f: cannot be read as x \(OSError: two lines\); do that$"),
+        (MemoryError("8 GiB"), r"^f: reading it as x takes more memory than is free \(Mem.*split"),
+        (BlockingIOError(errno.EAGAIN, "lock"), r"^f: is held by another program .*closed it"),
+        (PermissionError(errno.EACCES, "no"), r"^f: may not be read by this user; allow it"),
+        (OSError(errno.ENOSPC, "full"), r"^f: cannot be read here .*the machine's fault"),
+        (InputError("as it is"), r"^as it is$"),
+    ],
+)
+def test_whatever_a_reader_raises_is_one_line(error: Exception, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught, reading("f", "x", "do that"):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_locked_file_is_not_to_be_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf5"
+    code = (
+        "import h5py, sys\n"
+        f"file = h5py.File({str(path)!r}, 'w')\nprint('held', flush=True)\nsys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        try:
+            with pytest.raises(InputError, match=r"a\.hdf5: is held by another program") as caught:
+                load_dataset(path)
+        finally:
+            assert holder.stdin is not None
+            holder.stdin.close()
+    assert "delete" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5", ".toml"])
+def test_a_pipe_is_refused_at_once(tmp_path: Path, suffix: str) -> None:
+    pipe = tmp_path / f"a{suffix}"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=r"is a pipe; expected a file or a folder"):
+        load_dataset(pipe)
+    if suffix == ".npz":
+        for extra in ({}, {"sha256": "0" * 64}):
+            with pytest.raises(InputError, match=r"is a pipe; expected"):
+                load_dataset(card([{"name": str(pipe), **extra}]))
+
+
+def test_devices_links_to_them_and_sockets_are_refused_in_folders_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    check_ordinary(tmp_path)
+    link = tmp_path / "data" / "main"
+    link.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"data/main: is a device or socket"):
+        check_ordinary(tmp_path)
+    link.unlink()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(link))
+        with pytest.raises(InputError, match=r"data/main: is a device or socket"):
+            check_ordinary(tmp_path)
+
+
+def test_sizes_are_compared_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_size("f", [(1000, 1000)], 1)  # 4 MB: modest
+    with pytest.raises(InputError, match=r"^f: needs 1\.5 GiB of memory, but holds 0\.00391 MiB"):
+        check_size("f", [(400_000_000,)], 4096)
+    monkeypatch.setattr(foreign, "free_memory", lambda: 2**30)
+    check_size("f", [(200_000_000,)], 800_000_000)
+    with pytest.raises(InputError, match=r"^f: needs at least 1\.5 GiB of memory, but 1\.0 GiB ar"):
+        check_size("f", [(400_000_000,)], 1_600_000_000)
+
+
+def test_free_memory_heeds_the_limit_of_the_process() -> None:
+    code = (
+        "import resource; from offrl.data.foreign import free_memory\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); print(free_memory() < 2**30)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+    free = free_memory()
+    assert free is None or free > 0
+
+
+def test_fill_values_and_chunks_are_no_way_to_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf5"
+    keys = {"observations": 3, "actions": 1, "rewards": 0, "terminals": 0, "timeouts": 0}
+    for rows, chunk in ((10**11, 1000), (10, 10**8)):
+        with h5py.File(path, "w") as file:
+            for key, size in keys.items():
+                shape, chunks = ((rows, size), (chunk, size)) if size else ((rows,), (chunk,))
+                file.create_dataset(
+                    key, shape, "f4", chunks=chunks, maxshape=(None, *shape[1:]), fillvalue=0.5
+                )
+        with pytest.raises(InputError, match=r"GiB of memory, but holds .* on disk"):
+            load_dataset(path)
+
+
+def test_an_archive_that_unfolds_or_lies_is_refused(tmp_path: Path) -> None:
+    columns = dict.fromkeys(("action", "next_obs", "reward", "done", "truncated"), np.ones(3))
+    np.savez_compressed(tmp_path / "bomb.npz", obs=np.zeros((2**20, 8)), **columns)
+    assert (tmp_path / "bomb.npz").stat().st_size < 100_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foreign, "MODEST", 2**20)
+        with pytest.raises(InputError, match=r"bomb\.npz: needs 64 MiB of memory, but holds"):
+            load_dataset(tmp_path / "bomb.npz")
+    path = npz(tmp_path / "a.npz")
+    path.write_bytes(path.read_bytes().replace(b"(20, 3)", b"(9**9,)"))  # and no checksum fits
+    with pytest.raises(InputError, match=r"a\.npz: cannot be read as neorl2 data"):
+        load_dataset(path)
+    with zipfile.ZipFile(path, "w") as archive, archive.open("obs.npy", "w") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 3)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(b"\0" * 16)
+    with (
+        pytest.raises(
+            InputError, match=r"obs\.npy: has 144 bytes, but shape \(10+, 3\) of float32"
+        ),
+        open_archive(path) as arrays,
+    ):
+        _ = arrays["obs"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_any_flipped_byte_of_an_archive_is_one_line_or_the_right_data(
+    tmp_path: Path, own_cache: Path, method: int
+) -> None:
+    """Of whichever compression: no exception of its library gets through."""
+    plain = npz(tmp_path / "plain.npz")
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", method) as packed:
+        for name in source.namelist():
+            packed.writestr(name, source.read(name))
+    whole = path.read_bytes()
+    expected = load_dataset(plain).checksum
+    assert own_cache.is_dir()
+    lines = []
+    for place in range(0, len(whole), 97):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        path.write_bytes(bytes(damaged))
+        try:
+            assert load_dataset(path).checksum == expected
+        except InputError as error:
+            lines.append(str(error))
+    assert len(lines) > 5
+    assert not [line for line in lines if "\n" in line]
