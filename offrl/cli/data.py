@@ -94,26 +94,31 @@ def stats_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> 
     """
     from offrl.data.dataset import load_dataset
     from offrl.data.describe import stats
+    from offrl.evaluation.environments import known_bound
 
     with progress_bar(name) as progress:
-        described = stats(load_dataset(name, progress=progress, trust=trust or ()))
+        data = load_dataset(name, progress=progress, trust=trust or ())
+    bound = known_bound(data.card.environment)
+    described = stats(data, bound or 1.0)
     values = dataclasses.asdict(described)
+    limits = f"[-{described.action_bound:g}, {described.action_bound:g}]"
+    limits += "" if bound else " (the simulator's bound is not known here)"
     rows = [
         {"what": key.replace("_", " "), "value": text}
         for key, value in values.items()
-        if key not in ("id", "version") and (text := _stat_text(key, value))
+        if key not in ("id", "version", "action_bound") and (text := _stat_text(key, value, limits))
     ]
     title = f"{described.id} v{described.version}"
     show_rows(rows, {"what": "what", "value": "value"}, as_json, title=title, whole=values)
 
 
-def _stat_text(key: str, value: Any) -> str:
+def _stat_text(key: str, value: Any, limits: str) -> str:
     from offrl.data.describe import QUANTILES
 
     if key == "return_quantiles":
         return ", ".join(f"{q:.0%}: {v:.5g}" for q, v in zip(QUANTILES, value, strict=True))
     if key == "actions_outside":
-        return f"{value:.2%} of entries lie outside [-1, 1]" if value else "none"
+        return f"{value:.2%} of entries lie outside {limits}" if value else f"none of {limits}"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, int):

@@ -4,108 +4,222 @@ import contextlib
 import importlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from numpy.typing import NDArray
 
-from offrl.data.card import Environment
+from offrl.data.card import Environment, Wrapper
+from offrl.data.observations import flatten as flatten
+from offrl.data.observations import layout_of
 from offrl.errors import InputError
+
+# Wrappers that draw or record: they open windows and write files, and change no episode.
+WATCHING = ("HumanRendering", "RecordVideo", "RenderCollection", "AddWhiteNoise", "ObstructView")
+
+
+@contextlib.contextmanager
+def simulator_errors(environment: Environment, when: str) -> Iterator[None]:
+    """Whatever a simulator raises inside becomes one InputError that names it and its state."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # simulators raise errors of any library
+        text = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"environment {environment.id!r} of the data set's card raised {type(error).__name__} "
+            f"when {when}: {text or '(no reason given)'}; correct it, or environment of the card"
+        ) from error
 
 
 def make(environment: Environment) -> gymnasium.Env[Any, Any]:
-    """One environment of a card. Raises InputError where Gymnasium cannot make it.
+    """One environment of a card, in its wrappers and never rendered.
 
-    Raises Untrusted where it is code that the card may not name.
+    Raises InputError where Gymnasium cannot make it, and Untrusted where it is code that the card
+    may not name.
     """
     environment.check_code()
     module, _, _ = environment.id.rpartition(":")
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            # gymnasium-robotics prints a notice on the rewards of Adroit tasks when imported.
-            importlib.import_module(module or "gymnasium")
-        with warnings.catch_warnings():
-            # D4RL's scores need the v4 tasks; Gymnasium warns of each that v5 is out.
-            warnings.filterwarnings("ignore", message=r".*is out of date.*")
-            env: gymnasium.Env[Any, Any] = gymnasium.make(
-                environment.id,
-                max_episode_steps=environment.max_episode_steps,
-                disable_env_checker=True,
-                **environment.kwargs,
-            )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise InputError(
-            f"environment {environment.id!r} of the data set's card cannot be made: {error}"
-        ) from None
+    with simulator_errors(environment, "imported"), contextlib.redirect_stderr(io.StringIO()):
+        # gymnasium-robotics prints a notice on the rewards of Adroit tasks when imported.
+        importlib.import_module(module or "gymnasium")
+    _check_entry_point(environment)
+    with warnings.catch_warnings(), simulator_errors(environment, "made"):
+        # D4RL's scores need the v4 tasks; Gymnasium warns of each that v5 is out, and wrappers of
+        # bounds in float64.
+        warnings.filterwarnings("ignore", message=r".*is out of date.*")
+        warnings.filterwarnings("ignore", message=r".*precision lowered by casting.*")
+        env: gymnasium.Env[Any, Any] = gymnasium.make(
+            environment.id,
+            max_episode_steps=environment.max_episode_steps,
+            disable_env_checker=True,
+            **_kwargs(environment),
+        )
+        for wrapper in environment.wrappers:
+            env = _wrapped(env, wrapper, environment)  # raises for one that is not Gymnasium's
     # gymnasium-robotics 1.4 never removes the file that it writes for a maze.
     if maze_file := getattr(env.unwrapped, "tmp_xml_file_path", None):
         Path(maze_file).unlink(missing_ok=True)
     return env
 
 
+def _kwargs(environment: Environment) -> dict[str, Any]:
+    """The arguments of an environment, but for how it was watched."""
+    return {key: value for key, value in environment.kwargs.items() if key != "render_mode"}
+
+
+def _check_entry_point(environment: Environment) -> None:
+    """Raises InputError where the data come from another class than the one of this name.
+
+    A class that moved inside its package is the same. Nothing that the data name is imported.
+    """
+    if environment.entry_point is None:
+        return
+    spec = gymnasium.registry.get(environment.id.rpartition(":")[2])
+    if spec is None:
+        raise InputError(
+            f"environment {environment.id!r} of the data set is not registered here; it was made "
+            f"by {environment.entry_point!r}, so install the package that registers it, or give a "
+            f"card whose environment.id names its module"
+        )
+    here = spec.entry_point
+    if not isinstance(here, str):
+        here = f"{getattr(here, '__module__', '')}:{getattr(here, '__qualname__', here)}"
+    if _place(here) != _place(environment.entry_point):
+        raise InputError(
+            f"environment {environment.id!r} of the data set was made by "
+            f"{environment.entry_point!r}, but is {here!r} here; install the package that it came "
+            f"from, or give a card whose environment.id names the right one"
+        )
+
+
+def _place(entry_point: str) -> tuple[str, str]:
+    """The package and the class of an entry point."""
+    module, _, name = entry_point.partition(":")
+    return module.partition(".")[0], name
+
+
+def _wrapped(
+    env: gymnasium.Env[Any, Any], wrapper: Wrapper, environment: Environment
+) -> gymnasium.Env[Any, Any]:
+    """An environment in one of Gymnasium's own wrappers; others are refused by name."""
+    module, _, name = wrapper.entry_point.partition(":")
+    own = module == "gymnasium.wrappers" or module.startswith("gymnasium.wrappers.")
+    if not own or not name.isidentifier() or name in WATCHING:
+        raise InputError(
+            f"environment {environment.id!r} of the data set was wrapped in {wrapper.entry_point}; "
+            f"offrl wraps in Gymnasium's own wrappers only, and not in those that draw or record, "
+            f"so give a card whose environment.id makes the environment as it should be"
+        )
+    made: Any = load_env_creator(wrapper.entry_point)(env=env, **wrapper.kwargs)
+    return cast("gymnasium.Env[Any, Any]", made)
+
+
 def make_vector(environment: Environment, count: int) -> VectorEnv[Any, Any, Any]:
     """`count` environments of a card behind Gymnasium's vector interface."""
     if native(environment):
-        return gymnasium.make_vec(
-            environment.id.rpartition(":")[2],
-            count,
-            "vector_entry_point",
-            wrappers=(),
-            max_episode_steps=environment.max_episode_steps,
-            **environment.kwargs,
+        with simulator_errors(environment, "made"):
+            return gymnasium.make_vec(
+                environment.id.rpartition(":")[2],
+                count,
+                "vector_entry_point",
+                wrappers=(),
+                max_episode_steps=environment.max_episode_steps,
+                **_kwargs(environment),
+            )
+    with simulator_errors(environment, "made"):
+        return SyncVectorEnv(
+            [lambda: make(environment)] * count, copy=False, autoreset_mode=AutoresetMode.DISABLED
         )
-    return SyncVectorEnv(
-        [lambda: make(environment)] * count, copy=False, autoreset_mode=AutoresetMode.DISABLED
-    )
 
 
 def native(environment: Environment) -> bool:
     """Whether the environment simulates many episodes by itself; `make` must have run before."""
-    return gymnasium.spec(environment.id.rpartition(":")[2]).vector_entry_point is not None
+    spec = gymnasium.spec(environment.id.rpartition(":")[2])
+    return spec.vector_entry_point is not None and not environment.wrappers
 
 
 def spaces(environment: Environment) -> tuple[int, int, float]:
     """The sizes of observations (flattened) and of actions, and the bound of every action.
 
-    Raises InputError unless actions lie in [-bound, bound] in every dimension.
+    Plays one step on trial, so that a simulator that cannot be played is found before training.
+    Raises InputError for one, for observations other than their declared space, for a reward that
+    is no number, and unless actions lie in [-bound, bound] in every dimension.
     """
     env = make(environment)
-    observation, _ = env.reset(seed=0)
-    space = env.action_space
-    env.close()
-    one = (
-        {key: np.asarray(value)[None] for key, value in observation.items()}
-        if isinstance(observation, dict)
-        else np.asarray(observation)[None]
-    )
-    lacking = set(environment.observation_keys) - set(one) if isinstance(one, dict) else set()
-    if lacking:
+    where = f"environment {environment.id!r} of the data set's card"
+    bound = _bound(env.action_space, environment)
+    layout = layout_of(env.observation_space, environment.observation_keys, where)
+    with simulator_errors(environment, "reset"):
+        observation, _ = env.reset(seed=0)
+    size = flatten(_one(observation), environment.observation_keys, where, layout).shape[1]
+    with simulator_errors(environment, "stepped"):
+        middle = np.zeros(env.action_space.shape or (), dtype=env.action_space.dtype)
+        observation, reward, terminated, truncated, _ = env.step(middle)
+    flatten(_one(observation), environment.observation_keys, where, layout)
+    earned = np.asarray(reward)
+    for name, value in (("reward", earned), ("terminated", terminated), ("truncated", truncated)):
+        kind = np.asarray(value).dtype.kind
+        if np.size(value) != 1 or kind not in ("fiub" if name == "reward" else "iub"):
+            expected = "one number" if name == "reward" else "one flag"
+            raise InputError(
+                f"{where}: {name} is {value!r:.60} when stepped; expected {expected}, so correct "
+                f"the environment"
+            )
+    if not np.isfinite(earned).all():
+        raise InputError(f"{where}: reward is {reward} when stepped; expected a finite number")
+    with simulator_errors(environment, "closed"):
+        env.close()
+    return size, middle.shape[0], bound
+
+
+def known_bound(environment: Environment | None) -> float | None:
+    """The bound of an environment's actions where it is cheap to find, else None.
+
+    Cheap is what runs no code but that of offrl and of installed packages.
+    """
+    if environment is None:
+        return None
+    module, _, _ = environment.id.rpartition(":")
+    if module and not module.startswith(("offrl.datasets.", "gymnasium_robotics")):
+        return None
+    try:
+        env = make(environment)
+        env.close()
+        return _bound(env.action_space, environment)
+    except Exception:  # whatever is wrong with it: nobody plays in it here
+        return None
+
+
+def _bound(space: gymnasium.Space[Any], environment: Environment) -> float:
+    """The bound of every action. Raises InputError unless it is one and symmetric."""
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise InputError(
-            f"environment {environment.id!r}: its observations hold {', '.join(sorted(one))}, but "
-            f"observation_keys of the data set's card names {', '.join(sorted(lacking))}"
+            f"environment {environment.id!r} has {space}; offrl's algorithms act in a Box of one "
+            f"axis"
         )
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise InputError(
-            f"environment {environment.id!r} has {space}; offrl's algorithms act in a Box"
-        )
+    if space.dtype is None or space.dtype.kind != "f":
+        raise InputError(f"environment {environment.id!r} has {space}; offrl acts in floats only")
     bound = float(np.max(space.high))
     if not (np.all(space.high == bound) and np.all(space.low == -bound) and np.isfinite(bound)):
         raise InputError(
             f"environment {environment.id!r} has actions in [{space.low}, {space.high}]; expected "
-            "the same symmetric bounds in every dimension, so wrap it in RescaleAction"
+            "the same symmetric bounds in every dimension. Where low and high are finite, wrap it "
+            "in RescaleAction(-1, 1) and write the data's actions in that scale too, as "
+            "2 (action - low) / (high - low) - 1: one without the other trains on wrong actions"
         )
-    return flatten(one, environment.observation_keys).shape[1], int(space.shape[0]), bound
+    return bound
 
 
-def flatten(observations: Any, keys: Sequence[str]) -> NDArray[np.float32]:
-    """Float32 observations (n, dimensions); a dict's entries in the card's order, or sorted."""
-    if isinstance(observations, dict):
-        entries = [observations[key] for key in keys or sorted(observations)]
-        parts = [np.reshape(entry, (len(entry), -1)) for entry in entries]
-        return np.concatenate(parts, 1).astype(np.float32)
-    # A copy: simulators reuse their buffers, and a policy may keep its input.
-    return np.array(observations, dtype=np.float32).reshape(len(observations), -1)
+def _one(observation: Any) -> Any:
+    """An observation as a batch of one."""
+    if isinstance(observation, dict):
+        return {key: _one(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(map(_one, observation))
+    return np.asarray(observation)[None]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from offrl.data.card import Environment
-from offrl.evaluation.environments import flatten, make, make_vector, native
+from offrl.evaluation.environments import flatten, make, make_vector, native, simulator_errors
 from offrl.learning.policy import Policy
 from offrl.learning.streams import spawn_seed
 
@@ -52,6 +52,7 @@ class Evaluator:
         seed: int,
         device: torch.device | str = "cpu",
     ):
+        self.environment = environment
         self.keys = environment.observation_keys
         self.device = device
         self.starts = [
@@ -59,7 +60,8 @@ class Evaluator:
             for run in seeds
         ]
         self.episodes = episodes
-        make(environment).close()  # imports its module; raises InputError where there is none
+        with simulator_errors(environment, "closed"):
+            make(environment).close()  # imports its module; raises InputError where there is none
         self.width = episodes if native(environment) else min(episodes, WIDTH)
         self.envs = make_vector(environment, len(seeds) * self.width)
 
@@ -71,7 +73,8 @@ class Evaluator:
         upcoming = np.full(R, W)
         # VectorEnv is annotated with one seed; its environments take one each.
         reset: Callable[..., Any] = self.envs.reset
-        observations, _ = reset(seed=[s for row in self.starts for s in row[:W]])
+        with simulator_errors(self.environment, "reset"):
+            observations, _ = reset(seed=[s for row in self.starts for s in row[:W]])
         totals, steps = np.zeros((R, W)), np.zeros((R, W), dtype=np.int64)
         policy.begin(torch.ones(R, W, dtype=torch.bool, device=self.device))
         while (playing < E).any():
@@ -79,7 +82,8 @@ class Evaluator:
             actions = policy.act(states.view(R, W, -1)).flatten(0, 1).cpu().numpy()
             if not np.isfinite(actions).all():
                 raise Diverged("the policy's action is not finite in evaluation")
-            observations, rewards, terminations, truncations, _ = self.envs.step(actions)
+            with simulator_errors(self.environment, "stepped"):
+                observations, rewards, terminations, truncations, _ = self.envs.step(actions)
             totals += rewards.reshape(R, W)
             earned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
             policy.reward(earned.view(R, W))
@@ -97,10 +101,12 @@ class Evaluator:
                 seeds[r * W + w] = self.starts[r][min(playing[r, w], E - 1)]
             totals[done], steps[done] = 0, 0
             if (playing < E).any():
-                observations, _ = reset(seed=seeds, options={"reset_mask": done.ravel()})
+                with simulator_errors(self.environment, "reset"):
+                    observations, _ = reset(seed=seeds, options={"reset_mask": done.ravel()})
                 policy.begin(torch.as_tensor(done, device=self.device))
         return Episodes(returns, lengths)
 
     def close(self) -> None:
         """Closes the environments."""
-        self.envs.close()
+        with simulator_errors(self.environment, "closed"):
+            self.envs.close()

@@ -10,7 +10,7 @@ import torch
 from offrl.data.card import Environment
 from offrl.errors import InputError
 from offrl.evaluation import rollouts
-from offrl.evaluation.environments import flatten, make, spaces
+from offrl.evaluation.environments import flatten, known_bound, make, spaces
 from offrl.evaluation.rollouts import Diverged, Evaluator
 from offrl.learning.policy import StatelessPolicy
 from offrl.learning.streams import spawn_seed
@@ -184,3 +184,97 @@ def test_an_environment_that_cannot_be_made_is_named(name: str, says: str) -> No
     environment = Environment(id=name, max_episode_steps=5, kwargs={"gravitation": 1})
     with pytest.raises(InputError, match=says):
         make(environment)
+
+
+class Odd(gymnasium.Env[Any, Any]):
+    """Raises, or returns something odd, where `fault` says so."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, fault: str = "", steps: int = 0, render_mode: str | None = None):
+        box = gymnasium.spaces.Box(-1, 1, (1,))
+        goal = gymnasium.spaces.Dict(b=box, a=gymnasium.spaces.Tuple((box, box)))
+        self.observation_space = gymnasium.spaces.Dict(observation=box, goal=goal)
+        self.fault, self.steps = fault, steps
+        if fault == "made" or render_mode is not None:
+            raise AttributeError("no asset\nfile")
+
+    def seen(self) -> Any:
+        one = np.zeros(2 if self.fault == "observation" else 1, np.float32)
+        return {"observation": one, "goal": {"b": one + 1, "a": (one + 2, one + 3)}}
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        if self.fault == "reset":
+            raise RuntimeError("no simulator")
+        return self.seen(), {}
+
+    def step(self, _: Any) -> Any:
+        self.steps -= 1
+        if self.fault == "stepped" and self.steps < 0:
+            raise KeyError("body")
+        reward: Any = {"vector": np.ones(2), "text": "a", "nan": np.nan}.get(self.fault, 1.0)
+        return self.seen(), reward, [0, 1] if self.fault == "flag" else False, False, {}
+
+    def close(self) -> None:
+        if self.fault == "closed":
+            raise OSError("port lost")
+
+
+gymnasium.register("offrl-test/Odd-v0", Odd)  # type: ignore[arg-type]
+
+
+def odd(**kwargs: Any) -> Environment:
+    return Environment(id="offrl-test/Odd-v0", max_episode_steps=4, kwargs=kwargs)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("made", "raised AttributeError when made: no asset file; correct it"),
+        ("reset", "raised RuntimeError when reset: no simulator"),
+        ("stepped", "raised KeyError when stepped: 'body'"),
+        ("closed", "raised OSError when closed: port lost"),
+        ("vector", r"reward is array\(\[1\., 1\.\]\) when stepped; expected one number"),
+        ("text", "reward is array.* when stepped; expected one number"),
+        ("nan", "reward is nan when stepped; expected a finite number"),
+        ("flag", r"terminated is \[0, 1\] when stepped; expected one flag"),
+        (
+            "observation",
+            r"observations have goal/a/0 \(2,\), .* the declared space has goal/a/0 \(",
+        ),
+    ],
+)
+def test_one_trial_step_finds_what_would_break_a_run(fault: str, says: str) -> None:
+    with pytest.raises(InputError, match="'offrl-test/Odd-v0'.*" + says) as caught:
+        spaces(odd(fault=fault))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_breaks_later_names_the_environment_too() -> None:
+    environment = odd(fault="stepped", steps=2)
+    assert spaces(environment) == (4, 1, 1.0)
+    evaluator = Evaluator(environment, [0], episodes=2, seed=0)
+    with pytest.raises(InputError, match=r"'offrl-test/Odd-v0' .* raised KeyError when stepped"):
+        evaluator(StatelessPolicy(lambda observations: observations[..., :1]))
+
+
+def test_nested_observations_reach_the_policy_as_the_data_are_flattened() -> None:
+    seen: list[torch.Tensor] = []
+
+    def act(observations: torch.Tensor) -> torch.Tensor:
+        seen.append(observations[0, 0])
+        return observations[..., :1]
+
+    environment = odd(render_mode="human")  # which an evaluation leaves out
+    Evaluator(environment, [0], episodes=1, seed=0)(StatelessPolicy(act))
+    assert seen[0].tolist() == [2, 3, 1, 0]  # goal/a/0, goal/a/1, goal/b, observation
+    kitchen = Environment(id="gymnasium_robotics:FrankaKitchen-v1", max_episode_steps=280)
+    assert spaces(kitchen) == (59 + 2 * 17, 9, 1.0)
+
+
+def test_bounds_are_known_where_no_code_of_a_card_runs() -> None:
+    assert known_bound(PENDULUM) == 2.0
+    assert known_bound(DMSD) == 1.0
+    assert known_bound(None) is None
+    assert known_bound(Environment(id="CartPole-v1", max_episode_steps=5)) is None
+    assert known_bound(Environment(id="numbered:Pendulum-v1", max_episode_steps=5)) is None
