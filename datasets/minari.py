@@ -1,14 +1,15 @@
 """Reads Minari data sets: a local folder, or an id that Minari itself fetches.
 
 An episode of T steps holds T + 1 observations, so every transition has its successor. Terminations
-and truncations are kept apart. Dict observations are flattened: the leaves in the order of the
-card's `environment.observation_keys`, else sorted by name.
+and truncations are kept apart. Observations are flattened by their declared space, as in the
+simulator: the parts of dicts and tuples in the order of the card's `environment.observation_keys`,
+else sorted.
 """
 
 import contextlib
 import io
 import json
-from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,13 @@ from offrl.data import (
     Columns,
     Environment,
     Reference,
+    Wrapper,
+    check_size,
     column,
+    disk_usage,
     flags,
+    flatten,
+    layout_of,
     path_stamp,
     refuse_links,
 )
@@ -40,10 +46,12 @@ def card(source: str | Path) -> dict[str, Any]:
     """
     if isinstance(source, Path):
         return _metadata(source)
-    return _metadata(fetch(source)) | {
+    keys = _metadata(fetch(source))
+    named = "Named by its Minari id, without a card of its own."
+    return keys | {
         "title": f"Minari {source}",
         "licence": "see the data set's page at https://minari.farama.org",
-        "notes": "Named by its Minari id, without a card of its own.",
+        "notes": " ".join(filter(None, [named, keys.get("notes")])),
     }
 
 
@@ -90,20 +98,15 @@ def read(path: Path, card: Card) -> Columns:
     """The columns of a Minari folder. Raises InputError where it or an episode of it is odd."""
     import minari
 
-    try:
-        for file in sorted(_data(path).glob("*.hdf5")):
-            refuse_links(file)
-        dataset = minari.MinariDataset(_data(path))
-        total = int(dataset.total_steps)
-        episodes = dataset.iterate_episodes()
-        return _read(episodes, total, path, card)
-    except InputError:
-        raise
-    except Exception as error:  # its storages raise AssertionError, KeyError, OSError, ...
-        raise InputError(
-            f"{path}: Minari cannot read it ({type(error).__name__}: {error}); fetch it again, or "
-            f"collect it again"
-        ) from error
+    folder = _data(path)
+    _check_folder(folder)
+    for file in sorted(folder.glob("*.hdf5")):
+        refuse_links(file)
+    columns = _read(minari.MinariDataset(folder), path, card)
+    if card.reference is None:
+        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        columns.notes += filter(None, [_reference(metadata, {})])
+    return columns
 
 
 def _locate(name: str) -> Path | None:
@@ -135,50 +138,143 @@ def _metadata(folder: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         text = metadata.get("eval_env_spec") or metadata.get("env_spec")
         spec = json.loads(text) if text else {}
-    except (OSError, ValueError, AttributeError) as error:
+        keys = {"id": str(metadata["dataset_id"])} if metadata.get("dataset_id") else {}
+        notes = [_environment(spec, keys), _reference(metadata, keys)]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise InputError(f"{path}: expected Minari's metadata, but {error}") from None
-    keys: dict[str, Any] = {}
-    if metadata.get("dataset_id"):
-        keys["id"] = metadata["dataset_id"]
-    if spec.get("id") and spec.get("max_episode_steps"):
-        keys["environment"] = Environment(
-            id=spec["id"],
-            max_episode_steps=int(spec["max_episode_steps"]),
-            kwargs=spec.get("kwargs") or {},
-        )
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low is not None and high is not None:
-        keys["reference"] = Reference(
-            min=float(low), max=float(high), source="ref_min_score, ref_max_score of its metadata"
-        )
+    if said := " ".join(filter(None, notes)):
+        keys["notes"] = said
     return keys
 
 
-def _read(episodes: Any, total: int, path: Path, card: Card) -> Columns:
+def _environment(spec: dict[str, Any], keys: dict[str, Any]) -> str:
+    """Puts the environment of a spec into a card's keys; a note where it cannot be played.
+
+    It is the one that Minari's `recover_environment(eval_env=True)` makes, with its wrappers.
+    """
+    if not spec.get("id"):
+        return ""
+    limit = spec.get("max_episode_steps")
+    wrappers = []
+    for given in spec.get("additional_wrappers") or []:
+        if given["kwargs"] is None:
+            raise InputError(
+                f"its environment was wrapped in {given['name']}, whose settings Gymnasium could "
+                f"not save; give a card whose environment.id makes the wrapped environment"
+            )
+        limit = limit or given["kwargs"].get("max_episode_steps")  # of a TimeLimit
+        wrappers.append(Wrapper(entry_point=given["entry_point"], kwargs=given["kwargs"]))
+    if not limit:
+        return (
+            f"Its environment {spec['id']} has no step limit, so no policy can be scored in it: "
+            f"give a card with environment.max_episode_steps."
+        )
+    entry_point = spec.get("entry_point")
+    keys["environment"] = Environment(
+        id=spec["id"],
+        max_episode_steps=int(limit),
+        kwargs=spec.get("kwargs") or {},
+        wrappers=wrappers,
+        entry_point=entry_point if isinstance(entry_point, str) else None,
+    )
+    return ""
+
+
+def _reference(metadata: dict[str, Any], keys: dict[str, Any]) -> str:
+    """Puts the reference returns of a data set into a card's keys; a note where they are odd."""
+    given = [metadata.get("ref_min_score"), metadata.get("ref_max_score")]
+    if None in given:
+        return ""
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"Its ref_min_score and ref_max_score are unusable: {given[0]!r} and {given[1]!r}."
+    keys["reference"] = Reference(
+        min=low, max=high, source="ref_min_score, ref_max_score of its metadata"
+    )
+    return ""
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises InputError where a folder would take more memory than there is, or run code.
+
+    Without declared spaces Minari makes the environment that the metadata name, to ask it.
+    """
+    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    numbers = {}
+    for key in ("observation_space", "action_space"):
+        if not metadata.get(key):
+            raise InputError(
+                f"{folder}: its metadata declare no {key}; write it with a newer Minari"
+            )
+        numbers[key] = _numbers(json.loads(metadata[key]))
+    stored = disk_usage(folder)
+    rows = int(metadata["total_steps"])
+    widths = 2 * numbers["observation_space"] + numbers["action_space"]  # with successors
+    check_size(folder, [(rows, widths)], stored)
+    main = folder / "main_data.hdf5"
+    if main.is_file():
+        import h5py
+
+        kept: list[Any] = []
+        infos: list[Any] = []
+
+        def visit(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                (infos if "/infos/" in f"/{name}" else kept).append(item)
+
+        with h5py.File(main, "r") as file:
+            file.visititems(visit)
+            check_size(main, kept, stored)
+            for item in infos:  # read with their episode, and dropped
+                check_size(main, [item], stored)
+
+
+def _numbers(space: Any) -> int:
+    """How many numbers an element of a serialised space has; Minari allocates bounds for them."""
+    below = space.get("subspaces") or ()
+    if isinstance(below, dict):
+        below = below.values()
+    return sum(map(_numbers, below)) + math.prod(space.get("shape") or (1,))
+
+
+def _read(dataset: Any, path: Path, card: Card) -> Columns:
+    import gymnasium
+
     declared = card.environment.observation_keys if card.environment else []
+    total = int(dataset.total_steps)
+    layout = layout_of(dataset.observation_space, declared, str(path))
+    if not isinstance(dataset.action_space, gymnasium.spaces.Box):
+        raise InputError(
+            f"{path}: its actions are {_short(dataset.action_space)}; offrl reads actions of one "
+            f"Box only, not discrete ones nor several parts"
+        )
     columns: dict[str, list[NDArray[Any]]] = {
         key: []
         for key in ("observations", "actions", "rewards", "next", "terminations", "truncations")
     }
     unfinished = dropped = own = 0
-    order: list[str] = []
-    for episode in episodes:
+    for episode in dataset.iterate_episodes():
         steps = len(episode.rewards)
         where = f"{path}: episode {episode.id}"
         if steps == 0:
             raise InputError(f"{where}: has no steps; collect or fetch the data set again")
-        observations, order = _flat(episode.observations, declared, where)
-        actions = np.asarray(episode.actions)
-        if actions.dtype.kind != "f":
+        observations = flatten(episode.observations, declared, where, layout)
+        taken = np.asarray(episode.actions)
+        if taken.dtype.kind != "f":
             raise InputError(
-                f"{where}: actions are {actions.dtype}; offrl reads continuous actions only"
+                f"{where}: actions are {taken.dtype}; offrl reads continuous actions only"
             )
         terminations = np.array(episode.terminations, dtype=np.bool_)
         truncations = np.array(episode.truncations, dtype=np.bool_)
-        lengths = {len(actions), len(terminations), len(truncations)}
+        lengths = {len(taken), len(terminations), len(truncations)}
         if lengths != {steps} or len(observations) not in (steps, steps + 1):
             raise InputError(
-                f"{where}: {steps} rewards, but {len(observations)} observations, {len(actions)} "
+                f"{where}: {steps} rewards, but {len(observations)} observations, {len(taken)} "
                 f"actions, {len(terminations)} terminations, {len(truncations)} truncations; "
                 f"expected one observation more than steps"
             )
@@ -198,13 +294,14 @@ def _read(episodes: Any, total: int, path: Path, card: Card) -> Columns:
                 truncations[keep - 1] = True
         columns["observations"].append(observations[:keep])
         columns["next"].append(observations[1 : keep + 1])
-        columns["actions"].append(actions[:keep].reshape(keep, -1))
+        columns["actions"].append(taken[:keep].reshape(keep, -1))
         columns["rewards"].append(np.asarray(episode.rewards)[:keep])
         columns["terminations"].append(terminations[:keep])
         columns["truncations"].append(truncations[:keep])
     notes = []
-    if order and not declared:
-        notes.append(f"dict observations flattened in the order {', '.join(order)}")
+    if "" not in layout and not declared:
+        parts = "tuple" if isinstance(dataset.observation_space, gymnasium.spaces.Tuple) else "dict"
+        notes.append(f"{parts} observations flattened in the order {', '.join(layout)}")
     if unfinished:
         notes.append(f"{unfinished} episodes end with neither flag: marked as truncated")
     if dropped:
@@ -245,35 +342,6 @@ def _read(episodes: Any, total: int, path: Path, card: Card) -> Columns:
     )
 
 
-def _leaves(observations: Any, name: str = "") -> dict[str, NDArray[Any]]:
-    """The arrays of a nested dict by path: `desired_goal/kettle`."""
-    if not isinstance(observations, Mapping):
-        return {name: np.asarray(observations)}
-    leaves: dict[str, NDArray[Any]] = {}
-    for key in sorted(observations):
-        leaves.update(_leaves(observations[key], f"{name}/{key}" if name else key))
-    return leaves
-
-
-def _flat(observations: Any, declared: list[str], where: str) -> tuple[Floats, list[str]]:
-    """Observations as float32 (T + 1, dimensions), and the names of a dict's leaves in order."""
-    leaves = _leaves(observations)
-    order = list(leaves)
-    if declared and isinstance(observations, Mapping):
-        order = []
-        for key in declared:
-            below = [name for name in leaves if name == key or name.startswith(f"{key}/")]
-            if not below:
-                raise InputError(
-                    f"{where}: observations lack {key!r}; found {', '.join(leaves)}; correct "
-                    f"environment.observation_keys of the card"
-                )
-            order += below
-    parts = [leaves[name] for name in order]
-    if any(part.dtype.kind not in "fiub" for part in parts):
-        kinds = ", ".join(f"{name} {leaves[name].dtype}" for name in order)
-        raise InputError(f"{where}: observations are {kinds}; offrl reads numbers only")
-    with np.errstate(over="ignore"):  # beyond float32 turns to infinity: caught when all is read
-        flat = [part.reshape(len(part), -1).astype(np.float32) for part in parts]
-    joined = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
-    return joined, order if isinstance(observations, Mapping) else []
+def _short(space: Any) -> str:
+    text = " ".join(str(space).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,5 +1,6 @@
 """Minari's folders, by path and by id."""
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -15,8 +16,10 @@ from numbered import numbers
 
 from offrl.data.card import Environment, find_card
 from offrl.data.dataset import load_dataset
+from offrl.data.describe import stats
 from offrl.data.fetch import fetch
 from offrl.errors import InputError
+from offrl.evaluation.environments import make, spaces
 
 
 def episode(
@@ -42,6 +45,7 @@ def minari_data(
     episodes: list[EpisodeBuffer],
     space: gymnasium.Space[Any] | None = None,
     minari_id: str = "tests/tiny-v0",
+    actions: gymnasium.Space[Any] | None = None,
     **about: Any,
 ) -> Path:
     """A data set in Minari's own storage, written by Minari."""
@@ -52,7 +56,7 @@ def minari_data(
             minari_id,
             episodes,
             observation_space=space or gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
-            action_space=gymnasium.spaces.Box(-1, 1, (1,), np.float32),
+            action_space=actions or gymnasium.spaces.Box(-1, 1, (1,), np.float32),
             author="tests",
             author_email="tests@example.org",
             code_permalink="https://example.org",
@@ -165,7 +169,10 @@ def test_minari_environment_and_reference_come_from_its_metadata(
     )
     dataset = load_dataset(folder)
     assert dataset.card.environment == Environment(
-        id="MountainCarContinuous-v0", max_episode_steps=77
+        id="MountainCarContinuous-v0",
+        max_episode_steps=77,
+        entry_point="gymnasium.envs.classic_control.continuous_mountain_car:"
+        "Continuous_MountainCarEnv",
     )
     assert dataset.normalized(1.0) == 50.0
 
@@ -188,7 +195,7 @@ def test_minari_data_collected_again_are_read_again_and_a_lost_source_is_not_mis
         ("actions", np.full((3, 1), np.nan), r"actions: nan in row 0"),
         ("actions", np.zeros(3, dtype=np.int64), r"episode 0: actions are int64"),
         ("observations", np.ones((7, 2)), r"episode 0: 3 rewards, but 7 observations"),
-        ("terminations", None, r"Minari cannot read it \(KeyError"),
+        ("terminations", None, r"cannot be read as minari data \(KeyError"),
     ],
 )
 def test_odd_minari_data_are_refused(
@@ -237,3 +244,157 @@ def test_minari_keeps_its_own_folder(tmp_path: Path) -> None:
     message = r"minari:D4RL/pointmaze/umaze-v2: .* set MINARI_DATASETS_PATH=\S+ instead of --from"
     with pytest.raises(InputError, match=message):
         fetch(find_card("pointmaze-umaze-v2"), tmp_path)
+
+
+# --- spaces, environments and references of the metadata ---
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])  # of 1 or 2, a tuple looks like an array
+def test_minari_tuples_are_read_by_their_declared_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    box = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    parts = (numbers(steps + 1, 2), numbers(steps + 1, 2, 100))
+    folder = minari_data(
+        monkeypatch,
+        tmp_path,
+        [episode(steps, observations=parts)],
+        gymnasium.spaces.Tuple((box, box)),
+    )
+    dataset = load_dataset(folder)
+    side_by_side = np.concatenate(parts, 1)
+    np.testing.assert_array_equal(dataset.observations, side_by_side[:-1])
+    np.testing.assert_array_equal(dataset.next_observations, side_by_side[1:])
+    assert dataset.notes == ["tuple observations flattened in the order 0, 1"]
+
+
+def test_minari_data_of_another_shape_than_declared_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = minari_data(monkeypatch, tmp_path, [episode(3)])
+    change(
+        folder,
+        observation_space=json.dumps(SPACE | {"shape": [3], "low": [0, 0, 0], "high": [1] * 3}),
+    )
+    with pytest.raises(InputError, match=r"observations have shape \(2,\), but the declared space"):
+        load_dataset(folder)
+    change(folder, observation_space=json.dumps(SPACE | {"shape": [10**6, 10**6]}))
+    with pytest.raises(InputError, match=r"needs [0-9,.]+ GiB of memory"):
+        load_dataset(folder)
+    change(folder, observation_space=None)  # Minari would make the environment to ask it
+    with pytest.raises(InputError, match="its metadata declare no observation_space"):
+        load_dataset(folder)
+
+
+def test_minari_actions_that_are_no_box_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = dataclasses.replace(episode(3), actions=np.array([0, 1, 2]))
+    folder = minari_data(
+        monkeypatch, tmp_path, [one], actions=gymnasium.spaces.Discrete(3), minari_id="d-v0"
+    )
+    with pytest.raises(InputError, match=r"its actions are Discrete\(3\); offrl reads actions of"):
+        load_dataset(folder)
+
+
+SPACE = {"type": "Box", "dtype": "float32", "low": [-1, -1], "high": [1, 1], "shape": [2]}
+
+
+def change(folder: Path, **keys: Any) -> None:
+    path = folder / "data" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+
+
+def spec_with(*wrappers: dict[str, Any], **keys: Any) -> str:
+    spec = json.loads(gymnasium.spec("Pendulum-v1").to_json())
+    return json.dumps(spec | {"additional_wrappers": wrappers, **keys})
+
+
+RESCALE = {
+    "name": "RescaleAction",
+    "entry_point": "gymnasium.wrappers.transform_action:RescaleAction",
+    "kwargs": {"min_action": -1.0, "max_action": 1.0},
+}
+
+
+def test_minari_environments_are_played_as_minari_recovers_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = minari_data(monkeypatch, tmp_path, [episode(3)])
+    plain = spec_with(kwargs={"g": 9.0})
+    change(folder, env_spec=plain, eval_env_spec=spec_with(RESCALE, kwargs={"g": 8.0}))
+    environment = load_dataset(folder).card.environment
+    assert environment is not None
+    assert spaces(environment) == (3, 1, 1.0)
+    mine = make(environment)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bounds in float64
+        theirs = minari.MinariDataset(folder / "data").recover_environment(eval_env=True)
+    for env in (mine, theirs):
+        env.reset(seed=3)
+    for action in (np.array([0.5], np.float32), np.array([-1.0], np.float32)):
+        ours, other = mine.step(action), theirs.step(action)
+        np.testing.assert_array_equal(ours[0], other[0])
+        assert ours[1] == other[1]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            spec_with(RESCALE | {"entry_point": "os:system"}),
+            "was wrapped in os:system; offrl wraps",
+        ),
+        (
+            spec_with(RESCALE | {"entry_point": "gymnasium.wrappers:RecordVideo"}),
+            "was wrapped in gymnasium.wrappers:RecordVideo",
+        ),
+        (spec_with(entry_point="other.module:PendulumEnv"), "was made by 'other.module:Pendulum"),
+        (spec_with(id="nobody/Has-v0"), "'nobody/Has-v0' of the data set is not registered here"),
+    ],
+)
+def test_minari_environments_that_cannot_be_had_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str
+) -> None:
+    folder = minari_data(monkeypatch, tmp_path, [episode(3)])
+    change(folder, env_spec=spec)
+    environment = load_dataset(folder).card.environment
+    assert environment is not None
+    with pytest.raises(InputError, match=message):
+        spaces(environment)
+
+
+def test_a_wrapper_without_settings_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = minari_data(monkeypatch, tmp_path, [episode(3)])
+    change(folder, env_spec=spec_with({"name": "Mine", "entry_point": "a:Mine", "kwargs": None}))
+    with pytest.raises(InputError, match=r"metadata\.json: its environment was wrapped in Mine"):
+        load_dataset(folder)
+
+
+def test_minari_references_that_are_swapped_or_no_numbers_leave_the_data_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = minari_data(monkeypatch, tmp_path, [episode(3)])
+    for low, high in ((3.0, -1.0), (2.0, 2.0), ("a", 1.0), (float("nan"), 1.0)):
+        change(folder, ref_min_score=low, ref_max_score=high, env_spec=spec_with())
+        dataset = load_dataset(folder)
+        assert len(dataset) == 3
+        assert any("reference returns are" in n or "unusable" in n for n in dataset.notes)
+        assert stats(dataset).score_mean is None
+        assert "score" not in repr(dataset)
+        with pytest.raises(InputError, match="scored"):
+            dataset.card.scoring()
+        with pytest.raises(InputError, match="no return can be normalised"):
+            dataset.normalized(1.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "[]", '{"env_spec": 3}', "\x00", '{"env_spec": "[]"}']
+)
+def test_odd_metadata_are_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "metadata.json").write_text(text)
+    with pytest.raises(InputError, match=r"metadata\.json: expected Minari's metadata") as caught:
+        load_dataset(tmp_path)
+    assert "\n" not in str(caught.value)
