@@ -125,6 +125,8 @@ def _recognised(path: Path, readers: list[str]) -> str:
             "whose source.loader names one of them"
         )
     nearest = sorted(lacking.items(), key=lambda pair: len(pair[1]))
+    if len(nearest[0][1]) == 1 < len(nearest[1][1]):  # it says itself what is amiss
+        return nearest[0][0]
     reasons = [f"{name} needs {', '.join(columns)} too" for name, columns in nearest]
     raise InputError(
         f"{path}: no loader reads its columns: {'; '.join(reasons)}; rename them, or give a card "

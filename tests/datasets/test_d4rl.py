@@ -348,6 +348,10 @@ def test_d4rls_columns_in_an_npz_file_given_by_its_path_are_read(tmp_path: Path)
     assert dataset.checksum == load_dataset(path).checksum
     del columns["rewards"]
     np.savez(tmp_path / "c.npz", **columns)
-    message = r"c\.npz: no loader reads its columns: d4rl needs rewards too; neorl2 needs obs, "
+    with pytest.raises(InputError, match=r"c\.npz: lacks rewards; found .* expected D4RL's"):
+        load_dataset(tmp_path / "c.npz")
+    del columns["terminals"]
+    np.savez(tmp_path / "c.npz", **columns)
+    message = r"c\.npz: no loader reads its columns: d4rl needs rewards, terminals too; neorl2 need"
     with pytest.raises(InputError, match=message):
         load_dataset(tmp_path / "c.npz")

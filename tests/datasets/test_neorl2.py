@@ -45,7 +45,7 @@ def test_neorl2_unfinished_last_episode_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"reward": None}, r"no loader reads its columns: neorl2 needs reward too; d4rl needs obs"),
+        ({"reward": None}, r"lacks reward; found obs, action, next_obs, done, truncated"),
         ({"action": np.ones((5, 2))}, r"action: 5 rows, but the first column has 6"),
         ({"reward": np.array([0, 1, np.nan, 0, np.nan, 0])}, r"reward: nan in row 2"),
         ({"done": np.full(6, 2.0)}, r"done: 2\.0 in row 0; expected 0 or 1"),
