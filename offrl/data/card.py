@@ -128,8 +128,9 @@ class Environment(Strict):
         for key, value in _texts(self.model_dump(), "environment"):
             named = _MODULE.match(value)
             module = self.id.rpartition(":")[0] if key == "environment.id" else named and named[1]
-            own = bool(module) and module.startswith("gymnasium.wrappers")
-            if module and not own and module not in simulator_modules():
+            if not module or module.startswith("gymnasium.wrappers"):
+                continue
+            if module not in simulator_modules():
                 self._origin.allow(f"{key} = {value!r:.80}", module)
 
 
