@@ -99,9 +99,9 @@ def read(path: Path, card: Card) -> Columns:
     import minari
 
     folder = _data(path)
-    _check_folder(folder)
     for file in sorted(folder.glob("*.hdf5")):
         refuse_links(file)
+    _check_folder(folder)
     columns = _read(minari.MinariDataset(folder), path, card)
     if card.reference is None:
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))

@@ -61,10 +61,10 @@ def _copy(
     done, since, begun = 0, 0, time.monotonic()
     while block := response.raw.read1(CHUNK, decode_content=True):
         done += len(block)
-        if done > limit:
-            return f"more than {_allowed(size)}"
         if done > MODEST and done > DENSEST * response.raw.tell():
             return f"a packed answer that grows more than {DENSEST} times"
+        if done > limit:
+            return f"more than {_allowed(size)}"
         write(block)
         if progress and total:
             progress(min(done, total), total)

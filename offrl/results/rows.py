@@ -35,14 +35,6 @@ class _Stored(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
 
 
-class Budget(_Stored):
-    """How often a policy is scored, and how."""
-
-    every: Annotated[int, Field(gt=0)]  # steps; the last step is always evaluated
-    episodes: Count
-    seed: Count
-
-
 class Identity(_Stored):
     """Everything that decides a run's scores; a run folder never carries on with another."""
 
@@ -58,13 +50,17 @@ class Identity(_Stored):
     code: str | None  # SHA-256 of an algorithm file outside the package
     config_hash: str
     steps: Count
-    evaluation: Budget
+    evaluation: dict[str, Count]
     seed: Count
+
+    @property
+    def every(self) -> int:
+        """Gradient steps between evaluations; the last step is always evaluated."""
+        return self.evaluation.get("every") or max(self.steps, 1)
 
     def evaluations(self, step: int) -> int:
         """The number of evaluations that are due up to a step."""
-        every = self.evaluation.every
-        return step // every + (1 if step == self.steps and step % every else 0)
+        return step // self.every + (1 if step == self.steps and step % self.every else 0)
 
     def differing(self, other: "Identity") -> list[str]:
         """The keys in which two identities differ, sorted; a key that one lacks differs."""
@@ -96,9 +92,9 @@ class RunRecord(_Stored):
     status: Annotated[Status, Field(strict=False)]  # JSON has its text
     cause: str | None = None  # of a failure
     sessions: list[Session] = Field(default_factory=list)
+    ways: list[str] | None = None  # to act, in the order of an evaluation's rows; once known
     traceback: list[str] | None = None  # of a failure; left out of the file where there is none
     trust: Decision | None = None  # likewise left out where there is none
-    ways: list[str] | None = None  # to act, in the order of the rows of an evaluation; once known
 
     def due(self, rows: "Sequence[ScoreRow]") -> list[tuple[int, str]]:
         """Step and way to act of each of a run's first rows, as many as these, as they should be.
@@ -106,8 +102,9 @@ class RunRecord(_Stored):
         Ways that the record does not know are those of the first evaluation. A row more than a run
         can have is due at step -1.
         """
-        ways = self.ways or [row.policy for row in rows if row.step == rows[0].step] or [""]
-        every, steps = self.identity.evaluation.every, self.identity.steps
+        first = dict.fromkeys(row.policy for row in rows if row.step == rows[0].step)
+        ways = self.ways or list(first) or [""]
+        every, steps = self.identity.every, self.identity.steps
         last = self.identity.evaluations(steps)
         due = []
         for number in range(len(rows)):

@@ -22,7 +22,7 @@ from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.files import below, plain
 from offrl.learning.learner import find_algorithm
-from offrl.results.rows import Budget, Identity
+from offrl.results.rows import Identity
 from offrl.running.patterns import is_chosen
 from offrl.running.protocol import AlgorithmEntry, Evaluation, Protocol
 from offrl.trust import Files, Origin, trusted
@@ -218,6 +218,6 @@ def identity(job: Job, dataset: Dataset) -> Identity:
         code=job.code,
         config_hash=job.config_hash,
         steps=job.steps,
-        evaluation=Budget(**job.evaluation.model_dump()),
+        evaluation=job.evaluation.model_dump(),
         seed=job.seed,
     )

@@ -214,7 +214,12 @@ def test_files_without_urls_are_relative_to_the_card(tmp_path: Path) -> None:
 
 def test_a_list_of_wrappers_is_recorded_only_where_there_is_one() -> None:
     """So that a run recorded before there were any is carried on."""
-    keys = {"id": "A-v0", "max_episode_steps": 3, "kwargs": {}, "observation_keys": []}
+    keys: dict[str, Any] = {
+        "id": "A-v0",
+        "max_episode_steps": 3,
+        "kwargs": {},
+        "observation_keys": [],
+    }
     assert Environment(**keys, entry_point="a:B").model_dump() == keys
     wrapper = {"entry_point": "gymnasium.wrappers:ClipAction", "kwargs": {}}
     wrapped = Environment.model_validate(keys | {"wrappers": [wrapper]})

@@ -325,7 +325,9 @@ def test_a_maker_that_fails_leaves_nothing(tmp_path: Path, own_cache: Path) -> N
 
 def test_a_maker_that_makes_nothing_is_named() -> None:
     source = card([], source={"loader": "neorl2", "maker": "neorl2"})
-    with pytest.raises(InputError, match=r"source\.maker: 'neorl2' is no maker \(it has no make\)"):
+    with pytest.raises(
+        InputError, match=r"source\.maker: 'neorl2' is no maker: it has no function make"
+    ):
         make(source)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -122,7 +123,7 @@ def test_fill_values_and_chunks_are_no_way_to_fill_the_memory(tmp_path: Path) ->
 
 
 def test_an_archive_that_unfolds_or_lies_is_refused(tmp_path: Path) -> None:
-    columns = dict.fromkeys(("action", "next_obs", "reward", "done", "truncated"), np.ones(3))
+    columns: Any = dict.fromkeys(("action", "next_obs", "reward", "done", "truncated"), np.ones(3))
     np.savez_compressed(tmp_path / "bomb.npz", obs=np.zeros((2**20, 8)), **columns)
     assert (tmp_path / "bomb.npz").stat().st_size < 100_000
     with pytest.MonkeyPatch.context() as patch:

@@ -29,14 +29,16 @@ def test_a_batch_is_flattened_element_by_element(form: str, count: int) -> None:
     space, size = FORMS[form]
     space.seed(0)
     elements = [space.sample() for _ in range(count)]
-    batch = concatenate(space, elements, create_empty_array(space, count))
+    empty: Any = create_empty_array(space, count)
+    batch = concatenate(space, elements, empty)
     layout = layout_of(space, [], "here")
     rows = flatten(batch, (), "here", layout)
     assert rows.shape == (count, size)
     assert rows.dtype == np.float32
     assert batch_space(space, count).contains(batch)
     for row, element in zip(rows, elements, strict=True):
-        one = concatenate(space, [element], create_empty_array(space, 1))
+        empty = create_empty_array(space, 1)
+        one = concatenate(space, [element], empty)
         np.testing.assert_array_equal(flatten(one, (), "here", layout)[0], row)
 
 

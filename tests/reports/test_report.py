@@ -317,7 +317,7 @@ def test_names_with_controls_and_formulas_leave_every_file_whole(tmp_path):
         ElementTree.fromstring(element)
     for name in (tmp_path / "out").rglob("*.csv"):
         for cell in pd.read_csv(name, dtype=str, header=None).stack():
-            assert re.fullmatch(r"[^=+\-@].*|-?[\d.e-]+", cell), (name, cell)
+            assert re.fullmatch(r"[^=+\-@].*|-?[\d.e-]+", str(cell)), (name, cell)
     for kind in ("md", "tex"):
         text = (tmp_path / "out" / "tables" / f"scores.{kind}").read_text(encoding="utf-8")
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)

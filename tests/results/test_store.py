@@ -1,10 +1,12 @@
 """Run folders: what is written, what is read back, and what a damaged one does to the others."""
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,13 +206,9 @@ RECORDS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change_record(f, lambda record: record["identity"].pop("label")),
         "run.json: identity.label: Field required",
     ),
-    "no rhythm": (
-        lambda f: change_record(f, lambda record: record["identity"]["evaluation"].pop("every")),
-        "run.json: identity.evaluation.every: Field required",
-    ),
-    "never evaluated": (
-        lambda f: change_record(f, lambda r: r["identity"]["evaluation"].update(every=0)),
-        "run.json: identity.evaluation.every: Input should be greater than 0",
+    "evaluated less than never": (
+        lambda f: change_record(f, lambda r: r["identity"]["evaluation"].update(every=-1)),
+        "run.json: identity.evaluation.every: Input should be greater than or equal to 0",
     ),
     "a nameless data set": (
         lambda f: change_record(f, lambda record: record["identity"].update(dataset="@1")),
@@ -274,6 +272,10 @@ ROWS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a row more": (
         lambda f: write_rows(f, {}, {"step": 20}, {"step": 20}),
         "line 3: expected step and way to act (-1, ''), found (20, '')",
+    ),
+    "a row twice": (
+        lambda f: write_rows(f, {}, {}, {"step": 20}),
+        "line 2: expected step and way to act (20, ''), found (10, '')",
     ),
     "a way less": (
         lambda f: write_rows(f, {"policy": "still"}, {}, {"policy": "still", "step": 20}),
@@ -454,9 +456,9 @@ def test_what_may_not_be_read_does_not_vanish(closed: str, tmp_path: Path) -> No
     for seed in range(3):
         folder = write_run(root, seed).parent
     write_run(root, 0, label="other")
-    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        if part.stat().st_uid == os.getuid():
-            part.chmod(0o755)
+    top = Path(tempfile.gettempdir())
+    for part in itertools.takewhile(lambda folder: folder != top, (tmp_path, *tmp_path.parents)):
+        part.chmod(0o755)
     (folder / closed).chmod(0)
     if os.getuid():
         table = read_runs(root)

@@ -214,7 +214,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(plain: Path, tmp_p
     protocol = write_protocol(tmp_path, "broken", entry=entry)
     protocol.write_text(protocol.read_text() + "\n[algorithms.bc]\n")
     runs = tmp_path / "runs"
-    events = offrl.run(str(protocol), runs, workers=2)
+    events = offrl.run(str(protocol), runs, workers=2, trust=[protocol])
     statuses = {(e.job.label, e.status) for e in events}
     assert statuses == {("broken", "failed"), ("bc", "done")}
     table = read_runs(runs)
@@ -282,7 +282,7 @@ def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
     """The first stands for the run; the others carry their name after the label, and its fate."""
     (tmp_path / "two_ways.py").write_text(TWO_WAYS)
     protocol = write_protocol(tmp_path, "two", 600, "algorithm = 'two_ways.py'")
-    ended = offrl.run(protocol, tmp_path / "runs")
+    ended = offrl.run(protocol, tmp_path / "runs", trust=[protocol])
     table = read_runs(tmp_path / "runs")
     assert table.algorithms == ["two", "two: still"]
     found = table.frame.set_index(["algorithm", "seed", "step"])["score"]
@@ -307,7 +307,8 @@ def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
     assert "two: still is left out: it is not on all data sets of its label" in table.notes
 
     config = "algorithm = 'two_ways.py'\nconfig = { break_at = 400 }"
-    offrl.run(write_protocol(tmp_path, "two", 600, config), tmp_path / "broken")
+    protocol = write_protocol(tmp_path, "two", 600, config)
+    offrl.run(protocol, tmp_path / "broken", trust=[protocol])
     table = read_runs(tmp_path / "broken")
     assert len(table.frame) == 0
     assert {f.algorithm for f in table.failures} == {"two", "two: still"}

@@ -252,7 +252,7 @@ def test_affine_changes_carry_through():
     scores = stages()
     few = {name: scores[name] for name in "ac"}
     # What is drawn is not symmetric, so the sign is changed where all deals are enumerated.
-    plans = [
+    plans: list[Any] = [
         (scores, 0.01, {"resampling": Resampling(2_000)}),
         (few, -3.0, {"resampling": Resampling(126 * 252), "interims": 2}),
     ]

@@ -147,7 +147,7 @@ def test_single_and_missing_runs_have_no_interval():
         mean = got[got["metric"] == "mean"].set_index("algorithm")
         np.testing.assert_allclose(mine["estimate"], mean["estimate"])
         assert mine["reps"].tolist() == mean["reps"].tolist()
-        assert mine.loc["A", ["ci_low", "ci_high"]].isna().all().all()
+        assert mine.loc[["A"], ["ci_low", "ci_high"]].isna().to_numpy().all()
 
 
 @pytest.mark.parametrize("engine", ["offrl", "rliable"])
@@ -155,10 +155,12 @@ def test_bad_functions_are_named(engine):
     resampling = Resampling(100, engine=engine)
     scores = np.random.default_rng(0).normal(size=(4, 3))
     for value in (np.nan, np.inf, np.ones(2)):
+
+        def bad(_: Any, returned: Any = value) -> Any:
+            return returned
+
         with pytest.raises(InputError, match=r"metric 'bad' returned .* expected a finite number"):
-            statistics.intervals(
-                scores, gamma=1, metrics={"bad": lambda _, v=value: v}, resampling=resampling
-            )
+            statistics.intervals(scores, gamma=1, metrics={"bad": bad}, resampling=resampling)
     with pytest.raises(InputError, match="metric 'iqm' is built in; give yours another name"):
         statistics.intervals(scores, gamma=1, metrics={"iqm": np.mean}, resampling=resampling)
     with pytest.raises(InputError, match="metric 'mean' is built in"):
