@@ -128,9 +128,9 @@ class Environment(Strict):
         for key, value in _texts(self.model_dump(), "environment"):
             named = _MODULE.match(value)
             module = self.id.rpartition(":")[0] if key == "environment.id" else named and named[1]
-            if not module or module.startswith("gymnasium.wrappers"):
-                continue
-            if module not in simulator_modules():
+            if key == "environment.wrappers.entry_point":
+                continue  # Gymnasium's own or none, whoever names them
+            if module and module not in simulator_modules():
                 self._origin.allow(f"{key} = {value!r:.80}", module)
 
 

@@ -20,7 +20,7 @@ from offrl import registry
 from offrl.data.dataset import Dataset
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
-from offrl.files import below, plain
+from offrl.files import plain
 from offrl.learning.learner import find_algorithm
 from offrl.results.rows import Identity
 from offrl.running.patterns import is_chosen
@@ -63,8 +63,8 @@ class Job:
         return protocol, dataset, f"{self.label}-{self.config_hash}", f"seed-{self.seed}"
 
     def folder(self, root: Path) -> Path:
-        """Where the run lives below `root`. Raises InputError where a link leads out of it."""
-        return below(root, *self.place)
+        """Where the run lives below `root`; RunFolder takes no link on the way for a folder."""
+        return root.joinpath(*(plain(name, str(root)) for name in self.place))
 
 
 def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:

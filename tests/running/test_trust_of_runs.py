@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from offrl.errors import InputError
-from offrl.results.store import run_folders
+from offrl.results.store import RunFolder, run_folders
 from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import plan, run, train
@@ -191,5 +191,7 @@ def test_runs_stay_below_the_folder_of_runs(folder: Path, tmp_path: Path) -> Non
     (tmp_path / "important").mkdir()
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tiny").symlink_to("../important")
-    with pytest.raises(InputError, match=r"runs/tiny: is a link that leads out of"):
-        job.folder(tmp_path / "runs")
+    stray = RunFolder(job.folder(tmp_path / "runs"), tmp_path / "runs")
+    with pytest.raises(InputError, match=r"runs/tiny: it is a link"), stray.held():
+        pass
+    assert not list((tmp_path / "important").iterdir())
