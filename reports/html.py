@@ -10,6 +10,7 @@ DIR/figures/           each figure as .svg, .pdf and .png
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from offrl.results.files import write_csv
 from offrl.statistics.labels import METHOD_COLUMNS, metric_heading
 from offrl.text import one_line, visible
 
+log = logging.getLogger(__name__)
 ROWS = 15  # pairs shown one by one: those of six algorithms
 INTERIM = ("interim", "unfinished")  # the first words of notes on scores that may still move
 BANDS = {  # by engine
@@ -64,9 +66,16 @@ def write(
         *_comparisons(findings),
         *_curves(findings),
     ]
+    names = [*findings.table.algorithms, *findings.table.datasets]
+    lacking = plots.lacking_signs(names)
+    if lacking:
+        log.warning(
+            "figures show boxes for %s: no font is installed that has them, such as Noto Sans CJK",
+            lacking if len(lacking) <= 20 else f"{lacking[:20]} and {len(lacking) - 20} more",
+        )
     elements = {}
     for done, figure in enumerate(figures, start=1):
-        elements[figure.name] = _draw(figure, folder / "figures")
+        elements[figure.name] = _draw(figure, folder / "figures", names)
         if progress is not None:
             progress(done, len(figures))
     _write_tables(findings, folder)
@@ -202,9 +211,9 @@ def _curves(findings: Findings) -> Iterator[_Figure]:
         )
 
 
-def _draw(figure: _Figure, folder: Path) -> Markup:
-    """Draw and save a figure; the element for the page."""
-    with plots.style(figure.name):
+def _draw(figure: _Figure, folder: Path, names: Sequence[str]) -> Markup:
+    """Draw and save a figure, which writes these names; the element for the page."""
+    with plots.style(figure.name, names):
         drawn = figure.draw().get_figure(root=True)
         assert isinstance(drawn, Figure)
         plots.save(drawn, folder / figure.name)

@@ -9,7 +9,7 @@ from offrl.plots.intervals import interval_plot
 from offrl.plots.lines import curve_plot, online_plot, profile_plot
 from offrl.plots.pairs import improvement_matrix_plot, improvement_plot
 from offrl.plots.ranks import critical_difference_plot, rank_plot
-from offrl.plots.style import line_style, save, style, svg
+from offrl.plots.style import lacking_signs, line_style, save, style, svg
 
 __all__ = [
     "critical_difference_plot",
@@ -17,6 +17,7 @@ __all__ = [
     "improvement_matrix_plot",
     "improvement_plot",
     "interval_plot",
+    "lacking_signs",
     "line_style",
     "online_plot",
     "profile_plot",

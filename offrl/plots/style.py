@@ -2,16 +2,20 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from offrl import registry
+from offrl.text import visible
 from offrl.toml import read_toml
 
 # Okabe and Ito's colours for colour-blind readers ("Color universal design", 2008); their black and
@@ -42,37 +46,80 @@ JOINED: dict[str, Any] = {"color": INK, "lw": 3.5, "solid_capstyle": "butt"}
 NO_DIFFERENCE: dict[str, Any] = {"color": INK, "lw": 1, "linestyle": (0, (4, 3))}
 NO_INTERVAL = "no interval"
 LEGEND_SIZE = 8  # points
+FONT = "DejaVu Sans"
+# Families with the signs of many scripts.
+STAND_IN = re.compile("CJK|Noto Sans|Han Sans|WenQuanYi|Gothic|Ming|Hei|Yahei|PingFang|Uni")
 
 
-def style(name: str = "offrl") -> AbstractContextManager[None]:
-    """A context with the look of offrl's figures; the ids inside an SVG are made from `name`."""
-    return matplotlib.rc_context(
-        {
-            "axes.axisbelow": True,
-            "axes.edgecolor": INK,
-            "axes.grid": True,
-            "axes.labelcolor": INK,
-            "axes.linewidth": 0.8,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlesize": 10,
-            "figure.facecolor": "white",
-            "font.family": ["DejaVu Sans"],
-            "font.size": 9,
-            "grid.alpha": 0.3,
-            "grid.color": "#8a929c",
-            "grid.linewidth": 0.6,
-            "legend.fontsize": LEGEND_SIZE,
-            "legend.frameon": False,
-            "legend.labelcolor": INK,
-            "pdf.fonttype": 42,
-            "svg.fonttype": "none",
-            "svg.hashsalt": name,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-        }
-    )
+@contextmanager
+def style(name: str = "offrl", texts: Iterable[str] = ()) -> Iterator[None]:
+    """A context with the look of offrl's figures; the ids inside an SVG are made from `name`.
+
+    `texts` is what the figures write: where their font lacks a sign of it, an installed one that
+    has it stands in. What no font has is drawn as a box, without a warning: see `lacking_signs`.
+    """
+    stand_ins, _ = fonts_for(_signs(texts))
+    with warnings.catch_warnings(), matplotlib.rc_context(_look(name, stand_ins)):
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+def lacking_signs(texts: Iterable[str]) -> str:
+    """The signs of these texts that neither the figures' font nor an installed one has."""
+    return fonts_for(_signs(texts))[1]
+
+
+def _signs(texts: Iterable[str]) -> str:
+    return "".join(sorted({sign for text in texts for sign in visible(text) if not sign.isspace()}))
+
+
+@cache
+def fonts_for(signs: str) -> tuple[tuple[str, ...], str]:
+    """Installed fonts that have what FONT lacks of these signs, and the signs that none has."""
+    lacking = set(map(ord, signs)) - _signs_of(font_manager.findfont(FONT))
+    fonts = []
+    others = {f.name: f.fname for f in font_manager.fontManager.ttflist if STAND_IN.search(f.name)}
+    for name, path in sorted(others.items()):
+        held = lacking & _signs_of(path) if lacking else set()
+        if held:
+            fonts.append(name)
+            lacking -= held
+    return tuple(fonts), "".join(map(chr, sorted(lacking)))
+
+
+def _signs_of(path: str) -> set[int]:
+    try:
+        return set(font_manager.get_font(path).get_charmap())
+    except (OSError, RuntimeError):  # a damaged or vanished font
+        return set()
+
+
+def _look(name: str, stand_ins: Sequence[str]) -> Any:
+    return {
+        "axes.axisbelow": True,
+        "axes.edgecolor": INK,
+        "axes.grid": True,
+        "axes.labelcolor": INK,
+        "axes.linewidth": 0.8,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 10,
+        "figure.facecolor": "white",
+        "font.family": [FONT, *stand_ins],
+        "font.size": 9,
+        "grid.alpha": 0.3,
+        "grid.color": "#8a929c",
+        "grid.linewidth": 0.6,
+        "legend.fontsize": LEGEND_SIZE,
+        "legend.frameon": False,
+        "legend.labelcolor": INK,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
 
 
 def line_style(algorithm: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import difflib
 import itertools
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -13,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from offrl.errors import InputError
 
 REQUIRED = ("algorithm", "dataset", "seed", "score")
+LARGEST = 1e150  # of a score, in size: variances hold its square
+LISTED = 1_000  # columns among which a message looks for one that is meant
+WIDE = 6  # columns without labels that look like one for each run
 T = TypeVar("T")
 
 
@@ -68,11 +73,67 @@ def _and_more(frame: pd.DataFrame, positions: Sequence[int]) -> str:
     return f" (and {len(positions)} more: {first_few(positions, lambda k: run_of(frame.iloc[k]))})"
 
 
-def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[bool, int, str, str]], str]:
     """A sort key by which `iql-9` stands before `iql-10`, whatever the case."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    key = [(p[0] not in "0123456789", int(p) if p[0] in "0123456789" else 0, p) for p in parts]
+    key = []
+    for part in re.findall(r"[0-9]+|[^0-9]+", name.casefold()):
+        # Digits in order of length, then of value: `int` takes no more than some thousands.
+        number = part.lstrip("0") if part[0] in "0123456789" else None
+        if number is None:
+            key.append((True, 0, part, part))
+        else:
+            key.append((False, len(number), number, part))
     return key, name
+
+
+def label_text(value: Any) -> str:
+    """A cell as stripped text in Unicode's form NFC; empty where nothing stands in it."""
+    missing = pd.api.types.is_scalar(value) and pd.isna(value)
+    return "" if missing else one_form(str(value)).strip()
+
+
+def one_form(name: str) -> str:
+    """The name in Unicode's form NFC: letters and their accents may be one sign or two."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def form_notes(frame: pd.DataFrame) -> list[str]:
+    """Which names stand in several Unicode forms in a frame that was not yet checked."""
+    notes = []
+    for column in ("algorithm", "dataset", "setting"):
+        forms: dict[str, set[str]] = {}
+        for name in frame[column].unique() if column in frame else ():
+            if isinstance(name, str) and not name.isascii():
+                forms.setdefault(one_form(name).strip(), set()).add(name.strip())
+        several = [name for name, of_name in forms.items() if len(of_name) > 1]
+        if several:
+            notes.append(
+                f"the {column} {first_few(several, repr)} is written in several Unicode forms, "
+                "which are taken as one name"
+            )
+    return notes
+
+
+def cause_of(value: Any) -> str:
+    """The cause in a cell of a column `failure`; empty where the run did not fail.
+
+    A column of truth values (or 0 and 1) says whether, and no cause.
+    """
+    text = label_text(value)
+    if text.lower() in ("", "false", "0", "0.0", "no", "none", "nan"):
+        return ""
+    return "no cause is given" if text.lower() in ("true", "1", "1.0", "yes") else text
+
+
+def with_labels_of_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with labels as columns that stand in its index."""
+    labels = [*REQUIRED, "step", "setting", "failure", "way"]
+    moved = [name for name in frame.index.names if name in labels and name not in frame.columns]
+    return frame.reset_index(level=moved) if moved else frame
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:60]}..."
 
 
 def labels_of(labels: Any, algorithm: str, what: str) -> Sequence[Any]:
@@ -120,24 +181,30 @@ def score_array(
 def check_columns(frame: pd.DataFrame, where: str) -> None:
     """Raises InputError for a column that is missing or there twice."""
     columns = [str(column) for column in frame.columns]
-    for column in columns:
-        if columns.count(column) > 1:
-            raise InputError(f"{where}: column {column!r} stands there twice; rename one")
+    twice = [column for column, number in Counter(columns).items() if number > 1]
+    if twice:
+        raise InputError(f"{where}: column {twice[0]!r:.80} stands there twice; rename one")
     for column in REQUIRED:
         if column not in columns:
-            others = [name for name in columns if name not in REQUIRED]
+            others = [name for name in columns[:LISTED] if name not in REQUIRED]
             near = [name for name in others if column in name.lower()]
             near = near or difflib.get_close_matches(column, others, n=1)
-            hint = f"; if {near[0]!r} is meant, rename it" if near else ""
+            hint = f"; if {near[0]!r:.80} is meant, rename it" if near else ""
+            if not {"algorithm", "dataset", "score"} & {*columns} and len(columns) > WIDE:
+                hint = (
+                    "; in a table with a column per run these become rows, as by pandas' "
+                    "frame.melt(frame.columns[0], var_name='run', value_name='score'), and each "
+                    "run's name becomes algorithm, dataset and seed"
+                )
             raise InputError(
-                f"{where}: no column {column!r}; expected {', '.join(REQUIRED)} "
-                f"(and step, where there are several), found {', '.join(columns) or 'none'}{hint}"
+                f"{where}: no column {column!r}; expected {', '.join(REQUIRED)} (and step, where "
+                f"there are several), found {first_few(columns, _short) or 'none'}{hint}"
             )
 
 
 def label_column(frame: pd.DataFrame, column: str, where: str) -> list[str]:
-    """A column of names as stripped text; InputError for an empty one."""
-    names = ["" if pd.isna(value) else str(value).strip() for value in frame[column]]
+    """A column of names as stripped text in Unicode's form NFC; InputError for an empty one."""
+    names = [label_text(value) for value in frame[column]]
     if "" in names:
         raise InputError(
             f"{where}, {_row(frame, names.index(''))}: the {column} is empty; expected its name"
@@ -167,7 +234,8 @@ def whole_numbers(
         try:
             numbers.append(whole(value))
         except (ValueError, TypeError, OverflowError):
-            shown = "empty" if str(value).strip() in ("", "nan", "<NA>", "None") else repr(value)
+            empty = str(value).strip() in ("", "nan", "<NA>", "None")
+            shown = "empty" if empty else f"{value!r:.80}"
             raise InputError(
                 f"{where}, {_row(frame, position)}: {column} is {shown}; "
                 f"expected a whole number, 0 or more"
@@ -189,7 +257,8 @@ def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
             scores[position] = np.nan if value is pd.NA or value == "" else float(value)
         except (TypeError, ValueError):
             raise InputError(
-                f"{where}, {_row(frame, position)}: score is {value!r}; expected a number"
+                f"{where}, {_row(frame, position)}: score is {value!r:.80}; expected a number"
+                + (" (with a decimal point)" if "," in str(value) else "")
             ) from None
     bad = np.flatnonzero(~np.isfinite(scores)).tolist()
     if bad:
@@ -199,6 +268,13 @@ def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
             f"{where}, {_row(frame, bad[0])}: score of {run_of(row)} is {value}"
             f"{_and_more(frame, bad[1:])}; expected a finite number (a run that failed gives its "
             "cause in a column 'failure' instead)"
+        )
+    large = np.flatnonzero(np.abs(scores) > LARGEST).tolist()
+    if large:
+        raise InputError(
+            f"{where}, {_row(frame, large[0])}: score of {run_of(frame.iloc[large[0]])} is "
+            f"{scores[large[0]]:g}{_and_more(frame, large[1:])}; expected at most {LARGEST:g} in "
+            "size, as squares of larger ones are no numbers"
         )
     return scores
 

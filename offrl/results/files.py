@@ -3,71 +3,158 @@
 import csv
 import gzip
 import hashlib
-from collections.abc import Callable
+import itertools
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 
 from offrl.errors import InputError
 from offrl.files import replacing
-from offrl.results.checks import REQUIRED
+from offrl.results.checks import REQUIRED, check_columns, with_labels_of_index
 from offrl.results.table import ScoreTable
 from offrl.text import from_cell, to_cell
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
+# Some 1.5 GB of memory at most, whatever a file unpacks to; a million rows of twelve columns.
+MOST_CELLS = 12_000_000
+MOST_TEXT = 2**28  # characters of a CSV file, or bytes of a Parquet file, unpacked
+MOST_LINE = 2**24  # characters of a line
+SMALLER = "give fewer columns, or the scores that count alone"
+SEPARATORS = (",", ";", "\t")
+DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+([eE][-+]?[0-9]+)?")
 
 
-def read_scores(path: Path, *, scale: float = 100.0, complete: bool = True) -> ScoreTable:
-    """The table in a CSV (also .csv.gz) or Parquet file; columns as in `from_frame`."""
+def read_scores(path: str | Path, *, scale: float = 100.0, complete: bool = True) -> ScoreTable:
+    """The table in a CSV (also .csv.gz) or Parquet file; columns as in `from_frame`.
+
+    A CSV file may have semicolons or tabs for commas, and then decimal commas too, which a note
+    says. InputError for a file that unpacks to more than MOST_CELLS or MOST_TEXT.
+    """
     path = Path(path)
     name = path.name.lower()
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a score table ({', '.join(SUFFIXES)})")
+        what = "no file, but something else" if path.exists() else "no such file"
+        raise InputError(f"{path}: {what}; expected a score table ({', '.join(SUFFIXES)})")
     if not name.endswith(SUFFIXES):
         raise InputError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}")
-    frame = _read_parquet(path) if name.endswith(".parquet") else _read_csv(path)
-    source = {
-        "source": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "rows": len(frame),
-    }
+    kind = "Parquet" if name.endswith(".parquet") else "CSV in UTF-8"
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        frame, notes = _read_parquet(path) if kind == "Parquet" else _read_csv(path)
+    except InputError:
+        raise
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not readable as CSV in UTF-8: {error}; save it in UTF-8"
+        ) from error
+    except Exception as error:  # damaged bytes have decoders raise what they please
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{path}: not readable as {kind}: {text}; if it was copied or downloaded, do so again"
+        ) from error
+    source = {"source": str(path), "sha256": digest, "rows": len(frame)}
     return ScoreTable.from_frame(
-        frame, str(path), scale=scale, provenance=[source], complete=complete
+        frame, str(path), scale=scale, notes=notes, provenance=[source], complete=complete
     )
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """The cells of a CSV file as text, indexed by line number; blank lines are left out."""
+def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The cells of a CSV file as text, indexed by line number, and notes on how they were read.
+
+    Blank lines are left out.
+    """
     rows, lines = [], []
     opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [from_cell(name.strip()) for name in next(reader, [])]
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: {len(row)} cells, not {len(header)} "
-                        "as in the first line"
-                    )
-                rows.append([from_cell(cell.strip()) for cell in row])
-                lines.append(reader.line_num)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as CSV in UTF-8: {error}") from error
-    if not header:
-        raise InputError(f"{path}: the file is empty; expected columns {', '.join(REQUIRED)}")
-    return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=object)
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        text = _lines(path, file)
+        first = next(text, "")
+        separator = _separator(first)
+        reader = csv.reader(itertools.chain([first], text), strict=True, delimiter=separator)
+        header = [from_cell(name.strip()) for name in next(reader, [])]
+        if not header:
+            raise InputError(f"{path}: the file is empty; expected columns {', '.join(REQUIRED)}")
+        check_columns(pd.DataFrame(columns=header), str(path))
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {len(row)} cells, not {len(header)} "
+                    "as in the first line"
+                )
+            rows.append([from_cell(cell.strip()) for cell in row])
+            lines.append(reader.line_num)
+            _check_size(path, len(rows) * len(header))
+    frame = pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=object)
+    notes = _mend_decimal_commas(path, frame) if separator != "," else []
+    return frame, notes
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path).reset_index(drop=True)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not readable as Parquet: {text}") from error
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines of a text, as far as they are no more than MOST_TEXT and MOST_LINE."""
+    size = 0
+    while line := file.readline(MOST_LINE):
+        size += len(line)
+        if len(line) >= MOST_LINE:
+            raise InputError(f"{path}: a line has {MOST_LINE:,} characters or more; {SMALLER}")
+        _check_size(path, 0, size)
+        yield line
+
+
+def _separator(header: str) -> str:
+    """What stands between cells, by which of SEPARATORS splits the header into known columns."""
+
+    def columns(separator: str) -> tuple[int, int]:
+        try:
+            names = next(csv.reader([header], strict=True, delimiter=separator), [])
+        except csv.Error:
+            return 0, 0
+        return len({*REQUIRED} & {name.strip() for name in names}), len(names)
+
+    return max(SEPARATORS, key=columns)
+
+
+def _mend_decimal_commas(path: Path, frame: pd.DataFrame) -> list[str]:
+    """Writes points for decimal commas of scores where no score has a point, and says so."""
+    scores = frame["score"]
+    if "." in "".join(scores) or not any(map(DECIMAL_COMMA.fullmatch, scores)):
+        return []
+    frame["score"] = [
+        score.replace(",", ".") if DECIMAL_COMMA.fullmatch(score) else score for score in scores
+    ]
+    return [f"the commas in scores of {path} are read as decimal points"]
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The columns of a Parquet file, and labels in its index as columns too."""
+    from pyarrow import parquet, types
+
+    with parquet.ParquetFile(path) as file:
+        held, schema = file.metadata, file.schema_arrow
+        groups = [held.row_group(k) for k in range(held.num_row_groups)]
+        values = sum(g.column(k).num_values for g in groups for k in range(g.num_columns))
+        size = sum(group.total_byte_size for group in groups)
+    _check_size(path, max(values, held.num_rows * len(schema)), size)
+    # A text that many rows share stays one.
+    texts = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]
+    with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        frame = with_labels_of_index(file.read().to_pandas()).reset_index(drop=True)
+    if frame.columns.is_unique:
+        shared = [c for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)]
+        frame = frame.astype(dict.fromkeys(shared, object))
+    return frame, []
+
+
+def _check_size(path: Path, cells: int, size: int = 0) -> None:
+    """Raises InputError for more than MOST_CELLS, or more than MOST_TEXT."""
+    if cells > MOST_CELLS:
+        raise InputError(f"{path}: more than {MOST_CELLS:,} cells; {SMALLER}")
+    if size > MOST_TEXT:
+        raise InputError(f"{path}: unpacks to more than {MOST_TEXT / 2**20:.0f} MiB; {SMALLER}")
 
 
 def write_scores(table: ScoreTable, path: Path) -> None:

@@ -17,12 +17,15 @@ from offrl.errors import InputError
 from offrl.results.checks import (
     REQUIRED,
     algorithm_text,
+    cause_of,
     cell_text,
     check_columns,
     check_unique,
     first_few,
+    form_notes,
     label_column,
     label_columns,
+    label_text,
     labels_of,
     natural,
     run_keys,
@@ -31,6 +34,7 @@ from offrl.results.checks import (
     score_array,
     score_column,
     whole_numbers,
+    with_labels_of_index,
 )
 
 
@@ -79,10 +83,10 @@ class ScoreTable:
         """A checked table; raises InputError with the row, cell or column that is wrong.
 
         Args:
-            frame: columns algorithm, dataset, seed, score, and optionally step (an empty step is a
-                run's only score), setting (the hyperparameter setting of the algorithm, any text),
-                failure (a cause: the run failed and its score is ignored), way (see above) and
-                others, which are carried along.
+            frame: columns (or levels of its index) algorithm, dataset, seed, score, and optionally
+                step (an empty step is a run's only score), setting (the hyperparameter setting of
+                the algorithm, any text), failure (a cause, or whether the run failed: its score is
+                ignored then), way (see above) and others, which are carried along.
             where: the file or object that messages name.
             scale: 100 or 1, the score that stands for the reference's upper end.
             failures: runs without a score. Rows of such a run leave the table: part of a run is
@@ -95,18 +99,21 @@ class ScoreTable:
         """
         if scale not in (1, 100):
             raise InputError(f"{where}: scale {scale:g}; expected 100 (scores 0-100) or 1 (0-1)")
+        frame = with_labels_of_index(frame)
         check_columns(frame, where)
+        more = form_notes(frame)
         frame = frame.copy()
         for column in ("algorithm", "dataset"):
             frame[column] = label_column(frame, column, where)
         if "setting" in frame:
-            frame["setting"] = ["" if pd.isna(s) else str(s).strip() for s in frame["setting"]]
+            frame["setting"] = list(map(label_text, frame["setting"]))
         if "way" in frame:
-            frame["way"] = ["" if pd.isna(way) else str(way).strip() for way in frame["way"]]
+            frame["way"] = list(map(label_text, frame["way"]))
         frame["seed"] = whole_numbers(frame, "seed", where)
         failed = list(failures)
         if "failure" in frame:
-            causes = frame.pop("failure").fillna("").astype(str).str.strip()
+            failure = frame.pop("failure")
+            causes = pd.Series(map(cause_of, failure), index=frame.index, dtype=object)
             bad = frame[causes != ""]
             ways = bad["way"] if "way" in bad else [""] * len(bad)
             failed += [
@@ -139,7 +146,7 @@ class ScoreTable:
         rest = [c for c in frame.columns if c not in (*labels, "score")]
         frame = frame[[*labels, "score", *rest]].sort_values(labels).reset_index(drop=True)
         frame.index.name = None
-        every_note = dict.fromkeys([*map(str, notes), *scale_notes(frame, where, scale)])
+        every_note = dict.fromkeys([*map(str, notes), *more, *scale_notes(frame, where, scale)])
         table = cls(frame, float(scale), tuple(failed), tuple(every_note), tuple(provenance))
         if complete:
             table.check_complete(where)

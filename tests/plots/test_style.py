@@ -1,11 +1,14 @@
 """An algorithm's look: from its name alone, and its own among well-known names."""
 
 import itertools
+import re
+import sys
 
+import matplotlib
 import pytest
 
 from offrl import registry
-from offrl.plots.style import COLOURS, distinct_styles, line_style
+from offrl.plots.style import COLOURS, distinct_styles, fonts_for, lacking_signs, line_style, style
 from offrl.toml import read_toml
 
 KNOWN = read_toml(registry.folder("reports") / "looks.toml")["order"]
@@ -40,3 +43,17 @@ def test_any_other_name_has_a_look_that_does_not_depend_on_the_figure():
     assert line_style("mine") == line_style("mine") != line_style("other")
     looks = distinct_styles(["IQL", "mine", "other"])
     assert looks == {name: line_style(name) for name in ("IQL", "mine", "other")}
+
+
+def test_an_installed_font_stands_in_for_signs_that_ours_lacks(monkeypatch):
+    aleph = "\u2135"  # which DejaVu Sans has
+    assert lacking_signs([aleph, "a b"]) == ""
+    monkeypatch.setattr(sys.modules["offrl.plots.style"], "FONT", "cmr10")
+    monkeypatch.setattr(sys.modules["offrl.plots.style"], "STAND_IN", re.compile("^DejaVu Sans$"))
+    fonts_for.cache_clear()
+    assert lacking_signs([aleph, "\U000f1234"]) == "\U000f1234"
+    with style("x", [aleph]):
+        assert matplotlib.rcParams["font.family"] == ["cmr10", "DejaVu Sans"]
+    with style("x", ["a"]):
+        assert matplotlib.rcParams["font.family"] == ["cmr10"]
+    fonts_for.cache_clear()

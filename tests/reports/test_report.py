@@ -340,3 +340,12 @@ def test_unequal_budgets_are_noted_and_nothing_interim(tmp_path):
     text = Page(path).text
     assert "unequal steps on task-0: IQL at step 5; BC at step 9" in text
     assert "Interim" not in text
+
+
+def test_signs_that_no_font_has_are_noted_once_and_no_warning_each(tmp_path, caplog):
+    scores = table(("\u540d\U000f1234", "IQL"), tasks=1, runs=2, steps=(0, 9))
+    path = write(scores, tmp_path / "out", resampling=Resampling(100))  # warnings are errors
+    (note,) = (record.getMessage() for record in caplog.records)
+    assert "\U000f1234" in note
+    assert "Noto Sans CJK" in note
+    assert "\u540d" in Page(path).text

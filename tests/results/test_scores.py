@@ -1,6 +1,9 @@
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pandas as pd
 import pytest
 from simulated import table, with_another_way
 
+import offrl.results.files
 from offrl.errors import InputError
 from offrl.results.collect import collect, merge
 from offrl.results.files import read_scores, write_scores
@@ -179,7 +183,6 @@ def test_names_stay_as_written_and_are_sorted_naturally(tmp_path):
         ("", ["empty", "algorithm, dataset, seed, score"]),
         (HEADER, ["no rows"]),
         ("algorithm,dataset,seed,normalized_score\nA,x,1,2\n", ["'score'", "'normalized_score'"]),
-        ("algorithm;dataset;seed;score\nA;x;1;2\n", ["no column 'algorithm'"]),
         ("algorithm,dataset,seed,score,score\nA,x,1,2,2\n", ["'score' stands there twice"]),
         (HEADER + "A,x,1,2\nA,x,2,good\n", ["line 3", "'good'", "expected a number"]),
         (HEADER + "A,x,1,2\n\nA,x,one,3\n", ["line 4", "seed is 'one'"]),
@@ -552,3 +555,170 @@ def test_a_name_with_a_colon_and_a_column_of_ones_own_are_no_way_to_act():
     frame = table(("a: b", "a")).frame
     assert ScoreTable.from_frame(frame).ways == {}
     assert ScoreTable.from_frame(frame.assign(way="left")).ways == {}
+
+
+LINES = [f"{a},{d},{s},{10 * s + len(a)}.5" for a in ("A", "BB") for d in "xy" for s in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("false", "true"), [("False", "True"), ("0", "1"), ("0.0", "1.0"), ("", "yes"), (False, True)]
+)
+@pytest.mark.parametrize("name", ["s.csv", "s.parquet", None])
+def test_a_column_of_truth_values_says_which_runs_failed(tmp_path, false, true, name):
+    frame = grid().assign(failure=false)
+    frame.loc[0, "failure"] = true
+    if name is None:
+        found = ScoreTable.from_frame(frame)
+    else:
+        path = tmp_path / name
+        frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+        found = read_scores(path)
+    assert found.failures == (Failure("A", "x", 0, "no cause is given"),)
+    assert len(found.frame) == len(frame) - 1
+
+
+def test_labels_may_stand_in_an_index(tmp_path):
+    frame = grid()
+    for labels in (["algorithm"], ["algorithm", "dataset", "seed"]):
+        frame.set_index(labels).to_parquet(tmp_path / "s.parquet")
+        found = read_scores(tmp_path / "s.parquet").frame
+        pd.testing.assert_frame_equal(found, ScoreTable.from_frame(frame).frame)
+        in_memory = ScoreTable.from_frame(frame.set_index(labels)).frame
+        pd.testing.assert_frame_equal(in_memory, found)
+
+
+def test_a_name_in_two_unicode_forms_is_one_and_a_note_says_so(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    rows = [f"{composed if s else apart},x,{s},{s}" for s in range(3)]
+    found = read_scores(write(tmp_path / "s.csv", HEADER + "\n".join(rows)))
+    assert found.algorithms == [composed]
+    assert any("several Unicode forms" in note for note in found.notes)
+    once = read_scores(write(tmp_path / "s.csv", HEADER + "\n".join(rows[1:])))
+    assert not any("Unicode" in note for note in once.notes)
+    assert once.only([composed]).algorithms == [composed]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("comma", [False, True])
+def test_other_separators_and_decimal_commas_are_read(tmp_path, separator, comma):
+    lines = [line.replace(",", separator) for line in (HEADER.strip(), *LINES)]
+    if comma:
+        lines = [line.replace(".", ",") for line in lines]
+    found = read_scores(write(tmp_path / "s.csv", "\n".join(lines)))
+    plain = read_scores(write(tmp_path / "p.csv", HEADER + "\n".join(LINES)))
+    pd.testing.assert_frame_equal(found.frame, plain.frame)
+    assert any("decimal points" in note for note in found.notes) == comma
+
+
+def test_decimal_commas_beside_points_are_refused(tmp_path):
+    text = "algorithm;dataset;seed;score\na;x;0;1,5\na;x;1;2.5\n"
+    refused(lambda: read_scores(write(tmp_path / "s.csv", text)), "'1,5'", "decimal point")
+    text = HEADER + 'a,x,0,"1,5"\n'
+    refused(lambda: read_scores(write(tmp_path / "s.csv", text)), "'1,5'", "decimal point")
+
+
+@pytest.mark.parametrize("score", [1e151, -1e201, 1.7e308])
+def test_scores_whose_squares_are_no_numbers_are_refused(score):
+    frame = grid()
+    frame.loc[3, "score"] = score
+    message = refused(lambda: ScoreTable.from_frame(frame), "1e+150", "'A' on 'y', seed 0")
+    assert "\n" not in message
+    frame.loc[3, "score"] = 1e150
+    ScoreTable.from_frame(frame)
+
+
+def test_names_of_many_digits_are_sorted_by_value(tmp_path):
+    names = ["a" + "1" * 4301, "a" + "0" * 9 + "2" * 4300, "a9", "a10", "a010"]
+    found = ScoreTable.from_frame(grid(names))
+    assert found.algorithms == ["a9", "a010", "a10", names[1], names[0]]
+    text = HEADER + f"a,x,{'9' * 5000},1\n"
+    message = refused(lambda: read_scores(write(tmp_path / "s.csv", text)), "seed is '999")
+    assert len(message) < 400
+
+
+def test_many_columns_are_read_or_named_in_short(tmp_path):
+    wide = [f"run{k} - eval/normalized_score" for k in range(20_000)]
+    head = ",".join(["algorithm", "dataset", "seed", "score", *wide])
+    row = "a,x,0,1" + ",2" * len(wide)
+    assert len(read_scores(write(tmp_path / "s.csv", f"{head}\n{row}\n")).frame.columns) > 20_000
+    panel = write(tmp_path / "p.csv", ",".join(["Step", *wide]) + "\n" + "1" + ",2" * len(wide))
+    message = refused(lambda: read_scores(panel), "no column 'algorithm'", "melt", "19996 more")
+    assert len(message) < 800
+    runs = write(tmp_path / "r.csv", "Name,State,algo,env,seed,eval/score\n")
+    refused(lambda: read_scores(runs), "if 'algo' is meant, rename it")
+
+
+@pytest.mark.parametrize("name", ["s.csv.gz", "s.parquet"])
+def test_damaged_files_are_one_line_or_what_they_were(tmp_path, name):
+    frame = grid(datasets=[f"task-{k}" for k in range(9)])
+    path = tmp_path / name
+    frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for case in range(150):
+        damaged = bytearray(whole[: random.integers(len(whole))] if case % 5 == 0 else whole)
+        for place in random.integers(0, max(1, len(damaged)), case % 4) if damaged else ():
+            damaged[place] ^= 1 << random.integers(8)
+        path.write_bytes(bytes(damaged))
+        message = ""
+        try:
+            read_scores(path, complete=False)
+        except InputError as error:
+            message = str(error)
+        assert message == "" or (name in message and "\n" not in message)
+
+
+BOMBS = """
+import gzip, resource, sys
+import numpy, pandas
+from offrl.errors import InputError
+from offrl.results.files import read_scores
+kind, path = sys.argv[1:]
+head = b"algorithm,dataset,seed,score\\n"
+if kind == "parquet":
+    import pyarrow, pyarrow.parquet
+    column = pyarrow.DictionaryArray.from_arrays(numpy.zeros(30_000_000, "int8"), ["x" * 999])
+    names = head.decode().strip().split(",")
+    pyarrow.parquet.write_table(pyarrow.table(dict.fromkeys(names, column)), path)
+    del column
+else:
+    block = {"line": b"x" * 2**20, "rows": b"a,d,0,1\\n" * 2**17, "field": b"a,d,0," + b" " * 2**20}
+    with gzip.open(path, "wb", 1) as file:
+        file.write(head)
+        for _ in range(1024):
+            file.write(block[kind])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_scores(path)
+except InputError as error:
+    print(error)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "kind", ["line", pytest.param("rows", marks=pytest.mark.nightly), "field", "parquet"]
+)
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, kind):
+    path = tmp_path / ("s.parquet" if kind == "parquet" else "s.csv.gz")
+    words = [sys.executable, "-c", BOMBS, kind, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    message, memory = done.stdout.splitlines()
+    assert message.startswith(f"{path}: ")
+    assert "give fewer columns" in message
+    assert int(memory) < 2**21  # kilobytes
+
+
+def test_a_table_has_no_more_cells_than_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(offrl.results.files, "MOST_CELLS", 48)
+    assert len(read_scores(write(tmp_path / "s.csv", HEADER + "\n".join(LINES))).frame) == 12
+    lines = [*LINES, "A,x,9,1"]
+    refused(lambda: read_scores(write(tmp_path / "s.csv", HEADER + "\n".join(lines))), "48 cells")
+    grid(seeds=range(4)).to_parquet(tmp_path / "s.parquet")
+    refused(lambda: read_scores(tmp_path / "s.parquet"), "48 cells")
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "s.csv")
+    refused(lambda: read_scores(tmp_path / "s.csv"), "no file, but something else")
