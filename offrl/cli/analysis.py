@@ -319,7 +319,7 @@ def reproduce(
             "verdict": _verdict,
         },
         as_json,
-        title=f"{table}, margin {margin:g}; differences with 95 % intervals",
+        title=f"{table}, margin {margin:g}; ± with ddof 1, differences with 95 % intervals",
     )
     print_notes(scores.final())
 

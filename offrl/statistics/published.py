@@ -38,15 +38,20 @@ class Verdict:
 
 @cache
 def _published() -> pd.DataFrame:
-    return pd.concat([pd.read_csv(path) for path in registry.resources("reports", ".csv")])
+    tables = pd.concat([pd.read_csv(path) for path in registry.resources("reports", ".csv")])
+    printed, n = tables["sd"], tables["n"]
+    whole = printed * np.sqrt(n / (n - 1))
+    return tables.assign(printed_sd=printed, sd=printed.where(tables["ddof"] != 0, whole))
 
 
 def tables() -> dict[str, pd.DataFrame]:
     """The published tables that ship with offrl: algorithm, dataset, mean, sd, n, steps, source.
 
-    Scores are on 0-100. `protocol` is the one whose runs the table can be held against; `sd` is the
-    printed standard deviation over the n seeds, empty where a source prints none, as is n where it
-    does not say how many seeds it had.
+    Scores are on 0-100. `protocol` is the one whose runs the table can be held against. `sd` is the
+    sample standard deviation over the n seeds. The source printed `printed_sd` with `ddof`: 0 where
+    it took numpy's default, as CORL does, so that sd is larger by sqrt(n / (n - 1)); empty where it
+    does not say, and then what it printed is taken for a sample deviation. sd is empty where a
+    source prints none, and n where it does not say how many seeds it had.
     """
     return {str(name): rows for name, rows in _published().groupby("table", sort=False)}
 

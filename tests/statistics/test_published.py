@@ -128,7 +128,36 @@ def test_corl_cells_are_the_published_ones(shared: Path) -> None:
     names["decision_transformer"] = "DT"
     for row in records(tables()["corl"]):
         algorithm = names.get(row.algorithm, row.algorithm.upper())
-        assert (row.mean, row.sd) == cells[algorithm, row.dataset]
+        assert (row.mean, row.printed_sd) == cells[algorithm, row.dataset]
+
+
+def test_deviations_over_n_become_those_of_a_sample() -> None:
+    """CORL prints numpy's standard deviation, which divides by n = 4 and not by n - 1."""
+    corl = tables()["corl"]
+    assert (corl["ddof"] == 0).all()
+    assert corl["sd"].to_numpy() == pytest.approx(corl["printed_sd"] * (4 / 3) ** 0.5)
+    scores = np.array([70.0, 71, 78, 84])
+    assert scores.std() * (4 / 3) ** 0.5 == pytest.approx(scores.std(ddof=1))
+    umaze = corl[(corl["algorithm"] == "iql") & (corl["dataset"] == "antmaze-umaze-v2")].iloc[0]
+    assert (umaze["printed_sd"], umaze["sd"]) == (5.52, pytest.approx(6.374, abs=1e-3))
+    for name, ddof in (("neorl2", 1), ("rebrac-paper", 1)):
+        assert (tables()[name]["ddof"] == ddof).all()
+        assert tables()[name]["sd"].equals(tables()[name]["printed_sd"])
+    for name in ("edac-paper", "iql-paper"):  # these sources do not say
+        assert tables()[name]["ddof"].isna().all()
+
+
+def test_a_verdict_takes_the_deviation_of_a_sample() -> None:
+    """Runs that the printed deviation of CORL would call different, and a sample's does not."""
+    cell = tables()["corl"].set_index(["algorithm", "dataset"]).loc[("iql", "antmaze-umaze-v2")]
+    ours = np.array([-1.0, 0, 0, 1]) + cell["mean"] - 8.9
+    assert judge(ours, cell["mean"], cell["printed_sd"], 4, 3).verdict == "differs"
+    assert judge(ours, cell["mean"], cell["sd"], 4, 3).verdict == "underpowered"
+    rows = [{"algorithm": "iql", "dataset": "antmaze-umaze-v2"}] * 4
+    frame = pd.DataFrame(rows).assign(seed=range(4), score=ours)
+    found = compare(ScoreTable.from_frame(frame), "corl", 3).iloc[0]
+    assert found["verdict"] == "underpowered"
+    assert found["published_sd"] == pytest.approx(6.374, abs=1e-3)
 
 
 def test_the_command_prints_a_verdict_for_each_cell(
