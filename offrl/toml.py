@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from offrl.errors import InputError, unknown
 
+MOST_BYTES = 2**24  # of a TOML file
+
 
 class Strict(BaseModel):
     """A frozen record that refuses unknown keys and values of the wrong type."""
@@ -21,12 +23,27 @@ Model = TypeVar("Model", bound=BaseModel)
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises InputError where it is missing or not TOML."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"{path}: expected a TOML file, but it is a pipe or a device")
         with path.open("rb") as file:
-            return tomllib.load(file)
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise InputError(f"{path}: expected a TOML file, but it has over {MOST_BYTES:,} bytes")
+        return parse_toml(text.decode())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:  # TOMLDecodeError and UnicodeDecodeError among them
         raise InputError(f"{path}: expected a TOML file, but {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text; ValueError where it is none, or nested too deep to be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deep; expected some levels at most") from None
 
 
 def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offrl.cli.console import (
+    Algorithms,
     AsJson,
     Baseline,
+    Common,
     CsvFile,
+    Datasets,
     Engine,
     Reps,
     Row,
@@ -55,6 +58,9 @@ def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of the report.")
     ],
+    algorithm: Algorithms = None,
+    dataset: Datasets = None,
+    common: Common = False,
     reps: Reps = None,
     seed: Seed = 0,
     scale: Scale = 100,
@@ -74,6 +80,9 @@ def report(
         path = make_report(
             source,
             output,
+            algorithms=algorithm or None,
+            datasets=dataset or None,
+            common=common,
             resampling=Resampling(reps, seed, engine=engine),
             scale=scale,
             studentized=studentized,
@@ -86,9 +95,9 @@ def report(
 def compare(
     source: Sources,
     baseline: Baseline = None,
-    algorithm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Compare these alone. Repeatable.")
-    ] = None,
+    algorithm: Algorithms = None,
+    dataset: Datasets = None,
+    common: Common = False,
     margin: Annotated[
         float | None,
         typer.Option(
@@ -118,7 +127,13 @@ def compare(
     from offrl.statistics.resampling import Resampling
 
     _check_suffix(output, ".csv")
-    scores = collect(source, scale=scale).final()
+    scores = collect(
+        source,
+        scale=scale,
+        algorithms=[*algorithm, *([baseline] if baseline else [])] if algorithm else None,
+        datasets=dataset or None,
+        common=common,
+    ).final()
     with progress_bar("compare") as progress:
         comparison = make_comparison(
             scores,
@@ -165,6 +180,9 @@ def budget(
         list[int] | None,
         typer.Option("--budget", metavar="N", help="Settings tried online. Repeatable."),
     ] = None,
+    algorithm: Algorithms = None,
+    dataset: Datasets = None,
+    common: Common = False,
     reps: Annotated[int, typer.Option(metavar="N", min=100, help="Bootstrap resamples.")] = 10_000,
     seed: Seed = 0,
     scale: Scale = 100,
@@ -186,7 +204,13 @@ def budget(
 
     _check_suffix(output, ".csv")
     _check_suffix(figure, ".png", ".svg", ".pdf")
-    scores = collect(source, scale=scale)
+    scores = collect(
+        source,
+        scale=scale,
+        algorithms=algorithm or None,
+        datasets=dataset or None,
+        common=common,
+    )
     curves = online_performance(scores, budgets or None, resampling=Resampling(reps, seed))
     if output is not None:
         _write(curves, output)
@@ -222,6 +246,7 @@ def adastop(
     dataset: Annotated[
         str | None, typer.Option(metavar="ID", help="Which data set, where there are several.")
     ] = None,
+    algorithm: Algorithms = None,
     baseline: Baseline = None,
     alpha: Annotated[
         float, typer.Option(metavar="RATE", help="Bound of the family-wise error.")
@@ -243,14 +268,17 @@ def adastop(
     from offrl.statistics.remarks import way_notes
     from offrl.statistics.resampling import Resampling
 
-    scores = collect(source, scale=scale).final()
-    if dataset is None:
-        if len(scores.datasets) > 1:
-            raise InputError(
-                "AdaStop looks at one data set; choose with --dataset: "
-                + ", ".join(scores.datasets)
-            )
-        (dataset,) = scores.datasets
+    scores = collect(
+        source,
+        scale=scale,
+        algorithms=[*algorithm, *([baseline] if baseline else [])] if algorithm else None,
+        datasets=None if dataset is None else [dataset],
+    ).final()
+    if len(scores.datasets) > 1:
+        raise InputError(
+            "AdaStop looks at one data set; choose with --dataset: " + ", ".join(scores.datasets)
+        )
+    (dataset,) = scores.datasets
     decisions = decide(
         scores,
         dataset,
@@ -296,6 +324,8 @@ def reproduce(
             help="The largest difference of means that counts as none, in points.",
         ),
     ],
+    algorithm: Algorithms = None,
+    dataset: Datasets = None,
     as_json: AsJson = False,
 ) -> None:
     """Set scores beside a published table: reproduced, differs or underpowered.
@@ -305,7 +335,7 @@ def reproduce(
     from offrl.results.collect import collect
     from offrl.statistics.published import compare
 
-    scores = collect(source, complete=False)
+    scores = collect(source, complete=False, algorithms=algorithm or None, datasets=dataset or None)
     show_rows(
         compare(scores, table, margin).to_dict("records"),
         {

@@ -203,6 +203,20 @@ Sources = Annotated[
         help="Folders of runs, or tables: algorithm,dataset,seed,score[,step].",
     ),
 ]
+Algorithms = Annotated[
+    list[str] | None,
+    typer.Option("--algorithm", metavar="NAME", help="Only this algorithm. Repeatable."),
+]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset", metavar="NAME", help="Only this data set: a name or a pattern. Repeatable."
+    ),
+]
+Common = Annotated[
+    bool,
+    typer.Option("--common", help="Leave out data sets that one of the algorithms lacks."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of runs.")

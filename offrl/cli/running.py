@@ -19,6 +19,7 @@ from rich.progress import (
 
 from offrl.cli.console import Output, Trusted, Workers, err, names_of, print_line, print_message
 from offrl.errors import InputError
+from offrl.toml import parse_toml
 
 if TYPE_CHECKING:
     from offrl.running.events import Event
@@ -140,9 +141,11 @@ def _config_value(setting: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"--set {setting}: expected KEY=VALUE, for example --set beta=10")
     try:
-        return key, tomllib.loads(f"value = {text}")["value"]
+        return key, parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return key, text
+    except ValueError as error:
+        raise InputError(f"--set {setting:.80}: not a value: {error}") from None
 
 
 class _RunBars:

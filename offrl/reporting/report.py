@@ -10,15 +10,18 @@ from offrl.errors import InputError
 from offrl.files import replacing_folder
 from offrl.progress import Progress, stage
 from offrl.reporting.findings import KIND, compute
-from offrl.results.collect import collect
+from offrl.results.collect import Source, collect
 from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import Resampling
 
 
 def report(
-    sources: Sequence[str | Path],
+    sources: Source | Sequence[Source],
     output: str | Path,
     *,
+    algorithms: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    common: bool = False,
     resampling: Resampling = Resampling(),
     scale: float = 100.0,
     studentized: bool = False,
@@ -28,9 +31,13 @@ def report(
     """The path of the index.html of a new report; an earlier one in `output` is replaced.
 
     Args:
-        sources: folders of runs and score tables (CSV or Parquet with the columns algorithm,
-            dataset, seed, score and optionally step).
+        sources: one or several of: folders of runs, score tables as files (CSV or Parquet with the
+            columns algorithm, dataset, seed, score and optionally step), as frames, or as
+            ScoreTable.
         output: the folder of the report.
+        algorithms: report these alone.
+        datasets: report these alone, by name or pattern.
+        common: whether to leave out data sets that one of the algorithms lacks.
         resampling: of all estimates; by default as many resamples as their precision needs.
         scale: 100 or 1, what the scores of tables are on; those of runs are on 0-100.
         studentized: whether to show studentized intervals too.
@@ -40,7 +47,7 @@ def report(
     Raises InputError for scores that cannot be compared, and leaves nothing behind then.
     """
     return report_table(
-        collect([Path(source) for source in sources], scale=scale),
+        collect(sources, scale=scale, algorithms=algorithms, datasets=datasets, common=common),
         output,
         resampling=resampling,
         studentized=studentized,
@@ -87,7 +94,7 @@ def _check_replaceable(directory: Path) -> None:
     try:
         record = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         listed = set(record["files"]) if record["kind"] == KIND else set()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         listed = set()
     if not listed:
         raise InputError(

@@ -16,16 +16,41 @@ from offrl.results.table import Failure, ScoreTable
 COLUMNS = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]  # without rows
 
 
-def collect(sources: Sequence[Path], *, scale: float = 100.0, complete: bool = True) -> ScoreTable:
-    """One table from several sources: score files, and folders of runs (which hold `run.json`).
+Source = str | Path | pd.DataFrame | ScoreTable
 
-    `scale` is that of the score files; runs are scored on 0-100, and another scale beside them is
-    an InputError. `complete` is as in `ScoreTable.from_frame`.
+
+def collect(
+    sources: Source | Sequence[Source],
+    *,
+    scale: float = 100.0,
+    complete: bool = True,
+    algorithms: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    common: bool = False,
+) -> ScoreTable:
+    """One table from several sources: score tables, and folders of runs (which hold `run.json`).
+
+    Args:
+        sources: one or several of: a folder of runs, a file that `read_scores` reads, a frame with
+            such columns, a ScoreTable.
+        scale: that of files and frames; runs are scored on 0-100, and another scale beside them is
+            an InputError.
+        complete: as in `ScoreTable.from_frame`, of what is selected.
+        algorithms: as in `ScoreTable.selected`, as are the others.
+        datasets: the data sets.
+        common: whether to leave out data sets that one of the algorithms lacks.
     """
-    if not sources:
+    if isinstance(sources, Source):
+        sources = [sources]
+    if not len(sources):
         raise InputError("no source given; expected score tables or folders of runs")
-    parts = []
-    for source in map(Path, sources):
+    parts: list[tuple[str, ScoreTable]] = []
+    for number, source in enumerate(sources, start=1):
+        if isinstance(source, pd.DataFrame | ScoreTable):
+            table = read_scores(source, scale=scale, complete=False)
+            parts.append((f"table {number}", table))
+            continue
+        source = Path(source)
         if source.is_dir():
             if not run_folders(source):
                 raise InputError(
@@ -40,7 +65,12 @@ def collect(sources: Sequence[Path], *, scale: float = 100.0, complete: bool = T
             parts.append((str(source), read_runs(source)))
         else:
             parts.append((str(source), read_scores(source, scale=scale, complete=False)))
-    return merge(parts, complete=complete)
+    merged = merge(parts, complete=False)
+    if algorithms is not None or datasets is not None or common:
+        merged = merged.selected(algorithms=algorithms, datasets=datasets, common=common)
+    if complete:
+        merged.check_complete(" + ".join(where for where, _ in parts))
+    return merged
 
 
 def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> ScoreTable:

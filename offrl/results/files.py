@@ -27,13 +27,21 @@ SEPARATORS = (",", ";", "\t")
 DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+([eE][-+]?[0-9]+)?")
 
 
-def read_scores(path: str | Path, *, scale: float = 100.0, complete: bool = True) -> ScoreTable:
-    """The table in a CSV (also .csv.gz) or Parquet file; columns as in `from_frame`.
+def read_scores(
+    source: str | Path | pd.DataFrame | ScoreTable, *, scale: float = 100.0, complete: bool = True
+) -> ScoreTable:
+    """The table in a CSV (also .csv.gz) or Parquet file, or in a frame; columns as in `from_frame`.
+
+    A ScoreTable is returned as it is.
 
     A CSV file may have semicolons or tabs for commas, and then decimal commas too, which a note
     says. InputError for a file that unpacks to more than MOST_CELLS or MOST_TEXT.
     """
-    path = Path(path)
+    if isinstance(source, ScoreTable):
+        return source
+    if isinstance(source, pd.DataFrame):
+        return ScoreTable.from_frame(source, scale=scale, complete=complete)
+    path = Path(source)
     name = path.name.lower()
     if not path.is_file():
         what = "no file, but something else" if path.exists() else "no such file"
@@ -56,9 +64,9 @@ def read_scores(path: str | Path, *, scale: float = 100.0, complete: bool = True
         raise InputError(
             f"{path}: not readable as {kind}: {text}; if it was copied or downloaded, do so again"
         ) from error
-    source = {"source": str(path), "sha256": digest, "rows": len(frame)}
+    origin = {"source": str(path), "sha256": digest, "rows": len(frame)}
     return ScoreTable.from_frame(
-        frame, str(path), scale=scale, notes=notes, provenance=[source], complete=complete
+        frame, str(path), scale=scale, notes=notes, provenance=[origin], complete=complete
     )
 
 

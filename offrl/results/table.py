@@ -5,7 +5,9 @@ One row per run (or per evaluation of a run): `algorithm, dataset, seed, score` 
 with the numbers, so that tasks are aligned by name and never by position.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import fnmatch
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from offrl.errors import InputError
+from offrl.errors import InputError, unknown
 from offrl.results.checks import (
     REQUIRED,
     algorithm_text,
@@ -38,6 +40,12 @@ from offrl.results.checks import (
 )
 
 
+def _is_of(entry: Mapping[str, Any], names: Collection[str], datasets: Collection[str]) -> bool:
+    """Whether a provenance entry is of one of these runs, or of a file."""
+    dataset = str(entry.get("dataset", "")).partition("@")[0]
+    return "label" not in entry or (entry["label"] in names and dataset in datasets)
+
+
 @dataclass(frozen=True)
 class Failure:
     """A run without a score: it failed, or it never came to its first evaluation."""
@@ -50,7 +58,7 @@ class Failure:
     way: str = ""  # to act, where it is not the first one and `algorithm` ends with it
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScoreTable:
     """Scores with their labels, checked once; make one with `from_frame` or `from_arrays`.
 
@@ -213,6 +221,18 @@ class ScoreTable:
             )
         return cls.from_frame(frame, scale=scale)
 
+    def __repr__(self) -> str:
+        """What the table holds, in a line."""
+        failed = f", {len(self.failures):,} failures" if self.failures else ""
+        return (
+            f"ScoreTable({len(self.algorithms):,} algorithms, {len(self.datasets):,} data sets, "
+            f"{len(self.frame):,} rows{failed}, scores on 0-{self.scale:g})"
+        )
+
+    def _repr_html_(self) -> str:
+        """The same and the first rows, as notebooks show it."""
+        return f"<p>{self!r}</p>{self.frame.head(10).to_html(notebook=True)}"
+
     @property
     def algorithms(self) -> list[str]:
         """Names of all algorithms in natural order; those whose every run failed included.
@@ -262,7 +282,8 @@ class ScoreTable:
             raise InputError(
                 f"{where}: {algorithm_text(algorithm, setting)} has no score on {dataset!r}, "
                 f"which {other} has{more if rest else ''}; add its runs, leave the data set out "
-                "for all, or give one protocol's folder of runs (such as runs/quickstart)"
+                "for all (--common does), or give one protocol's folder of runs (such as "
+                "runs/quickstart)"
             )
 
     def only(self, algorithms: Iterable[str]) -> "ScoreTable":
@@ -273,6 +294,64 @@ class ScoreTable:
             frame=self.frame[self.frame["algorithm"].isin(list(names))].reset_index(drop=True),
             failures=tuple(failure for failure in self.failures if failure.algorithm in names),
         )
+
+    def selected(
+        self,
+        *,
+        algorithms: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+        common: bool = False,
+        where: str = "scores",
+    ) -> "ScoreTable":
+        """A table of some algorithms on some data sets; InputError where nothing is left.
+
+        Args:
+            algorithms: names; the other ways to act of each come with it. None for all.
+            datasets: names, or patterns such as "hopper-*". None for all.
+            common: whether to leave out data sets that one of these algorithms lacks; a note then
+                says which.
+            where: what messages name.
+        """
+        names = set(self.algorithms if algorithms is None else algorithms)
+        for name in sorted(names - {*self.algorithms}):
+            raise unknown("algorithm", name, self.algorithms)
+        names |= {way for way, main in self.ways.items() if main in names}
+        kept: set[str] = set()
+        for pattern in self.datasets if datasets is None else datasets:
+            matching = {pattern} & {*self.datasets} or set(fnmatch.filter(self.datasets, pattern))
+            if not matching:
+                raise unknown("data set", pattern, self.datasets)
+            kept |= matching
+        notes = list(self.notes)
+        cells = [(a, s, d) for a, s, d in self._runs_by_cell() if a in names and d in kept]
+        if common:
+            every = {(algorithm, setting) for algorithm, setting, _ in cells}
+            having = Counter(dataset for _, _, dataset in cells)
+            lacking = sorted((d for d in having if having[d] < len(every)), key=natural)
+            kept -= {*lacking}
+            if not kept:
+                raise InputError(
+                    f"{where}: no data set that all of these algorithms have; choose some of them"
+                )
+            if lacking:
+                notes.append(
+                    f"common: {len(kept)} of {len(having)} data sets, as the others lack an "
+                    f"algorithm: {first_few(lacking)}"
+                )
+        gone = [(a, d) for a in self.algorithms for d in self.datasets]
+        gone = [(a, d) for a, d in gone if a not in names or d not in kept]
+        starts = tuple(f"unfinished: {algorithm} on {dataset}, " for algorithm, dataset in gone)
+        rows = self.frame["algorithm"].isin(names) & self.frame["dataset"].isin(kept)
+        table = replace(
+            self,
+            frame=self.frame[rows].reset_index(drop=True),
+            failures=tuple(f for f in self.failures if f.algorithm in names and f.dataset in kept),
+            notes=tuple(note for note in notes if not note.startswith(starts)),
+            provenance=tuple(e for e in self.provenance if _is_of(e, names, kept)),
+        )
+        if not len(table.frame) and not table.failures:
+            raise InputError(f"{where}: none of these algorithms has one of these data sets")
+        return table
 
     def check_several_runs(self, where: str = "scores") -> None:
         """Raises InputError if a cell has fewer than two finished runs, as no spread is known then.

@@ -50,6 +50,8 @@ from offrl.statistics.bootstrap import Array, stream
 from offrl.statistics.resampling import Resampling
 
 COLUMNS = ("x", "y", "decision", "interim", "statistic", "boundary", "n_x", "n_y")
+MOST_RUNS = 10_000  # of an algorithm
+MOST_DEALT = 10**8  # runs that are dealt at an interim, over all deals
 MOST = 12  # algorithms at once: there are some 2^12 sets of them
 
 Names = tuple[str, ...]
@@ -310,6 +312,16 @@ def _check_plan(
         raise InputError(
             f"size {size}, interims {interims}; expected 2 runs or more per interim, and 1 interim "
             "or more"
+        )
+    if size * interims > MOST_RUNS:
+        raise InputError(
+            f"size {size:,}, interims {interims:,}: expected at most {MOST_RUNS:,} runs of each "
+            "algorithm in all"
+        )
+    if reps * size * len(names) > MOST_DEALT:
+        raise InputError(
+            f"reps {reps:,}, size {size:,}, {len(names)} algorithms: expected a product of at "
+            f"most {MOST_DEALT:,}"
         )
     least = _level(alpha, 2, len(names), baseline)
     smallest = 2 / math.comb(2 * size, size) ** interims

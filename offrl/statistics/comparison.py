@@ -24,7 +24,7 @@ from offrl.statistics.engines import engine
 from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
 from offrl.statistics.remarks import comparison_notes, way_notes
 from offrl.statistics.resampling import Resampling
-from offrl.statistics.significance import PERMUTATIONS, holm, permutation, welch
+from offrl.statistics.significance import MOST_PERMUTATIONS, PERMUTATIONS, holm, permutation, welch
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,8 @@ def compare(
         raise InputError(f"margin {margin:g}: expected points of the score, more than 0")
     if permutations < 100:
         raise InputError(f"permutations {permutations}: too few for a p; give 100 or more")
+    if permutations > MOST_PERMUTATIONS:
+        raise InputError(f"permutations {permutations:,}: expected at most {MOST_PERMUTATIONS:,}")
     cells = comparable_cells(table, baseline, algorithms)
     names = [baseline, *(a for a in cells if a != baseline)] if baseline else list(cells)
     if baseline:

@@ -8,6 +8,7 @@ from offrl.errors import InputError, unknown
 ENGINES = ("offrl", "rliable")
 COVERAGE = 0.95  # of an interval, by default
 FEWEST = 100  # resamples that have quantiles to speak of
+MOST = 1_000_000  # resamples, which are kept in memory for each algorithm
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Resampling:
             raise InputError(
                 f"reps {self.reps}: too few resamples for an interval; give {FEWEST} or more"
             )
+        if self.reps is not None and self.reps > MOST:
+            raise InputError(f"reps {self.reps:,}: expected at most {MOST:,} resamples")
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: expected a whole number, 0 or more")
         if self.engine not in ENGINES:

@@ -26,6 +26,7 @@ from offrl.statistics.pairs import Pair, run_counts
 from offrl.statistics.resampling import COVERAGE
 
 PERMUTATIONS = 10_000
+MOST_PERMUTATIONS = 10_000_000
 LISTED = 100_000  # permutations that are taken one by one, all at once, where there are no more
 TASKS = (
     "x",

@@ -50,6 +50,8 @@ from offrl.statistics.resampling import Resampling
 
 COLUMNS = ("algorithm", "budget", "value", "ci_low", "ci_high", "mc_error", "n_settings")
 
+MOST_BUDGET = 10**9  # settings that are tried
+
 Grid = list[list[Array]]  # one array of runs per data set and setting
 
 
@@ -107,8 +109,11 @@ def expected_maximum(values: ArrayLike, budgets: Sequence[int]) -> Array:
 def maximum_weights(n: int, budgets: Sequence[int]) -> Array:
     """Probability that the largest of k draws is the i-th of n values in order, shape (K, n)."""
     for budget in budgets:
-        if not (budget >= 1 and budget % 1 == 0):
-            raise InputError(f"budget {budget}: expected a whole number of settings, 1 or more")
+        if not (1 <= budget <= MOST_BUDGET and budget % 1 == 0):
+            raise InputError(
+                f"budget {budget}: expected a whole number of settings, 1 or more and at most "
+                f"{MOST_BUDGET:,}"
+            )
     share = np.arange(n + 1) / n
     return np.diff(share ** np.array(budgets, dtype=np.float64)[:, None], axis=1)
 

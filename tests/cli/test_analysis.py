@@ -247,3 +247,68 @@ def test_closed_streams_are_no_trouble(tmp_path, closed):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert ("iql" in done.stdout) == (">&-" not in closed.split())
+
+
+def test_algorithms_and_data_sets_are_chosen_before_the_table_must_be_whole(call, tmp_path):
+    """C lacks data set z: what does not need the cell is not refused for it."""
+    rows = [
+        f"{a},{d},{s},{s + 9 * (a == 'B')},{t}"
+        for a in "ABC"
+        for d in "xyz"
+        for s in range(4)
+        for t in ("one", "two")
+        if (a, d) != ("C", "z")
+    ]
+    grid, plain = "algorithm,dataset,seed,score,setting\n", tmp_path / "s.csv"
+    (tmp_path / "grid.csv").write_text(grid + "\n".join(rows) + "\n")
+    one = [row.removesuffix(",one") for row in rows if row.endswith(",one")]
+    plain.write_text(HEAD + "\n".join(one) + "\n")
+    fast = ("--reps", 100)
+    assert "'C' has no score on 'z'" in (whole := call("compare", "s.csv", *fast).error)
+    assert "--common" in whole
+    two = call("compare", "s.csv", *fast, "--algorithm", "A", "--algorithm", "B", "--json").stdout
+    assert json.loads(two)["pairs"][0]["n_tasks"] == 3
+    some = call("compare", "s.csv", *fast, "--dataset", "[xy]", "--json").stdout
+    assert [pair["n_tasks"] for pair in json.loads(some)["pairs"]] == [2, 2, 2]
+    common = call("compare", "s.csv", *fast, "--common")
+    assert "3 pairs on 2 data sets" in common.stdout
+    assert "common: 2 of 3 data sets" in common.stderr
+    assert (
+        "--baseline"
+        not in call("compare", "s.csv", *fast, "--algorithm", "A", "--baseline", "B").stderr
+    )
+    assert "unknown algorithm 'D'" in call("compare", "s.csv", "--algorithm", "D").error
+    assert "unknown data set 'w'" in call("compare", "s.csv", "--dataset", "w").error
+    assert call("adastop", "s.csv", "--dataset", "x", "--size", 4, "--interims", 1).code == 0
+    narrowed = call("budget", "grid.csv", "--algorithm", "A", "--dataset", "x", "--json")
+    assert {row["algorithm"] for row in json.loads(narrowed.stdout)} == {"A"}
+    assert call("budget", "grid.csv", "--common").code == 0
+    assert call("report", "s.csv", "-o", "r", *fast, "--common", "--algorithm", "A").code == 0
+    page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert "1 algorithm on 3 data sets" in page
+    (tmp_path / "p.csv").write_text(
+        HEAD
+        + "".join(f"{a},hopper-medium-v2,{s},{50 + s}\n" for a in ("bc", "iql") for s in range(3))
+    )
+    cells = call("reproduce", "corl", "p.csv", "--margin", 3, "--algorithm", "iql", "--json").stdout
+    assert [cell["algorithm"] for cell in json.loads(cells)] == ["iql"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare s.csv --reps 100000000000",
+        "compare s.csv --permutations 100000000000",
+        "report s.csv -o r --reps 100000000000",
+        "budget g.csv --reps 100000000000",
+        "budget g.csv --budget 1000000000000000000000",
+        "adastop s.csv --dataset x --size 1000000000 --interims 2",
+        "adastop s.csv --dataset x --size 5 --interims 1000000000",
+        "adastop s.csv --dataset x --size 5000 --interims 2 --reps 1000000",
+    ],
+)
+def test_sizes_beyond_reason_are_refused_with_the_limit(call, tmp_path, words):
+    write_scores(tmp_path / "s.csv")
+    write_scores(tmp_path / "g.csv", settings=True)
+    error = call(*words.split()).error
+    assert re.search(r"at most [\d,]+|1 to [\d,]+|product of at most", error)

@@ -217,3 +217,10 @@ def test_a_run_that_another_process_holds(
         holder.communicate("")
     assert error.startswith(f"{held}: another process holds this run; wait for it, or")
     assert not [path for path in files(held) if path.is_file()]
+
+
+@pytest.mark.parametrize("value", ["[" * 2000 + "]" * 2000, "9" * 5000, "{a=" * 2000 + "}" * 2000])
+def test_a_setting_nested_or_long_beyond_reason_is_one_line(call: Call, value: str) -> None:
+    error = call("train", "bc", "pointmaze-quickstart", "--set", f"hidden={value}").error
+    assert "--set hidden=" in error
+    assert len(error) < 400

@@ -722,3 +722,51 @@ def test_a_table_has_no_more_cells_than_fit(tmp_path, monkeypatch):
 def test_a_pipe_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "s.csv")
     refused(lambda: read_scores(tmp_path / "s.csv"), "no file, but something else")
+
+
+def test_collect_takes_frames_and_tables_beside_files(tmp_path):
+    frame = grid(("A", "B", "C"))
+    frame[frame["algorithm"] == "A"].to_csv(tmp_path / "a.csv", index=False)
+    one = ScoreTable.from_frame(frame[frame["algorithm"] == "C"])
+    together = collect([str(tmp_path / "a.csv"), frame[frame["algorithm"] == "B"], one])
+    pd.testing.assert_frame_equal(together.frame, ScoreTable.from_frame(frame).frame)
+    pd.testing.assert_frame_equal(collect(frame).frame, together.frame)
+    pd.testing.assert_frame_equal(read_scores(frame).frame, together.frame)
+    assert read_scores(one) is one
+    assert len(collect(str(tmp_path / "a.csv")).frame) == 6
+    refused(lambda: collect([one, one]), "table 2", "is also in table 1")
+    refused(lambda: collect([frame.assign(score=0.5), one], scale=1), "0-100", "table 2")
+
+
+def test_a_selection_takes_the_rest_along():
+    failures = [Failure("A", "z", 0, "boom"), Failure("B", "x", 9, "boom")]
+    notes = ["unfinished: A on x, seed 1: step 1 of 2", "unfinished: B on y, seed 1: step 1 of 2"]
+    runs = [{"label": a, "dataset": f"{d}@1"} for a in "AB" for d in "xyz"]
+    whole = ScoreTable.from_frame(
+        with_another_way(ScoreTable.from_frame(grid()), "A", "fast").frame,
+        failures=failures,
+        notes=notes,
+        provenance=[*runs, {"source": "s.csv"}],
+        complete=False,
+    )
+    some = whole.selected(algorithms=["A"], datasets=["[xy]"])
+    assert (some.algorithms, some.datasets) == (["A", "A: fast"], ["x", "y"])
+    assert some.failures == ()
+    assert some.notes == (notes[0],)
+    assert some.provenance == (runs[0], runs[1], {"source": "s.csv"})
+    shared_by_all = whole.selected(common=True)  # A has z, where it failed, and B does not
+    assert shared_by_all.datasets == ["x", "y"]
+    assert "common: 2 of 3 data sets, as the others lack an algorithm: z" in shared_by_all.notes
+    refused(lambda: whole.selected(algorithms=["a"]), "unknown algorithm 'a'")
+    refused(lambda: whole.selected(algorithms=["B"], datasets=["z"]), "none of these")
+    apart = ScoreTable.from_frame(
+        pd.concat([grid(("A",), ("x",)), grid(("B",), ("y",))]), complete=False
+    )
+    refused(lambda: apart.selected(common=True), "no data set that all")
+
+
+def test_a_table_is_shown_in_a_line_and_its_first_rows():
+    whole = ScoreTable.from_frame(grid(("<b>",)), provenance=[{"long": "x" * 9999}])
+    assert repr(whole) == "ScoreTable(1 algorithms, 2 data sets, 6 rows, scores on 0-100)"
+    assert "<b>" not in whole._repr_html_()
+    assert len(whole._repr_html_()) < 3000
