@@ -149,7 +149,9 @@ def test_deviations_over_n_become_those_of_a_sample() -> None:
 
 def test_a_verdict_takes_the_deviation_of_a_sample() -> None:
     """Runs that the printed deviation of CORL would call different, and a sample's does not."""
-    cell = tables()["corl"].set_index(["algorithm", "dataset"]).loc[("iql", "antmaze-umaze-v2")]
+    cell: Any = (
+        tables()["corl"].set_index(["algorithm", "dataset"]).loc[("iql", "antmaze-umaze-v2")]
+    )
     ours = np.array([-1.0, 0, 0, 1]) + cell["mean"] - 8.9
     assert judge(ours, cell["mean"], cell["printed_sd"], 4, 3).verdict == "differs"
     assert judge(ours, cell["mean"], cell["sd"], 4, 3).verdict == "underpowered"
