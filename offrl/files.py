@@ -269,3 +269,18 @@ def open_own(path: Path) -> int:
         return descriptor
     os.close(descriptor)
     raise OSError(0, "it is a folder, pipe or device; expected a regular file", str(path))
+
+
+def user_path(path: str | Path) -> Path:
+    """A path that a user or a file gives, its `~` expanded.
+
+    Raises InputError where no system could open it: with a NUL, or in the home of nobody.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: holds a NUL character; no path has one, so correct it")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{path}: there is no such user's home folder; write the whole path"
+        ) from None

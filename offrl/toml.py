@@ -1,5 +1,6 @@
 """TOML files read into pydantic models: an error names the file, the key and the reason."""
 
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from offrl.errors import InputError, unknown
 
-MOST_BYTES = 2**24  # of a TOML file
+MOST_BYTES = 2**24  # of a TOML file: the largest that ships has 30 kB
+DEEPEST = 50  # tables and arrays inside each other
+TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
+SHOWN = 80  # characters of a value in a message
 
 
 class Strict(BaseModel):
@@ -21,29 +25,52 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises InputError where it is missing or not TOML."""
+    """The tables of a TOML file, a byte order mark or not.
+
+    Raises InputError, at once, where it is missing, no file (a pipe, a device), too large or not
+    TOML.
+    """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise InputError(f"{path}: expected a TOML file, but it is a pipe or a device")
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise InputError(f"{path}: expected a TOML file, but it has over {MOST_BYTES:,} bytes")
-        return parse_toml(text.decode())
+        kind = path.stat()
+        if stat.S_ISDIR(kind.st_mode):
+            raise ValueError("it is a folder")
+        if not stat.S_ISREG(kind.st_mode):
+            raise ValueError("it is a pipe or a device")
+        if kind.st_size > MOST_BYTES:
+            raise ValueError(f"it has {kind.st_size:,} bytes, and at most {MOST_BYTES:,} are read")
+        return parse_toml(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a TOML file") from None
-    except InputError:
-        raise
-    except (ValueError, OSError) as error:  # TOMLDecodeError and UnicodeDecodeError among them
-        raise InputError(f"{path}: expected a TOML file, but {error}") from None
+    except (OSError, ValueError) as error:  # a ValueError too for a path that no system can open
+        raise InputError(f"{path}: expected a TOML file, but {str(error)[:200]}") from None
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text; ValueError where it is none, or nested too deep to be read."""
+    """The tables of a text. Raises ValueError with the reason where they cannot be used.
+
+    That is so of a NUL too: no name, path or note has one, and no file system takes it.
+    """
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)  # a ValueError too for numbers of thousands of digits
     except RecursionError:
-        raise ValueError("its values are nested too deep; expected some levels at most") from None
+        raise ValueError(TOO_DEEP) from None
+    _check(tables, DEEPEST)
+    return tables
+
+
+def _check(value: Any, levels: int) -> None:
+    """Raises ValueError for a string with a NUL, and for values nested deeper than `levels`."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("it holds a NUL character (\\u0000), which no name and no path has")
+    if isinstance(value, dict | list) and not levels:
+        raise ValueError(TOO_DEEP)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check(key, levels)
+            _check(item, levels - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, levels - 1)
 
 
 def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
@@ -53,11 +80,27 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
     except ValidationError as error:
         # A mistyped key shows as one too many and as one missing: the first tells what to do.
         errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        first, more = errors[0], f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        key = ".".join(map(str, first["loc"])) or "(table)"
-        missing = [str(e["loc"][-1]) for e in errors if e["type"] == "missing"]
-        if first["type"] == "extra_forbidden":
-            near = unknown("key", str(first["loc"][-1]), missing) if missing else "unknown key"
-            raise InputError(f"{where}: {key}: {near}{more}") from None
-        found = "" if first["type"] == "missing" else f", found {first['input']!r:.80}"
-        raise InputError(f"{where}: {key}: {first['msg']}{found}{more}") from None
+    except RecursionError:
+        raise InputError(f"{where}: {TOO_DEEP}; give plain tables and values") from None
+    first, more = errors[0], f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    key = ".".join(shortened(part) for part in first["loc"]) or "(table)"
+    missing = [str(e["loc"][-1]) for e in errors if e["type"] == "missing"]
+    if first["type"] == "extra_forbidden":
+        near = unknown("key", str(first["loc"][-1])[:SHOWN], missing) if missing else "unknown key"
+        raise InputError(f"{where}: {key}: {near}{more}")
+    found = "" if first["type"] == "missing" else f", found {shown(first['input'])}"
+    raise InputError(f"{where}: {key}: {first['msg']}{found}{more}")
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: its beginning, whatever it is."""
+    try:
+        return f"{value!r:.{SHOWN}}"
+    except (ValueError, RecursionError):  # an integer of thousands of digits; deep nesting
+        return f"{'an' if isinstance(value, int) else 'a'} {type(value).__name__} that is too large"
+
+
+def shortened(part: object) -> str:
+    """A key or an index in the path to a value: its beginning."""
+    text = str(part)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -27,7 +27,7 @@ from offrl.data.card import Card, File
 from offrl.data.columns import NAMES, Totals
 from offrl.data.loader import fetcher_of, path_stamp
 from offrl.errors import InputError
-from offrl.files import replacing, replacing_folder, seal, sweep, unseal
+from offrl.files import replacing, replacing_folder, seal, sweep, unseal, user_path
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ FORMAT = 1  # of the folder; another number is another folder name, so old cache
 def cache_folder() -> Path:
     """Where offrl keeps what it can make again: OFFRL_CACHE, else the platform's cache folder."""
     if folder := os.environ.get("OFFRL_CACHE"):
-        return Path(folder).expanduser().absolute()
+        return user_path(folder).absolute()
     import platformdirs
 
     return platformdirs.user_cache_path("offrl")

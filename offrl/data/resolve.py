@@ -16,6 +16,7 @@ from offrl.data.loader import (
     loaders,
 )
 from offrl.errors import InputError, unknown
+from offrl.files import user_path
 from offrl.toml import validate
 from offrl.trust import Files, Origin, trusted
 
@@ -49,13 +50,23 @@ def is_path(source: str) -> bool:
     return "/" in source or "\\" in source or suffix == ".toml" or bool(_readers(suffix))
 
 
+def id_of(source: str) -> str:
+    """The id of the card that a text names; the text where it is no path, or holds no card."""
+    if not is_path(source):
+        return source
+    try:
+        return resolve(source).id
+    except InputError:  # whoever loads it says what is wrong
+        return source
+
+
 def _card(source: str | Path, trust: tuple[str, ...]) -> Card:
     if isinstance(source, str):
         if named := loader_and_name(source):
             return _named(*named).read_from(Origin(source, trust))
         if not is_path(source) and source in (cards := shipped_cards()):
             return cards[source]
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.exists():
         if isinstance(source, Path) or is_path(source):
             raise InputError(f"{path}: no such file or folder; give a path that exists, or an id")
