@@ -247,6 +247,7 @@ def _refilled(documentation: str, width: int) -> Iterator[str]:
 def _show_protocol(protocol: "Protocol") -> None:
     """Prints what a paper's appendix does: what all data sets share, and what they do not."""
     from offrl.data.card import shipped_cards
+    from offrl.data.resolve import id_of
     from offrl.reporting.values import value_text
     from offrl.running.jobs import expand
     from offrl.running.patterns import patterns
@@ -259,7 +260,7 @@ def _show_protocol(protocol: "Protocol") -> None:
         "version": protocol.version,
         "source": protocol.source,
         "notes": protocol.notes,
-        "data sets": ", ".join(protocol.datasets),
+        "data sets": ", ".join(map(id_of, protocol.datasets)),
         "without a simulator": ", ".join(patterns(unscored, protocol.datasets)),
         "seeds": ", ".join(map(str, protocol.seeds)),
         "evaluation seed": protocol.evaluation.seed,
@@ -280,7 +281,7 @@ def _show_protocol(protocol: "Protocol") -> None:
                 }
         algorithm = "" if entry.algorithm is None else f" ({Path(entry.algorithm).name})"
         everywhere = 1 < len(settings) == len(protocol.datasets)
-        chosen = ", ".join(patterns(list(settings), protocol.datasets))
+        chosen = ", ".join(map(id_of, patterns(list(settings), protocol.datasets)))
         where = "all data sets" if everywhere else chosen
         out.print(Text.assemble((label, "bold"), f"{algorithm} on {where}"))
         _show_settings(settings)
@@ -292,6 +293,7 @@ def _show_settings(settings: dict[str, dict[str, str]]) -> None:
     Where the terminal is too narrow for a column per key that varies, a row says what differs from
     the values that half of the data sets have.
     """
+    from offrl.data.resolve import id_of
     from offrl.running.patterns import patterns
 
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
@@ -316,7 +318,7 @@ def _show_settings(settings: dict[str, dict[str, str]]) -> None:
     for column in wide.columns[1:]:
         column.no_wrap = True
     for setting, group in groups.items():
-        names = ", ".join(patterns(group, list(settings)))
+        names = ", ".join(map(id_of, patterns(group, list(settings))))
         wide.add_row(names, *(dict(setting)[key] for key in varying))
         others = [pair for pair in setting if pair not in shared + usual]
         narrow.add_row(names, _pairs(others) or "as above")

@@ -1,7 +1,6 @@
 """`offrl run` and `offrl train`."""
 
 import contextlib
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +22,8 @@ from offrl.toml import parse_toml
 
 if TYPE_CHECKING:
     from offrl.running.events import Event
+
+RunKey = tuple[str, str, int]  # data set, label and seed
 
 
 def run(
@@ -141,11 +142,12 @@ def _config_value(setting: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"--set {setting}: expected KEY=VALUE, for example --set beta=10")
     try:
-        return key, parse_toml(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        tables = parse_toml(f"value = {text}")
+    except tomllib.TOMLDecodeError:  # a bare word; the config's own check says what it expects
         return key, text
     except ValueError as error:
         raise InputError(f"--set {setting:.80}: not a value: {error}") from None
+    return key, tables["value"] if len(tables) == 1 else text
 
 
 class _RunBars:
@@ -163,8 +165,8 @@ class _RunBars:
         )
         self.data_bar = self.bars.add_task("data", total=None, visible=False)
         self.total_bar = self.bars.add_task("all runs", visible=False)
-        self.run_bars: dict[str, TaskID] = {}
-        self.steps: dict[str, tuple[int, int]] = {}  # of each run: done and in all
+        self.run_bars: dict[RunKey, TaskID] = {}
+        self.steps: dict[RunKey, tuple[int, int]] = {}  # of each run: done and in all
 
     def show_data(self, done: int, total: int) -> None:
         """Shows bytes or episodes of data that are brought here."""
@@ -173,22 +175,21 @@ class _RunBars:
 
     def show_event(self, event: "Event") -> None:
         """Shows how far a run is, or how it ended."""
-        name = f"{event.job.dataset} {event.job.label} seed {event.job.seed}"
-        self.steps[name] = (event.step, event.job.steps)
+        job = event.job
+        name, run = job.title, (job.dataset, job.label, job.seed)
+        self.steps[run] = (event.step, job.steps)
         done, total = (sum(counts) for counts in zip(*self.steps.values(), strict=True))
         self.bars.update(self.total_bar, completed=done, total=total, visible=True)
         if event.status == "waiting":
             return
         if event.status == "running":
-            if name not in self.run_bars:
-                self.run_bars[name] = self.bars.add_task(name, total=event.job.steps)
+            if run not in self.run_bars:
+                self.run_bars[run] = self.bars.add_task(name, total=job.steps)
             score = "" if event.score is None else f" {event.score:.1f}"
-            self.bars.update(
-                self.run_bars[name], completed=event.step, description=f"{name}{score}"
-            )
+            self.bars.update(self.run_bars[run], completed=event.step, description=f"{name}{score}")
             return
-        if name in self.run_bars:
-            self.bars.remove_task(self.run_bars.pop(name))
+        if run in self.run_bars:
+            self.bars.remove_task(self.run_bars.pop(run))
         score = "" if event.score is None else f", score {event.score:.2f}"
         cause = f": {event.cause}" if event.cause else ""
         print_message(f"{event.status} {name} at step {event.step:,}{score}{cause}")

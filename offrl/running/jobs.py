@@ -20,11 +20,12 @@ from offrl import registry
 from offrl.data.dataset import Dataset
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
-from offrl.files import plain
+from offrl.files import plain, user_path
 from offrl.learning.learner import find_algorithm
 from offrl.results.rows import Identity
 from offrl.running.patterns import is_chosen
-from offrl.running.protocol import AlgorithmEntry, Evaluation, Protocol
+from offrl.running.protocol import AlgorithmEntry, Evaluation, Protocol, label_fault
+from offrl.toml import shown
 from offrl.trust import Files, Origin, trusted
 
 
@@ -43,6 +44,12 @@ class Job:
     evaluation: Evaluation
     seed: int
     trust: tuple[str, ...] = ()  # files whose code may run; see `offrl.trust`
+    dataset_id: str | None = None  # of the card, once it is read; None: as the protocol gives it
+
+    @property
+    def title(self) -> str:
+        """How messages name the run: data set, algorithm and seed."""
+        return f"{self.dataset_id or self.dataset} {self.label} seed {self.seed}"
 
     @property
     def config_hash(self) -> str:
@@ -97,7 +104,9 @@ def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{where}: {key}: {first['msg']}, found {first['input']!r}") from None
+        raise InputError(f"{where}: {key}: {first['msg']}, found {shown(first['input'])}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: a value cannot be kept as JSON: {error}"[:300]) from None
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(
@@ -137,7 +146,10 @@ def expand(
     chosen = {} if algorithms else dict(protocol.algorithms)
     for name in algorithms:
         if name.endswith(".py"):
-            label, entry = Path(name).stem, AlgorithmEntry(algorithm=str(Path(name).resolve()))
+            path = user_path(name)
+            label, entry = path.stem, AlgorithmEntry(algorithm=str(path.resolve()))
+            if fault := label_fault(label):
+                raise InputError(f"--algorithm {name}: {fault}; rename the file")
         else:
             known = {**registry.modules("algorithms"), **protocol.algorithms}
             if name not in known:
@@ -147,8 +159,13 @@ def expand(
             raise InputError(f"--algorithm {name}: a second {label!r}; rename the file of one")
         chosen[label] = entry
     for pattern in datasets:
-        if not any(is_chosen(dataset, [pattern]) for dataset in protocol.datasets):
+        if not any(is_chosen(d, pattern, protocol.datasets) for d in protocol.datasets):
             raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets)
+    chosen_datasets = [
+        dataset
+        for dataset in protocol.datasets
+        if not datasets or any(is_chosen(dataset, p, protocol.datasets) for p in datasets)
+    ]
     jobs = []
     for label, entry in chosen.items():
         name = entry.algorithm or label
@@ -158,9 +175,9 @@ def expand(
         shared = configure(name, entry.config, where)
         code, view = _code(name), find_algorithm(name).view
         for dataset in protocol.datasets:
-            if not entry.runs_on(dataset) or not is_chosen(dataset, datasets or ["*"]):
+            if not entry.runs_on(dataset, protocol.datasets) or dataset not in chosen_datasets:
                 continue
-            overrides = entry.on_dataset(dataset)
+            overrides = entry.on_dataset(dataset, protocol.datasets)
             config = shared
             if overrides.config != entry.config:
                 config = configure(name, overrides.config, f"{where} on {dataset}")

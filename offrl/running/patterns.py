@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def matches_any(dataset: str, patterns: Sequence[str]) -> bool:
-    """Whether a data set's id matches one of the patterns."""
-    return any(fnmatch.fnmatchcase(dataset, pattern) for pattern in patterns)
+def matches(dataset: str, pattern: str, among: Sequence[str]) -> bool:
+    """Whether a pattern names a data set: the one of `among` with that very name, else all it fits.
+
+    So a name with brackets or a star in it means itself.
+    """
+    return dataset == pattern if pattern in among else fnmatch.fnmatchcase(dataset, pattern)
 
 
-def is_chosen(dataset: str, patterns: Sequence[str]) -> bool:
-    """Whether `--dataset` names it: by id, by a path's file name, or by a pattern of either."""
-    return matches_any(dataset, patterns) or matches_any(Path(dataset).name, patterns)
+def is_chosen(dataset: str, pattern: str, among: Sequence[str]) -> bool:
+    """Whether `--dataset` names it: by id or path, by a path's file name, or by a pattern."""
+    names = {name: Path(name).name for name in among}
+    if pattern in names:
+        return dataset == pattern
+    if pattern in names.values():
+        return names[dataset] == pattern
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (dataset, names[dataset]))
 
 
 def patterns(names: Sequence[str], among: Sequence[str]) -> list[str]:

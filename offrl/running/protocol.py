@@ -4,36 +4,48 @@ A protocol is a TOML file, shipped in `protocols/` or the user's own. It expands
 run; everything that a job's scores depend on is in the job.
 """
 
-import fnmatch
+import glob
+import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from offrl import registry
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
-from offrl.running.patterns import matches_any
+from offrl.files import user_path
+from offrl.running.patterns import matches
 from offrl.toml import Strict, read_toml, validate
 from offrl.trust import Files, Origin, trusted
+
+Whole = Annotated[int, Field(ge=0, lt=2**63)]  # what every table and run folder can hold
+Positive = Annotated[int, Field(gt=0, lt=2**63)]
 
 
 class Evaluation(Strict):
     """How often and how a policy is scored."""
 
-    every: int = Field(gt=0)  # gradient steps; the last step is always evaluated
-    episodes: int = Field(gt=0)
-    seed: int = Field(default=0, ge=0)  # of the episodes' starts, together with the run's seed
+    every: Positive  # gradient steps; the last step is always evaluated
+    episodes: Positive
+    seed: Whole = 0  # of the episodes' starts, together with the run's seed
 
 
 class Overrides(Strict):
     """What replaces the protocol's budget and the algorithm's own config; None keeps them."""
 
-    steps: int | None = Field(default=None, gt=0)
-    every: int | None = Field(default=None, gt=0)
-    episodes: int | None = Field(default=None, gt=0)
+    steps: Positive | None = None
+    every: Positive | None = None
+    episodes: Positive | None = None
     config: dict[str, Any] = Field(default_factory=dict)  # what differs from the defaults
 
 
@@ -50,35 +62,55 @@ class AlgorithmEntry(Overrides):
     datasets: list[str] | None = Field(default=None, min_length=1)  # ids or patterns; None: all
     on: list[OverridesOn] = Field(default_factory=list)  # later entries override earlier ones
 
-    def runs_on(self, dataset: str) -> bool:
-        """Whether the protocol has this algorithm on the data set."""
-        return self.datasets is None or matches_any(dataset, self.datasets)
+    def runs_on(self, dataset: str, among: Sequence[str] = ()) -> bool:
+        """Whether the protocol has this algorithm on one of its data sets, `among`."""
+        return self.datasets is None or any(matches(dataset, p, among) for p in self.datasets)
 
-    def on_dataset(self, dataset: str) -> Overrides:
-        """The overrides that hold on one data set."""
+    def on_dataset(self, dataset: str, among: Sequence[str] = ()) -> Overrides:
+        """The overrides that hold on one of the protocol's data sets, `among`."""
         overrides = Overrides(**self.model_dump(include=set(Overrides.model_fields)))
         for on in self.on:
-            if matches_any(dataset, on.datasets):
+            if any(matches(dataset, pattern, among) for pattern in on.datasets):
                 changes = on.model_dump(include=set(Overrides.model_fields), exclude_none=True)
                 changes["config"] = overrides.config | on.config
                 overrides = overrides.model_copy(update=changes)
         return overrides
 
 
-Label = Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]  # a folder of the run store has its name
+def label_fault(label: str) -> str | None:
+    """Why a label cannot name a folder and stand in tables and on pages; None where it can."""
+    if not label.strip() or label != label.strip():
+        return "a label is empty, or begins or ends with a space"
+    if {unicodedata.category(c) for c in label} & {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return "a label has control characters, or others that cannot be seen"
+    if label.startswith(".") or "/" in label or "\\" in label:
+        return "a label begins with a dot, or has a slash or a backslash"
+    if len(label.encode()) > LONGEST_LABEL:
+        return f"a label has more than {LONGEST_LABEL} bytes"
+    return None
+
+
+def _check_label(label: str) -> str:
+    if fault := label_fault(label):
+        raise PydanticCustomError("label", "{fault}; choose another", {"fault": fault})
+    return label
+
+
+LONGEST_LABEL = 200  # a folder's name has at most 255 bytes, with a hash behind the label
+Label = Annotated[str, AfterValidator(_check_label)]
 
 
 class Protocol(Strict):
     """A protocol; `version` changes whenever scores would."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    version: int = Field(ge=1)
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
+    version: Positive
     title: str
     source: str  # the publication it follows, or who made it
     notes: str = ""  # where it differs from the source
     datasets: list[str] = Field(min_length=1)
-    seeds: list[NonNegativeInt] = Field(min_length=1)
-    steps: int = Field(gt=0)  # gradient steps per run
+    seeds: list[Whole] = Field(min_length=1)
+    steps: Positive  # gradient steps per run
     evaluation: Evaluation
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
     _origin: Origin = PrivateAttr(default=Origin())
@@ -98,13 +130,26 @@ class Protocol(Strict):
     def _patterns_match(self) -> "Protocol":
         for label, entry in self.algorithms.items():
             for pattern in [*(entry.datasets or []), *(p for on in entry.on for p in on.datasets)]:
-                if not fnmatch.filter(self.datasets, pattern):
+                if not any(matches(dataset, pattern, self.datasets) for dataset in self.datasets):
                     raise PydanticCustomError(
                         "matches nothing",
                         "algorithm {label}: {pattern} matches none of the protocol's data sets",
                         {"label": label, "pattern": repr(pattern)},
                     )
         return self
+
+    @field_validator("algorithms")
+    @classmethod
+    def _distinct(cls, values: dict[str, Any]) -> dict[str, Any]:
+        forms = Counter(unicodedata.normalize("NFC", label) for label in values)
+        label, count = forms.most_common(1)[0] if forms else ("", 0)
+        if count > 1:  # a table of scores takes them for one
+            raise PydanticCustomError(
+                "twice",
+                "{label} stands there in two Unicode forms that look the same; rename one",
+                {"label": repr(label)},
+            )
+        return values
 
     @field_validator("datasets", "seeds")
     @classmethod
@@ -127,7 +172,7 @@ def find_protocol(name: str, trust: Files = ()) -> Protocol:
     algorithms that it gives by path run only where `trust` has the file.
     """
     if name.endswith(".toml"):
-        path = Path(name)
+        path = user_path(name)
     else:
         known = shipped_protocols()
         if name not in known:
@@ -140,28 +185,46 @@ def find_protocol(name: str, trust: Files = ()) -> Protocol:
         return protocol
     folder = path.absolute().parent
     algorithms = {
-        label: _placed_entry(folder, label, entry) for label, entry in protocol.algorithms.items()
+        label: _placed_entry(folder, label, entry, protocol.datasets)
+        for label, entry in protocol.algorithms.items()
     }
     datasets = [_placed(folder, dataset) for dataset in protocol.datasets]
     placed = protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
     return placed.read_from(Origin(str(path.absolute()), trusted(trust)))
 
 
-def _placed_entry(folder: Path, label: str, entry: AlgorithmEntry) -> AlgorithmEntry:
-    """An algorithm of a protocol's file, whose paths start at the file's folder."""
+def _placed_entry(
+    folder: Path, label: str, entry: AlgorithmEntry, names: Sequence[str]
+) -> AlgorithmEntry:
+    """An algorithm of a protocol's file, whose paths start at the file's folder.
+
+    Args:
+        folder: the file's.
+        label: the algorithm's.
+        entry: as the file gives it.
+        names: the protocol's data sets, as the file gives them.
+    """
 
     def placed(datasets: list[str]) -> list[str]:
-        return [_placed(folder, dataset) for dataset in datasets]
+        return [_placed(folder, d) if d in names else _placed_pattern(folder, d) for d in datasets]
 
     on = [some.model_copy(update={"datasets": placed(some.datasets)}) for some in entry.on]
     changes: dict[str, Any] = {"on": on}
     if entry.datasets is not None:
         changes["datasets"] = placed(entry.datasets)
     if (name := entry.algorithm or label).endswith(".py"):
-        changes["algorithm"] = str(folder / name)
+        changes["algorithm"] = str(folder / user_path(name))
     return entry.model_copy(update=changes)
 
 
 def _placed(folder: Path, dataset: str) -> str:
     """A data set of a protocol's file: ids stay, a path starts at the file's folder."""
-    return str(folder / Path(dataset).expanduser()) if is_path(dataset) else dataset
+    return str(folder / user_path(dataset)) if is_path(dataset) else dataset
+
+
+def _placed_pattern(folder: Path, pattern: str) -> str:
+    """The same for a pattern: what is special about the folder's own name means itself."""
+    path = user_path(pattern)
+    if not is_path(pattern) or path.is_absolute():
+        return pattern
+    return f"{glob.escape(str(folder))}/{path}"

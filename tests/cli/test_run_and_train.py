@@ -123,7 +123,7 @@ def test_data_sets_without_a_simulator_are_named_before_anything_starts(
         (None, ["mine.py: ", "give the path of a Python file"]),  # a folder
         ("def (", ["mine.py: cannot be imported: SyntaxError: "]),
         ("\x00\x01", ["mine.py: cannot be imported: SyntaxError: "]),
-        ("import nowhere", ["mine.py: cannot be imported: ModuleNotFoundError: "]),
+        ("\nimport nowhere", ["mine.py, line 2: cannot be imported: ModuleNotFoundError: "]),
         ("x = 1", ["mine.py: expected one class derived from offrl.Learner or", "found 0"]),
         (BROKEN + "\nclass Twin(Broken):\n    pass\n", ["mine.py: expected one class", "found 2"]),
         (BROKEN.replace("    Config = Config", ""), ["class Broken has no Config"]),
@@ -159,6 +159,10 @@ def test_a_bad_algorithm(call: Call, tiny: Path, text: str | None, words: list[s
         ("batch_size=2.5", ["batch_size: ", "valid integer, found 2.5"]),
         ("hidden=[1", ["hidden: ", "found '[1'"]),
         ("reward=raws", ["reward: ", "'raw'", "found 'raws'"]),
+        ("hidden=" + "[" * 5000, ["hidden: ", "found '[[[["]),
+        ("hidden=" + "[" * 300 + "]" * 300, ["hidden: ", "found '[[[["]),
+        ("beta=" + "9" * 5000, ["beta: ", "found '9999"]),
+        ("beta=1\nreward=2", ["beta: ", "valid number"]),
     ],
 )
 @pytest.mark.usefixtures("tiny")
@@ -166,6 +170,7 @@ def test_a_bad_setting(call: Call, tmp_path: Path, setting: str, words: list[str
     error = call("train", "iql", "card.toml", "--set", setting).error
     for word in words:
         assert word in error
+    assert len(error) < 400
     assert not (tmp_path / "runs").exists()
 
 
@@ -175,6 +180,7 @@ def test_a_bad_setting(call: Call, tmp_path: Path, setting: str, words: list[str
         ("--steps 0", ["offrl train: steps: ", "greater than 0, found 0"]),
         ("--every 0", ["evaluation.every: ", "greater than 0, found 0"]),
         ("--episodes -1", ["evaluation.episodes: ", "greater than 0, found -1"]),
+        (f"--seed {2**63}", ["seeds.0: ", f"less than {2**63}"]),
         ("--seed -1", ["seeds.0: ", "greater than or equal to 0, found -1"]),
         ("--seed 1 --seed 1", ["seeds: 1 stands there twice"]),
         ("--workers 0", ["workers is 0; expected at least 1"]),

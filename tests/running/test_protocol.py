@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from offrl import registry
@@ -19,6 +20,7 @@ from offrl.errors import InputError
 from offrl.learning.learner import find_algorithm
 from offrl.learning.single import build
 from offrl.results.rows import Identity
+from offrl.results.table import ScoreTable
 from offrl.running.jobs import Job, configure, expand, identity
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Evaluation, Protocol, find_protocol, shipped_protocols
@@ -132,6 +134,125 @@ def test_a_job_carries_the_whole_config_and_what_a_worker_reads_from_it() -> Non
 
 
 FOUR = ["hopper-medium-v2", "hopper-expert-v2", "walker2d-expert-v2", "pen-human-v1"]
+
+
+def two_cards(folder: Path, own: str = "") -> Path:
+    """A protocol of two cards, of which one's name, read as a pattern, fits the other's."""
+    for name in ("card [1].toml", "card 1.toml"):
+        write(folder / name, CARD.replace('"ten"', f'"{re.sub(r"[^a-z0-9]+", "-", name)}"'))
+    text = f"""
+id = "two"
+version = 1
+title = "two"
+source = "offrl"
+datasets = ["card [1].toml", "card 1.toml"]
+seeds = [0]
+steps = 2
+evaluation = {{ every = 2, episodes = 1 }}
+[algorithms.bc]
+{own}
+"""
+    return write(folder / "two.toml", text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("card [1].toml", ["card [1].toml"]),
+        ("card 1.toml", ["card 1.toml"]),
+        ("card*.toml", ["card [1].toml", "card 1.toml"]),
+        ("card [[]1].toml", ["card [1].toml"]),
+        ("card [12].toml", ["card 1.toml"]),
+    ],
+)
+def test_the_very_name_of_a_data_set_comes_before_patterns(
+    pattern: str, names: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder [a-z] of * mine"
+    everywhere = expand(find_protocol(str(two_cards(folder))), datasets=[pattern])
+    assert [Path(j.dataset).name for j in everywhere] == names
+    (whole,) = [str(folder / name) for name in names[:1]]
+    assert whole in [j.dataset for j in expand(find_protocol(str(two_cards(folder))), (), [whole])]
+    path = two_cards(folder, f"datasets = ['{pattern}']")
+    assert [Path(j.dataset).name for j in expand(find_protocol(str(path)))] == names
+    path = two_cards(folder, f"[[algorithms.bc.on]]\ndatasets = ['{pattern}']\nsteps = 9")
+    steps = {Path(j.dataset).name: j.steps for j in expand(find_protocol(str(path)))}
+    assert [name for name, number in steps.items() if number == 9] == names
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ("", "empty"),
+        ("  ", "empty"),
+        (" bc", "begins or ends with a space"),
+        ("bc\u00a0", "begins or ends with a space"),
+        ("a\nb", "control characters"),
+        ("a\x00b", "control characters"),
+        ("\x1b[2J", "control characters"),
+        ("a\u202eb", "control characters"),
+        ("a\u2028b", "control characters"),
+        ("a\ud800", "control characters"),
+        ("..", "dot"),
+        ("a/b", "slash"),
+        ("a\\b", "slash"),
+        ("x" * 300, "200 bytes"),
+        ("算" * 80, "200 bytes"),
+    ],
+)
+def test_a_label_that_cannot_be_stored_or_read_is_refused(label: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        protocol(algorithms={label: {"algorithm": "bc"}})
+
+
+def test_labels_that_can_be_stored_are_taken(tmp_path: Path) -> None:
+    labels = ["bc", "TD3+BC (ours)", "算法", "[x]", "<b>", "e\u0301", "x" * 200, "=1+1"]
+    made = protocol(algorithms={label: {"algorithm": "bc"} for label in labels}, seeds=[2**63 - 1])
+    jobs = expand(made, datasets=["neorl2-dmsd"])
+    for job in jobs:
+        job.folder(tmp_path).mkdir(parents=True)
+    rows = [{"algorithm": j.label, "dataset": "d", "seed": j.seed, "score": 1.0} for j in jobs]
+    assert len(ScoreTable.from_frame(pd.DataFrame(rows)).algorithms) == len(labels)
+
+
+def test_two_forms_of_one_label_are_refused() -> None:
+    forms = {"\u00e9": {"algorithm": "bc"}, "e\u0301": {"algorithm": "bc"}}
+    with pytest.raises(ValueError, match="two Unicode forms"):
+        protocol(algorithms=forms)
+
+
+def test_a_file_whose_name_is_no_label_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / " own.py", PLAIN)
+    with pytest.raises(InputError, match="space; rename the file"):
+        expand(protocol(), [str(path)])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"card 1.toml"', '"~nosuchuser/card.toml"'),
+        ('"card 1.toml"', r'"card\u0000.toml"'),
+        ("[algorithms.bc]", "[algorithms.bc]\ndatasets = ['~nosuchuser/*.toml', 'card*']"),
+        ("[algorithms.bc]", "[algorithms.x]\nalgorithm = '~nosuchuser/x.py'"),
+    ],
+)
+def test_paths_of_nobody_and_of_no_system_are_one_line(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    path = two_cards(tmp_path)
+    write(path, path.read_text().replace(before, after))
+    with pytest.raises(InputError, match=r"NUL|nosuchuser"):
+        find_protocol(str(path))
+
+
+def test_a_config_value_beyond_json_is_one_line() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (deep, 10**5000):
+        with pytest.raises(InputError, match="iql: ") as caught:
+            configure("iql", {"hidden": value}, "iql")
+        assert len(str(caught.value)) < 400
 
 
 def test_later_overrides_replace_earlier_ones() -> None:
@@ -333,7 +454,10 @@ def test_a_file_that_is_no_algorithm_is_refused(
         ({"seeds": [0, -1]}, "greater than or equal to 0"),
         ({"seeds": []}, "at least 1"),
         ({"datasets": ["a", "a"]}, "'a' stands there twice"),
-        ({"algorithms": {"../bc": {"algorithm": "bc"}}}, "match pattern"),
+        ({"algorithms": {"../bc": {"algorithm": "bc"}}}, "begins with a dot, or has a slash"),
+        ({"seeds": [2**63]}, "less than 9223372036854775808"),
+        ({"steps": 2**63}, "less than 9223372036854775808"),
+        ({"id": "x" * 300}, "at most 200 characters"),
         ({"algorithms": {}}, "at least 1"),
         ({"steps": 0}, "greater than 0"),
         ({"id": "a/b"}, "match pattern"),
