@@ -54,6 +54,8 @@ __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "runner":  # `from offrl import runner`, as scripts wrote before there were wings
+        return importlib.import_module("offrl.running.runner")
     if name not in _HOME:
         raise AttributeError(f"module 'offrl' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

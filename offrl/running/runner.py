@@ -16,12 +16,14 @@ from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.describe import share_outside
 from offrl.data.resolve import is_path, resolve
 from offrl.errors import Damaged, InputError
+from offrl.files import user_path
 from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
 from offrl.running.decisions import decide, decided
 from offrl.running.events import Event, Executor, OnEvent
 from offrl.running.executors.local import cores, run_in_processes
+from offrl.running.guard import check_guard
 from offrl.running.jobs import Job, expand, identity
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Protocol, find_protocol
@@ -66,10 +68,11 @@ def run(
     the start. One whose record is damaged, or whose folder cannot be read, counts as failed, and
     its folder stays as it is.
     """
+    check_guard()
     described = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
-    root = Path(output)
+    root = user_path(output)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
     try:
@@ -95,6 +98,10 @@ class Plan:
     def dataset(self, job: Job) -> Dataset:
         """The data of a job."""
         return self.datasets[job.dataset, job.view]
+
+    def named(self, job: Job) -> Job:
+        """The job, with the id of its data set's card for messages."""
+        return replace(job, dataset_id=self.dataset(job).card.id)
 
 
 def plan(
@@ -132,7 +139,7 @@ def plan(
         bounds[job.dataset] = check(job, planned.dataset(job)).max_action
     for name, data in {name: data for (name, _), data in planned.datasets.items()}.items():
         _log_share_outside(data, bounds[name])
-    return planned
+    return replace(planned, jobs=[planned.named(job) for job in jobs])
 
 
 def enlist(planned: Plan, root: Path, on_event: OnEvent) -> tuple[list[Job], list[Event]]:
@@ -205,7 +212,7 @@ def train(
         progress: called with done and total while data are downloaded or made.
         trust: the card or folder of data, where it names code of its own.
     """
-    name = str(Path(algorithm).resolve()) if algorithm.endswith(".py") else algorithm
+    name = str(user_path(algorithm).resolve()) if algorithm.endswith(".py") else algorithm
     values = {
         "id": "train",
         "version": 1,
