@@ -10,11 +10,13 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from offrl.errors import InputError, unknown
+from offrl.files import user_path
 
 CONTENT = ("datasets", "algorithms", "protocols", "reports")
 
@@ -68,7 +70,7 @@ def load(group: str, name: str, kind: str) -> ModuleType:
 
 def load_file(path: Path, kind: str) -> ModuleType:
     """A module from a file outside the package; its name holds a hash of the path."""
-    path = path.resolve()
+    path = user_path(path).resolve()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}; give the path of a Python file with the {kind}")
@@ -84,5 +86,9 @@ def load_file(path: Path, kind: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        at = f", line {lines[-1]}" if lines else ""  # the message of a SyntaxError has its own
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}{at}: cannot be imported: {reason}") from error
     return module

@@ -1,6 +1,6 @@
 """Runs algorithms that are written for one seed under the Learner contract."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class _Replicated(Learner):
                 torch.set_rng_state(self.generator_states[r])
                 metrics = learner.update(batch.replica(r))
                 self.generator_states[r] = torch.get_rng_state()
-            rows.append({name: torch.as_tensor(value).detach() for name, value in metrics.items()})
+            rows.append(_scalars(metrics))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def policy(self) -> Policy:
@@ -56,6 +56,26 @@ class _Replicated(Learner):
             return torch.stack(actions)
 
         return StatelessPolicy(act, self.learners[0].mode)
+
+
+def _scalars(metrics: Any) -> dict[str, Tensor]:
+    """Metrics as tensors without axes. Raises ValueError, with the name, for all but numbers."""
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f"returned {type(metrics).__name__}; expected metrics by name, or {{}}")
+    scalars = {}
+    for name, value in metrics.items():
+        try:
+            scalar = torch.as_tensor(value).detach()
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(value).__name__
+            raise ValueError(f"metric {name!r} is a {kind}; expected a number") from None
+        if scalar.numel() != 1:
+            raise ValueError(
+                f"metric {name!r} has shape {tuple(scalar.shape)}; expected one number, such as a "
+                "mean"
+            )
+        scalars[name] = scalar.reshape(())
+    return scalars
 
 
 def build(

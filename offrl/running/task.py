@@ -15,6 +15,7 @@ from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import whole
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
+from offrl.running.faults import AlgorithmError, blaming
 from offrl.running.jobs import Job, configure
 
 
@@ -46,7 +47,8 @@ def prepare(job: Job, dataset: Dataset) -> Workload:
     algorithm = find_algorithm(job.algorithm)
     config = configure(job.algorithm, job.config, f"algorithm {job.label}")
     environment, _ = dataset.card.scoring()
-    data = algorithm.prepare(transitions(dataset), config)
+    with blaming(algorithm, "prepare"):
+        data = algorithm.prepare(transitions(dataset), config)
     sizes = (data.observations.shape[1], data.actions.shape[1])
     observation_dim, action_dim, bound = spaces(environment)
     if sizes != (observation_dim, action_dim):
@@ -75,9 +77,15 @@ def check(job: Job, dataset: Dataset) -> Spec:
     """
     work = prepare(job, dataset)
     try:
-        learner = build(work.algorithm, work.spec, work.config, [job.seed])
-        learner.state_dict()  # raises where something cannot be saved
-    except Exception as error:  # of a file or a config of the user's own
+        with blaming(work.algorithm, "__init__"):
+            learner = build(work.algorithm, work.spec, work.config, [job.seed])
+        with blaming(work.algorithm, "state_dict"):
+            learner.state_dict()  # raises where something cannot be saved
+    except AlgorithmError as error:
+        raise InputError(
+            f"algorithm {job.label} cannot be built: {error}; correct its config or its file"
+        ) from error
+    except Exception as error:  # of a config that the user chose
         raise InputError(
             f"algorithm {job.label} cannot be built: {type(error).__name__}: {error}; correct its "
             "config or its file"

@@ -16,13 +16,14 @@ from offrl.data.dataset import Dataset, load_dataset
 from offrl.errors import Damaged, InputError
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning import checkpoint
-from offrl.learning.learner import Learner, Metrics
+from offrl.learning.learner import Learner, Metrics, SingleSeedLearner
 from offrl.learning.policy import Policy
 from offrl.learning.single import build
 from offrl.results.provenance import versions
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder, Unreadable
 from offrl.running.decisions import decide
+from offrl.running.faults import AlgorithmError, CheckedPolicy, blaming, check_metrics
 from offrl.running.jobs import Job, identity
 from offrl.running.task import prepare, validation_split
 
@@ -57,31 +58,43 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
             folder.set_status(Status.INTERRUPTED)
             raise
         except Exception as error:
-            cause = f"{type(error).__name__}: {error}"
             try:
-                folder.set_status(Status.FAILED, cause, traceback.format_exc())
+                folder.set_status(Status.FAILED, cause_of(error), traceback.format_exc())
             except InputError as unnoted:  # the disk may be full: the first cause is the one to say
                 log.warning("%s", unnoted)
             raise
         folder.set_status(Status.DONE)
 
 
+def cause_of(error: Exception) -> str:
+    """How a run's record and its last event name the error that ended it."""
+    if isinstance(error, AlgorithmError):
+        return f"{error} (run.json has the traceback)"
+    return f"{type(error).__name__}: {error}"
+
+
 def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgress) -> None:
     work = prepare(job, dataset)
-    learner = build(work.algorithm, work.spec, work.config, [job.seed])
-    sampler = work.algorithm.sampler(work.data, work.config, [job.seed], "cpu")
+    algorithm = work.algorithm
+    with blaming(algorithm, "__init__"):
+        learner = build(algorithm, work.spec, work.config, [job.seed])
+    with blaming(algorithm, "sampler"):
+        sampler = algorithm.sampler(work.data, work.config, [job.seed], "cpu")
     validation = validation_split(job, dataset) if learner.validation_interval else None
     evaluation = job.evaluation
     evaluator = Evaluator(work.environment, [job.seed], evaluation.episodes, evaluation.seed)
 
     # The policy that stands for the run comes last: the last row's score is the run's.
-    ways = list(learner.policies())[::-1]
+    acting = "act" if issubclass(algorithm, SingleSeedLearner) else "policy"
+    with blaming(algorithm, acting):
+        ways = list(learner.policies())[::-1]
 
     step, spent = 0, 0.0
     state, rows = _carry_on(folder, ways, job.steps)
     score = rows[-1].score if rows else None
     if state is not None:
-        learner.load_state_dict(state["learner"])
+        with blaming(algorithm, "load_state_dict"):
+            learner.load_state_dict(state["learner"])
         sampler.load_state_dict(state["sampler"])
         step, spent = state["step"], state["seconds"]
         if on_progress(step, score) and step < job.steps:
@@ -90,10 +103,12 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
     begun = saved = reported = time.monotonic()
 
     def save() -> None:
+        with blaming(algorithm, "state_dict", step):
+            learned = learner.state_dict()
         checkpoint.save(
             folder.checkpoint,
             {
-                "learner": learner.state_dict(),
+                "learner": learned,
                 "sampler": sampler.state_dict(),
                 "step": step,
                 "seconds": spent + time.monotonic() - begun,
@@ -101,17 +116,22 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         )
 
     while step < job.steps:
-        metrics = learner.update(sampler.sample())
         step += 1
+        with blaming(algorithm, "update", step):
+            metrics = check_metrics(learner.update(sampler.sample()), 1)
         if learner.validation_interval and step % learner.validation_interval == 0:
             assert validation is not None
-            metrics = {**metrics, **learner.validate(validation)}
+            with blaming(algorithm, "validate", step):
+                metrics = {**metrics, **check_metrics(learner.validate(validation), 1)}
         evaluate = step % evaluation.every == 0 or step == job.steps
         if step % CHECK_EVERY == 0 or evaluate:
-            _check_finite(metrics, step)
+            with blaming(algorithm, "update", step):
+                _check_finite(metrics, step)
         if evaluate:
-            policies = _policies(learner, ways, step)
-            for name, policy in policies.items():
+            with blaming(algorithm, acting, step):
+                policies = _policies(learner, ways, step)
+            for name, way in policies.items():
+                policy = CheckedPolicy(way, algorithm, acting, step, work.spec.action_dim)
                 episodes = evaluator(policy)
                 seconds = round(spent + time.monotonic() - begun, 3)
                 row = _score_row(job, dataset, name, policy.mode, episodes, metrics, step, seconds)

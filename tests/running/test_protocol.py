@@ -435,7 +435,11 @@ def test_configure_names_place_key_and_value(config: dict[str, Any], message: st
         ),
         ("lr: float = 1e-3", "lr: 'Nowhere' = 1", "cannot be written as TOML.* give its fields"),
         (PLAIN, "x = 1", r"plain\.py: expected one class derived from offrl\.Learner.* found 0"),
-        ("import offrl", "import nowhere", r"plain\.py: cannot be imported: ModuleNotFoundError"),
+        (
+            "import offrl",
+            "import nowhere",
+            r"plain\.py, line 3: cannot be imported: ModuleNotFound",
+        ),
     ],
 )
 def test_a_file_that_is_no_algorithm_is_refused(

@@ -18,8 +18,9 @@ from offrl.errors import InputError
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder
 from offrl.running.events import Event, OnEvent
+from offrl.running.faults import AlgorithmError
 from offrl.running.jobs import Job
-from offrl.running.training import Interrupted, train_run
+from offrl.running.training import Interrupted, cause_of, train_run
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,9 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
     except Interrupted:
         end = Event(job, Status.INTERRUPTED, *last)
     except Exception as error:  # run.json has the traceback
-        end = Event(job, Status.FAILED, *last, cause=f"{type(error).__name__}: {error}")
+        if isinstance(error, AlgorithmError) and error.step is not None:
+            last = (error.step, last[1])
+        end = Event(job, Status.FAILED, *last, cause=cause_of(error))
     try:
         pipe.send(end)
     except OSError:
