@@ -24,6 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--algorithm {path}: no such file")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows the counts that tests of kills, of damage and of fuzzed inputs print."""
+    for report in terminalreporter.getreports("passed"):
+        folders = Path(report.nodeid.partition("::")[0]).parts
+        if report.when == "call" and {"crash", "fuzz"} & set(folders) and report.capstdout:
+            terminalreporter.write_line(f"{report.nodeid}\n{report.capstdout.rstrip()}")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of published data and scores, beside the checkout; absent on a user's machine."""

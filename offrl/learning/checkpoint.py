@@ -51,7 +51,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         unpacked: dict[str, Any] = _unpack(json.loads(text), tensors)
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise Damaged(f"{path}: expected a checkpoint of offrl, but {error}") from None
+        reason = str(error)[:200]  # safetensors quotes what it finds, however long
+        raise Damaged(f"{path}: expected a checkpoint of offrl, but {reason}") from None
     return unpacked
 
 

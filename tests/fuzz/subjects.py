@@ -1,0 +1,809 @@
+"""What is fuzzed: for every reader a valid input, changes of it, and what another library reads.
+
+`read` is what offrl makes of an input. `agree` compares that with what pandas, NumPy, h5py,
+pyarrow, safetensors, json or tomllib read from the same bytes, and raises AssertionError where they
+differ.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import struct
+import tomllib
+import unicodedata
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+from mutations import TEXT, mutate, mutate_file, mutate_json, replace_by_oddity
+from safetensors.torch import load as load_tensors
+
+from offrl.data.card import read_card
+from offrl.data.dataset import Dataset, load_dataset
+from offrl.files import unseal
+from offrl.learning import checkpoint
+from offrl.results.collect import read_runs
+from offrl.results.files import read_scores
+from offrl.results.rows import Identity, ScoreRow, Status
+from offrl.results.store import RunFolder
+from offrl.results.table import ScoreTable
+from offrl.running.jobs import Job, expand
+from offrl.running.protocol import Protocol, find_protocol
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A reader, with inputs for it and what to compare it with."""
+
+    make: Callable[[Path], None]  # a valid input in an empty folder
+    mutate: Callable[[Path, Random], None]
+    read: Callable[[Path], Any]
+    agree: Callable[[Path, Any], None]
+
+
+# Score tables
+
+
+ALGORITHMS, DATASETS = ("bc", "iql, tuned", "算法 é"), ("hopper-medium-v2", "pen-human-v1")
+
+
+def _frame() -> pd.DataFrame:
+    rows = [
+        (algorithm, dataset, seed, step, 10.5 * seed + step / 7 + len(algorithm))
+        for algorithm in ALGORITHMS
+        for dataset in DATASETS
+        for seed in range(3)
+        for step in (100, 200)
+    ]
+    frame = pd.DataFrame(rows, columns=["algorithm", "dataset", "seed", "step", "score"])
+    frame["failure"] = ""
+    frame.loc[len(frame)] = ["bc", DATASETS[0], 9, np.nan, np.nan, "Diverged: nan at step 5"]
+    return frame.astype({"seed": "int64", "step": "Int64"})
+
+
+def _make_csv(folder: Path) -> None:
+    _frame().to_csv(folder / "scores.csv", index=False)
+
+
+def _make_gz(folder: Path) -> None:
+    (folder / "scores.csv.gz").write_bytes(gzip.compress(_frame().to_csv(index=False).encode()))
+
+
+def _make_parquet(folder: Path) -> None:
+    _frame().to_parquet(folder / "scores.parquet", index=False)
+
+
+def _mutate_csv(folder: Path, random: Random) -> None:
+    mutate_file(folder / "scores.csv", random, TEXT)
+
+
+def _mutate_gz(folder: Path, random: Random) -> None:
+    """Damage of the compressed file, or of the text in a whole one."""
+    path = folder / "scores.csv.gz"
+    if random.random() < 0.5:
+        mutate_file(path, random)
+    else:
+        path.write_bytes(gzip.compress(mutate(gzip.decompress(path.read_bytes()), random, TEXT)))
+
+
+def _odd_column(values: "pd.Series[Any]", random: Random) -> Any:
+    """A column of another type, or with other values."""
+    size = len(values)
+    return random.choice(
+        [
+            lambda: values.astype(str),
+            lambda: values.astype("category"),
+            lambda: [None] * size,
+            lambda: [bool(k % 2) for k in range(size)],
+            lambda: pd.date_range("2024-01-01", periods=size),
+            lambda: [[1, 2]] * size,
+            lambda: [{"a": 1}] * size,
+            lambda: [str(k).encode() for k in range(size)],
+            lambda: np.arange(size, dtype="float16"),
+            lambda: np.full(size, 2**63, dtype="uint64"),
+            lambda: np.full(size, np.nan),
+            lambda: [f"{k}" * 5000 for k in range(size)],
+            lambda: pd.to_timedelta(range(size), unit="s"),
+        ]
+    )()
+
+
+def _mutate_parquet(folder: Path, random: Random) -> None:
+    """Damage of the file, or columns of other types, names and order."""
+    path = folder / "scores.parquet"
+    if random.random() < 0.6:
+        mutate_file(path, random)
+        return
+    frame = _frame()
+    column = random.choice(list(frame))
+    match random.randrange(5):
+        case 0:
+            frame = frame.rename(columns={column: random.choice(["x", "", " ", column.upper()])})
+        case 1:
+            frame = frame.set_index([column])
+        case 2:
+            frame = frame.drop(columns=column)
+        case _:
+            frame[column] = _odd_column(frame[column], random)
+    frame.to_parquet(path)
+
+
+def _read_table(folder: Path) -> ScoreTable:
+    table = read_scores(next(folder.glob("scores.*")), complete=False)
+    table.final()
+    return table
+
+
+Row = tuple[str, str, int, float]
+
+
+def _plain(frame: pd.DataFrame, decimal: str = ".") -> list[tuple[Row, bool]]:
+    """Algorithm, data set, seed and score of the rows that have them, and whether each failed."""
+    rows = []
+    failures = frame["failure"] if "failure" in frame else [""] * len(frame)
+    for (algorithm, dataset, seed, score), failure in zip(
+        frame[["algorithm", "dataset", "seed", "score"]].itertuples(index=False),
+        failures,
+        strict=True,
+    ):
+        failed = not (failure is None or failure != failure or str(failure).strip() == "")
+        try:
+            number = float(score.replace(decimal, ".") if isinstance(score, str) else score)
+            row = (_text(algorithm), _text(dataset), int(float(seed)), number)
+        except (ValueError, TypeError, OverflowError):
+            continue
+        rows.append((row, failed))
+    return rows
+
+
+def _text(label: Any) -> str:
+    return unicodedata.normalize("NFC", str(label)).strip()
+
+
+def _agree_rows(table: ScoreTable, readings: Sequence[Sequence[tuple[Row, bool]]]) -> None:
+    """Every score of the table is in one of the peers' readings, and none of theirs is missing."""
+    labels = ["algorithm", "dataset", "seed", "score"]
+    found = Counter((_text(a), _text(d), s, x) for a, d, s, x in table.frame[labels].to_numpy())
+    gaps = []
+    for reading in readings:
+        rows = Counter(row for row, _ in reading)
+        needed = Counter(row for row, failed in reading if not failed and np.isfinite(row[3]))
+        gaps.append(f"too many {list(found - rows)[:2]}, too few {list(needed - found)[:2]}")
+        if not found - rows and not needed - found:
+            return
+    raise AssertionError("; ".join(gaps) or "no peer reads it")
+
+
+def _agree_csv(folder: Path, table: ScoreTable) -> None:
+    path = next(folder.glob("scores.*"))
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    readings = []
+    for separator, decimal in ((",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ",")):
+        frame = _pandas_csv(text, separator)
+        labels = ["algorithm", "dataset", "seed", "score"]
+        if frame is not None and set(labels) <= set(frame):
+            readings.append(_plain(frame, decimal))
+    _agree_rows(table, readings)
+
+
+def _pandas_csv(text: str, separator: str) -> pd.DataFrame | None:
+    """The cells as text, None where pandas cannot read them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = pd.read_csv(
+                io.StringIO(text, newline=""),
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                engine="python",
+            )
+    except (ValueError, csv.Error):
+        return None
+    return frame.rename(columns=lambda name: str(name).strip())
+
+
+def _agree_parquet(folder: Path, table: ScoreTable) -> None:
+    frame = pq.read_table(folder / "scores.parquet").to_pandas()
+    labels = ["algorithm", "dataset", "seed", "score"]
+    if not set(labels) <= set(frame):
+        frame = frame.reset_index()
+    frame.columns = [str(name).strip() for name in frame.columns]
+    _agree_rows(table, [_plain(frame)])
+
+
+# Runs
+
+
+def _make_store(folder: Path) -> None:
+    """Two runs that are done, one that failed and one that was interrupted."""
+    statuses = [Status.DONE, Status.DONE, Status.FAILED, Status.INTERRUPTED]
+    for seed, status in enumerate(statuses):
+        identity = Identity(
+            protocol="tiny@1",
+            dataset="d@1",
+            data_sha256="0" * 64,
+            view="transitions",
+            environment={"id": "E-v0", "max_episode_steps": 9},
+            reference={"min": 0.0, "max": 1.0, "source": "none"},
+            label="bc",
+            algorithm="bc",
+            config={"hidden": [8], "lr": 0.001},
+            code=None,
+            config_hash="01234567",
+            steps=20,
+            evaluation={"every": 10, "episodes": 2, "seed": 0},
+            seed=seed,
+        )
+        run = RunFolder(folder / "runs" / "tiny" / "d" / "bc-01234567" / f"seed-{seed}")
+        with run.held():
+            run.begin(identity)
+            for step in (10, 20) if status is Status.DONE else (10,):
+                run.append(_row(seed, step))
+            cause = "Diverged: nan" if status is Status.FAILED else None
+            run.set_status(status, cause)
+
+
+def _row(seed: int, step: int) -> ScoreRow:
+    return ScoreRow.model_validate(
+        {
+            "protocol": "tiny@1",
+            "dataset": "d@1",
+            "environment": "E-v0",
+            "simulator": {"mujoco": "3.1.6"},
+            "algorithm": "bc",
+            "config": "01234567",
+            "seed": seed,
+            "step": step,
+            "score": 50.5 + seed + step,
+            "return": 7.25,
+            "returns": [7.0, 7.5],
+            "lengths": [9, 9],
+            "policy": "",
+            "action_mode": "deterministic",
+            "metrics": {"actor/loss": 0.5},
+            "wall_time": 1.5,
+        }
+    )
+
+
+def _mutate_store(folder: Path, random: Random) -> None:
+    """Damage of a record or of rows, with checksums or, as earlier versions wrote, without."""
+    files = sorted(f for f in (folder / "runs").rglob("*") if f.suffix in (".json", ".jsonl"))
+    path = random.choice(files)
+    if random.random() < 0.5:
+        documents = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()
+        path.write_text("".join(json.dumps(unseal(json.loads(d))) + "\n" for d in documents))
+    match random.randrange(8):
+        case 0:
+            replace_by_oddity(path, random)
+        case 1 | 2 | 3 if path.suffix == ".json":
+            path.write_bytes(mutate_json(path.read_bytes(), random))
+        case 1 | 2 | 3:
+            lines = path.read_bytes().splitlines()
+            place = random.randrange(len(lines))
+            lines[place] = mutate_json(lines[place], random)
+            path.write_bytes(b"\n".join(lines) + b"\n")
+        case _:
+            mutate_file(path, random, TEXT)
+
+
+def _read_store(folder: Path) -> ScoreTable:
+    table = read_runs(folder / "runs")
+    table.final()
+    return table
+
+
+def _agree_store(folder: Path, table: ScoreTable) -> None:
+    """Scores are those in the files as JSON reads them, and every gap has a name."""
+    written = []
+    for path in (folder / "runs").rglob("evaluations.jsonl"):
+        if not path.is_file():
+            continue
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                row = json.loads(line)
+                written.append((row["seed"], row["step"], row["score"]))
+            except (ValueError, RecursionError, KeyError, TypeError):
+                continue
+    found = table.frame[["seed", "step", "score"]].to_numpy().tolist()
+    for seed, step, score in found:
+        assert (seed, step, score) in written, (seed, step, score)
+    whole = {(0, 10), (0, 20), (1, 10), (1, 20), (2, 10), (3, 10)}
+    missing = whole - {(int(seed), int(step)) for seed, step, _ in found}
+    failed = {failure.seed for failure in table.failures}
+    for seed, step in missing:
+        named = seed in failed or any("left out" in note for note in table.notes)
+        assert named, f"the score of seed {seed} at step {step} is missing in silence"
+    assert 2 in failed or any("left out" in note for note in table.notes), "seed 2 had failed"
+
+
+def _make_checkpoint(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        "learner": {"w": torch.randn(3, 4, generator=generator), "steps": 7, "names": ["a", "b"]},
+        "sampler": {"state": torch.arange(16, dtype=torch.uint8), 0: {"x": torch.zeros(2)}},
+        "step": 300,
+        "seconds": 1.25,
+    }
+    checkpoint.save(folder / "state.safetensors", state)
+
+
+def _mutate_checkpoint(folder: Path, random: Random) -> None:
+    """Damage of the file, or of its header in a file whose lengths fit."""
+    path = folder / "state.safetensors"
+    match random.randrange(10):
+        case 0:
+            replace_by_oddity(path, random)
+        case 1 | 2 | 3 | 4:
+            mutate_file(path, random)
+        case number:
+            data = path.read_bytes()
+            (size,) = struct.unpack("<Q", data[:8])
+            header = data[8 : 8 + size]
+            if random.random() < 0.7:  # as earlier versions wrote it: nothing hides what is inside
+                values = json.loads(header)
+                del values["__metadata__"]["sha256"]
+                header = json.dumps(values).encode()
+            if number < 7:
+                header = mutate_json(header, random)
+            elif number < 9:
+                values = json.loads(header)
+                state = values["__metadata__"]["state"].encode()
+                state = mutate_json(state, random) if number == 7 else mutate(state, random, TEXT)
+                values["__metadata__"]["state"] = state.decode("utf-8", "replace")
+                header = json.dumps(values).encode()
+            else:
+                header = mutate(header, random, TEXT)
+            path.write_bytes(struct.pack("<Q", len(header)) + header + data[8 + size :])
+
+
+def _read_checkpoint(folder: Path) -> dict[str, Any]:
+    return checkpoint.load(folder / "state.safetensors")
+
+
+def _agree_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Every tensor is one of the file's, and every other value stands in its header."""
+    data = (folder / "state.safetensors").read_bytes()
+    tensors = list(load_tensors(data).values())
+    header = data[8 : 8 + struct.unpack("<Q", data[:8])[0]]
+    text = json.loads(header)["__metadata__"]["state"]
+
+    def walk(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            assert any(value.dtype == t.dtype and _same(value, t) for t in tensors), value
+        elif isinstance(value, dict):
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+        else:
+            assert json.dumps(value) in text or repr(value) in text or value in text, value
+
+    walk(state)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+
+
+# Cards and protocols
+
+
+CARD = """
+id = "tiny"
+version = 1
+title = "Twenty rows"
+licence = "none"
+citation = "none"
+notes = "made by a test"
+
+[source]
+loader = "neorl2"
+files = [{ name = "data.npz" }]
+
+[environment]
+id = "gymnasium_robotics:PointMaze_UMaze-v3"
+max_episode_steps = 20
+observation_keys = ["observation", "desired_goal"]
+kwargs = { reward_type = "dense" }
+
+[reference]
+min = -10
+max = 0.5
+source = "counted"
+
+[expected]
+transitions = 20
+episodes = 4
+"""
+
+
+def _make_card(folder: Path) -> None:
+    _make_npz(folder)
+    (folder / "card.toml").write_text(CARD)
+
+
+def _mutate_card(folder: Path, random: Random) -> None:
+    if random.random() < 0.05:
+        replace_by_oddity(folder / "card.toml", random)
+    else:
+        mutate_file(folder / "card.toml", random, TEXT)
+
+
+def _read_card(folder: Path) -> tuple[Any, Dataset]:
+    card = read_card(folder / "card.toml")
+    return card, load_dataset(card)
+
+
+def _agree_card(folder: Path, read: tuple[Any, Dataset]) -> None:
+    card, dataset = read
+    _agree_toml(folder / "card.toml", card.model_dump(mode="json"), leave=("name", "loader_id"))
+    _agree_npz(folder, dataset)
+
+
+def _agree_toml(path: Path, values: dict[str, Any], leave: Sequence[str] = ()) -> None:
+    """Every value of the file is in the record; paths, which are placed, end in it."""
+    written = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+
+    def walk(given: Any, kept: Any, where: str) -> None:
+        if isinstance(given, dict):
+            for key, item in given.items():
+                if key not in leave:
+                    assert key in kept, f"{where}.{key}"
+                    walk(item, kept[key], f"{where}.{key}")
+        elif isinstance(given, list):
+            assert len(given) == len(kept), where
+            for item, other in zip(given, kept, strict=True):
+                walk(item, other, where)
+        else:
+            placed = isinstance(given, str) and isinstance(kept, str) and kept.endswith(given)
+            same = given == kept or placed or (given != given and kept != kept)
+            assert same, f"{where}: {given!r} became {kept!r}"
+
+    walk(written, values, "")
+
+
+PROTOCOL = """
+id = "tiny"
+version = 1
+title = "A protocol for tests"
+source = "offrl"
+datasets = ["neorl2-dmsd", "hopper-medium-v2", "own [1].toml"]
+seeds = [0, 1, 2]
+steps = 500
+
+[evaluation]
+every = 100
+episodes = 4
+
+[algorithms.bc]
+
+[algorithms.mine]
+algorithm = "iql"
+steps = 700
+datasets = ["hopper-*", "own [1].toml"]
+config = { beta = 2.5, hidden = [8, 4], expectile = 0.8 }
+
+[[algorithms.mine.on]]
+datasets = ["hopper-medium-v2"]
+episodes = 5
+config = { beta = 10 }
+"""
+
+
+def _make_protocol(folder: Path) -> None:
+    (folder / "protocol.toml").write_text(PROTOCOL)
+    (folder / "own [1].toml").write_text(CARD.replace("tiny", "own"))
+
+
+def _mutate_protocol(folder: Path, random: Random) -> None:
+    if random.random() < 0.05:
+        replace_by_oddity(folder / "protocol.toml", random)
+    else:
+        mutate_file(folder / "protocol.toml", random, TEXT)
+
+
+def _read_protocol(folder: Path) -> tuple[Protocol, list[Job]]:
+    protocol = find_protocol(str(folder / "protocol.toml"))
+    return protocol, expand(protocol)
+
+
+def _agree_protocol(folder: Path, read: tuple[Protocol, list[Job]]) -> None:
+    """The values are the file's, and what the jobs are called can be stored and read again."""
+    protocol, jobs = read
+    values = protocol.model_dump(mode="json")
+    _agree_toml(folder / "protocol.toml", values, leave=("datasets", "algorithm"))
+    assert {job.seed for job in jobs} <= set(protocol.seeds)
+    for job in jobs:
+        place = job.folder(folder / "runs")
+        assert place.resolve().is_relative_to((folder / "runs").resolve()), place
+        if job.seed == protocol.seeds[0]:
+            place.mkdir(parents=True)
+    rows = [
+        {"algorithm": j.label, "dataset": j.dataset, "seed": j.seed, "score": 1.0} for j in jobs
+    ]
+    if rows:
+        ScoreTable.from_frame(pd.DataFrame(rows), complete=False)
+
+
+# Data sets
+
+
+def _columns(names: Sequence[str]) -> dict[str, Any]:
+    """Four episodes of five steps: observations, actions, next ones, rewards and both ends."""
+    random = np.random.default_rng(0)
+    observations = random.normal(size=(20, 3)).astype(np.float32)
+    after = random.normal(size=(20, 3)).astype(np.float32)
+    actions = random.uniform(-1, 1, (20, 2)).astype(np.float32)
+    ends = np.arange(20) % 5 == 4
+    done = ends & (np.arange(20) > 10)
+    values = [observations, actions, after, np.arange(20, dtype=np.float32), done, ends & ~done]
+    return dict(zip(names, values, strict=True))
+
+
+NEORL2 = ("obs", "action", "next_obs", "reward", "done", "truncated")
+D4RL = ("observations", "actions", "next_observations", "rewards", "terminals", "timeouts")
+
+
+def _odd_array(array: np.ndarray[Any, Any], random: Random) -> Any:
+    """The array with another type, shape or value."""
+    place = tuple(random.randrange(size) for size in array.shape)
+    odd = array.astype(np.float64)
+    odd[place] = random.choice([np.nan, np.inf, 1e39, -1e308, 0.5, -0.0])
+    kinds = ["float16", "float64", "int8", "int64", "uint64", "complex64", "bool", "S3", ">f4"]
+    return random.choice(
+        [
+            lambda: odd,
+            lambda: array.astype(random.choice(kinds)),
+            lambda: array.astype(str),
+            lambda: array[: random.randrange(20)],
+            lambda: array.reshape(-1),
+            lambda: array[None],
+            lambda: array[..., None],
+            lambda: array.T,
+            lambda: np.asfortranarray(array),
+            lambda: np.float32(1),
+            lambda: np.empty((0, 3), np.float32),
+            lambda: np.repeat(array, 50, 0),
+            lambda: array.astype([("a", "f4")]) if array.ndim == 1 else array,
+            lambda: array.astype("datetime64[s]") if array.ndim == 1 else array,
+        ]
+    )()
+
+
+def _make_npz(folder: Path) -> None:
+    np.savez_compressed(folder / "data.npz", **_columns(NEORL2))
+
+
+def _mutate_npz(folder: Path, random: Random) -> None:
+    """Damage of the archive, of a member in a whole one, or other arrays."""
+    path = folder / "data.npz"
+    columns = _columns(random.choice([NEORL2, NEORL2, D4RL]))
+    key = random.choice(list(columns))
+    match random.randrange(10):
+        case 0:
+            replace_by_oddity(path, random)
+        case 1 | 2 | 3:
+            mutate_file(path, random)
+        case 4 | 5 | 6:
+            columns[key] = _odd_array(columns[key], random)
+            if random.random() < 0.1:
+                del columns[key]
+            np.savez(path, **columns)
+        case _:
+            with zipfile.ZipFile(path) as archive:
+                members = {name: archive.read(name) for name in archive.namelist()}
+            name = random.choice(list(members))
+            members[name] = mutate(members[name], random, TEXT)
+            kinds = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+            with zipfile.ZipFile(path, "w", random.choice(kinds)) as archive:
+                for member, data in members.items():
+                    archive.writestr(member, data)
+            if random.random() < 0.3:
+                mutate_file(path, random)
+
+
+def _read_npz(folder: Path) -> Dataset:
+    return load_dataset(folder / "data.npz")
+
+
+def _agree_npz(folder: Path, dataset: Dataset) -> None:
+    with np.load(folder / "data.npz", allow_pickle=False) as archive:
+        names = NEORL2 if set(NEORL2) <= set(archive.files) else D4RL
+        _agree_columns(dataset, archive, names)
+
+
+def _agree_columns(dataset: Dataset, stored: Any, names: Sequence[str]) -> None:
+    """The rows of a data set are rows of its file, in their order and with their values."""
+    ours = _joined(dataset.observations, dataset.actions, dataset.rewards)
+    observations, actions, _, rewards, terminations, _ = names
+    theirs = _joined(*(np.asarray(stored[name]) for name in (observations, actions, rewards)))
+    _agree_in_order(ours, theirs)
+    assert np.isfinite(ours).all()
+    ends = np.asarray(stored[terminations]).astype(float)
+    assert int(dataset.terminations.sum()) <= int((ends != 0).sum())
+
+
+def _joined(*columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    rows = len(columns[0])
+    with np.errstate(over="ignore"):
+        return np.concatenate([c.reshape(rows, -1).astype(np.float32) for c in columns], axis=1)
+
+
+def _agree_in_order(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> None:
+    """Every row of ours is a row of theirs, in the same order."""
+    place = 0
+    for number, row in enumerate(ours):
+        while place < len(theirs) and not np.array_equal(theirs[place], row):
+            place += 1
+        assert place < len(theirs), f"row {number} is not in the file: {row}"
+        place += 1
+
+
+def _make_hdf5(folder: Path) -> None:
+    with h5py.File(folder / "data.hdf5", "w") as file:
+        for name, values in _columns(D4RL).items():
+            file[name] = values
+        file["metadata/algorithm"] = "none"
+
+
+def _mutate_hdf5(folder: Path, random: Random) -> None:
+    path = folder / "data.hdf5"
+    match random.randrange(10):
+        case 0:
+            replace_by_oddity(path, random)
+        case 1 | 2 | 3 | 4:
+            mutate_file(path, random)
+        case _:
+            with h5py.File(path, "r+") as file:
+                _odd_item(file, random.choice(D4RL), random)
+
+
+def _odd_item(group: Any, name: str, random: Random) -> None:
+    """Something else in place of a data set of an HDF5 file."""
+    values = group[name][()]
+    del group[name]
+    match random.randrange(10):
+        case 0:
+            group.create_group(name)
+        case 1:
+            group[name] = h5py.SoftLink("/nowhere")
+        case 2:
+            group[name] = h5py.SoftLink(f"/{random.choice(D4RL)}")
+        case 3:
+            huge = (2 ** random.choice([31, 40, 62]), *values.shape[1:])
+            group.create_dataset(name, huge, "f4", chunks=True, maxshape=(None, *values.shape[1:]))
+        case 4:
+            group.create_dataset(name, data=[str(v) for v in values.ravel()])
+        case 5:
+            group.create_dataset(name, data=h5py.Empty("f4"))
+        case 6:
+            filters = [{"compression": "gzip"}, {"fletcher32": True}, {"shuffle": True}]
+            group.create_dataset(name, data=values, chunks=True, **random.choice(filters))
+        case _:
+            odd = _odd_array(values, random)
+            if odd.dtype.kind not in "UM":
+                group[name] = odd
+
+
+def _read_hdf5(folder: Path) -> Dataset:
+    return load_dataset(folder / "data.hdf5")
+
+
+def _agree_hdf5(folder: Path, dataset: Dataset) -> None:
+    with h5py.File(folder / "data.hdf5") as file:
+        stored = {name: file[name][()] for name in D4RL if hasattr(file.get(name), "shape")}
+    _agree_columns(dataset, stored, D4RL)
+
+
+def _make_minari(folder: Path) -> None:
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    columns = _columns(D4RL)
+    episodes = []
+    for first in (0, 5, 10):
+        rows = slice(first, first + 5)
+        observations = np.concatenate(
+            [columns["observations"][rows], columns["next_observations"][rows][-1:]]
+        )
+        episodes.append(
+            EpisodeBuffer(
+                observations=observations,
+                actions=columns["actions"][rows],
+                rewards=columns["rewards"][rows],
+                terminations=np.zeros(5, bool),
+                truncations=np.arange(5) == 4,
+            )
+        )
+    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari's advice on metadata
+        minari.create_dataset_from_buffers(
+            "own/tiny-v0",
+            episodes,
+            env="Pendulum-v1",
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32),
+            action_space=gymnasium.spaces.Box(-1, 1, (2,), np.float32),
+            ref_min_score=0.0,
+            ref_max_score=9.0,
+        )
+
+
+def _mutate_minari(folder: Path, random: Random) -> None:
+    data = folder / "own" / "tiny-v0" / "data"
+    metadata, episodes = data / "metadata.json", data / "main_data.hdf5"
+    match random.randrange(12):
+        case 0:
+            replace_by_oddity(random.choice([metadata, episodes]), random)
+        case 1 | 2:
+            mutate_file(episodes, random)
+        case 3 | 4:
+            mutate_file(metadata, random, TEXT)
+        case 5 | 6:
+            metadata.write_bytes(mutate_json(metadata.read_bytes(), random))
+        case 7 | 8:
+            values = json.loads(metadata.read_bytes())
+            key = random.choice(["env_spec", "observation_space", "action_space"])
+            text = values[key].encode()
+            text = random.choice([mutate_json(text, random), mutate(text, random, TEXT)])
+            values[key] = text.decode("utf-8", "replace")
+            metadata.write_text(json.dumps(values))
+        case _:
+            with h5py.File(episodes, "r+") as file:
+                episode = file[f"episode_{random.randrange(3)}"]
+                if random.random() < 0.2:
+                    name = random.choice(["id", "total_steps", "seed", "x"])
+                    episode.attrs[name] = random.choice([-1, 7, 2**40, "x", 1.5, [1, 2]])
+                else:
+                    names = [k for k in episode if isinstance(episode[k], h5py.Dataset)]
+                    _odd_item(episode, random.choice(names), random)
+
+
+def _read_minari(folder: Path) -> Dataset:
+    return load_dataset(folder / "own" / "tiny-v0")
+
+
+def _agree_minari(folder: Path, dataset: Dataset) -> None:
+    parts = []
+    with h5py.File(folder / "own" / "tiny-v0" / "data" / "main_data.hdf5") as file:
+        for name in sorted(file, key=lambda name: int(name.removeprefix("episode_"))):
+            episode = file[name]
+            rows = len(episode["rewards"])
+            values = [episode[k][()][:rows] for k in ("observations", "actions", "rewards")]
+            parts.append(_joined(*values))
+    ours = _joined(dataset.observations, dataset.actions, dataset.rewards)
+    _agree_in_order(ours, np.concatenate(parts))
+
+
+SUBJECTS = {
+    "csv": Subject(_make_csv, _mutate_csv, _read_table, _agree_csv),
+    "csv.gz": Subject(_make_gz, _mutate_gz, _read_table, _agree_csv),
+    "parquet": Subject(_make_parquet, _mutate_parquet, _read_table, _agree_parquet),
+    "run store": Subject(_make_store, _mutate_store, _read_store, _agree_store),
+    "checkpoint": Subject(
+        _make_checkpoint, _mutate_checkpoint, _read_checkpoint, _agree_checkpoint
+    ),
+    "card": Subject(_make_card, _mutate_card, _read_card, _agree_card),
+    "protocol": Subject(_make_protocol, _mutate_protocol, _read_protocol, _agree_protocol),
+    "npz": Subject(_make_npz, _mutate_npz, _read_npz, _agree_npz),
+    "hdf5": Subject(_make_hdf5, _mutate_hdf5, _read_hdf5, _agree_hdf5),
+    "minari": Subject(_make_minari, _mutate_minari, _read_minari, _agree_minari),
+}
