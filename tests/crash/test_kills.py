@@ -16,7 +16,8 @@ def kills(folder: Path, times: int) -> dict[str, int]:
         capture_output=True,
         text=True,
         timeout=3600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Python's safe path leaves out a script's own folder, where small_runs.py is.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent)},
     )
     assert result.returncode == 0, result.stderr
     sys.stdout.write(result.stdout)
