@@ -102,7 +102,7 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
     def numbers(key: str, axes: int) -> Floats:
         return column(_floats(file[key]), path, key, rows, axes)
 
-    said = file.get("discrete_action")  # of d3rlpy
+    said: Any = file.get("discrete_action")  # of d3rlpy
     if getattr(said, "shape", None) == () and bool(np.any(said[()])):
         raise InputError(
             f"{path}: discrete_action says that its actions are discrete; offrl reads continuous "
@@ -192,7 +192,7 @@ def _marks(file: Mapping[str, Any]) -> list[str]:
         key
         for key in file
         if key not in D4RL_KEYS
-        and getattr(file.get(key), "shape", ())
+        and getattr(file.get(key), "shape", None)
         and MARKS.search(key.lower())
     ]
 

@@ -184,7 +184,7 @@ def _environment(spec: dict[str, Any], keys: dict[str, Any]) -> str:
 
 def _reference(metadata: dict[str, Any], keys: dict[str, Any]) -> str:
     """Puts the reference returns of a data set into a card's keys; a note where they are odd."""
-    given = [metadata.get("ref_min_score"), metadata.get("ref_max_score")]
+    given: list[Any] = [metadata.get("ref_min_score"), metadata.get("ref_max_score")]
     if None in given:
         return ""
     try:

@@ -1,6 +1,7 @@
 """`offrl run` and `offrl train`."""
 
 import contextlib
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

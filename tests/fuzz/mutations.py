@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 # What programs trip over: numbers, nesting, names, controls, escapes and paths.
 WORDS = [
@@ -121,9 +122,23 @@ def mutate_file(path: Path, random: Random, changes: list[Change] = BYTES) -> No
 def mutate_json(text: bytes, random: Random) -> bytes:
     """A value somewhere inside of JSON replaced by one of another kind, or its key."""
     value = json.loads(text)
-    odd = [None, True, -1, 2**64, 1.5, 1e308, float("nan"), "", "x", "\x00", "\ud800", [], {}]
+    odd: list[Any] = [
+        None,
+        True,
+        -1,
+        2**64,
+        1.5,
+        1e308,
+        float("nan"),
+        "",
+        "x",
+        "\x00",
+        "\ud800",
+        [],
+        {},
+    ]
     odd += [[[]], {"a": {}}, "a/../b", "\x1b[2J", "9" * 4400, [None], ["x"] * 3, 0, "~nosuchuser"]
-    spots = []
+    spots: list[Any] = []
 
     def walk(node: object) -> None:
         items = (

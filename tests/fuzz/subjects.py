@@ -69,7 +69,10 @@ def _frame() -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=["algorithm", "dataset", "seed", "step", "score"])
     frame["failure"] = ""
-    frame.loc[len(frame)] = ["bc", DATASETS[0], 9, np.nan, np.nan, "Diverged: nan at step 5"]
+    failed = pd.DataFrame(
+        [("bc", DATASETS[0], 9, np.nan, np.nan, "Diverged: nan at step 5")], columns=frame.columns
+    )
+    frame = pd.concat([frame, failed], ignore_index=True)
     return frame.astype({"seed": "int64", "step": "Int64"})
 
 
@@ -127,7 +130,7 @@ def _mutate_parquet(folder: Path, random: Random) -> None:
         mutate_file(path, random)
         return
     frame = _frame()
-    column = random.choice(list(frame))
+    column = str(random.choice(list(frame)))
     match random.randrange(5):
         case 0:
             frame = frame.rename(columns={column: random.choice(["x", "", " ", column.upper()])})
@@ -694,7 +697,7 @@ def _odd_item(group: Any, name: str, random: Random) -> None:
         case 5:
             group.create_dataset(name, data=h5py.Empty("f4"))
         case 6:
-            filters = [{"compression": "gzip"}, {"fletcher32": True}, {"shuffle": True}]
+            filters: list[Any] = [{"compression": "gzip"}, {"fletcher32": True}, {"shuffle": True}]
             group.create_dataset(name, data=values, chunks=True, **random.choice(filters))
         case _:
             odd = _odd_array(values, random)
