@@ -16,6 +16,7 @@ from offrl.errors import InputError
 
 REQUIRED = ("algorithm", "dataset", "seed", "score")
 LARGEST = 1e150  # of a score, in size: variances hold its square
+TOO_LARGE = 2**63  # for a seed or a step
 LISTED = 1_000  # columns among which a message looks for one that is meant
 WIDE = 6  # columns without labels that look like one for each run
 T = TypeVar("T")
@@ -102,7 +103,7 @@ def form_notes(frame: pd.DataFrame) -> list[str]:
     notes = []
     for column in ("algorithm", "dataset", "setting"):
         forms: dict[str, set[str]] = {}
-        for name in frame[column].unique() if column in frame else ():
+        for name in frame.get(column, ()):  # of any kind, unhashable ones too
             if isinstance(name, str) and not name.isascii():
                 forms.setdefault(one_form(name).strip(), set()).add(name.strip())
         several = [name for name, of_name in forms.items() if len(of_name) > 1]
@@ -203,7 +204,16 @@ def check_columns(frame: pd.DataFrame, where: str) -> None:
 
 
 def label_column(frame: pd.DataFrame, column: str, where: str) -> list[str]:
-    """A column of names as stripped text in Unicode's form NFC; InputError for an empty one."""
+    """A column of names as stripped text in Unicode's form NFC; InputError for an empty one.
+
+    InputError for lists and mappings too, of which a text is only a part.
+    """
+    for position, value in enumerate(frame[column]):
+        if not pd.api.types.is_scalar(value):
+            raise InputError(
+                f"{where}, {_row(frame, position)}: the {column} is a {type(value).__name__}; "
+                "expected its name"
+            )
     names = [label_text(value) for value in frame[column]]
     if "" in names:
         raise InputError(
@@ -240,11 +250,15 @@ def whole_numbers(
                 f"{where}, {_row(frame, position)}: {column} is {shown}; "
                 f"expected a whole number, 0 or more"
             ) from None
-    dtype = "Int64" if optional else "int64"
-    try:
-        return pd.Series(numbers, index=frame.index, dtype=dtype)
-    except OverflowError:
-        raise InputError(f"{where}: a {column} is above 2^63; expected smaller numbers") from None
+    large = [k for k, number in enumerate(numbers) if number is not None and number >= TOO_LARGE]
+    if large:
+        raise InputError(
+            f"{where}, {_row(frame, large[0])}: {column} is {frame[column].iloc[large[0]]!r:.80}; "
+            "expected a whole number below 2^63"
+        )
+    if optional:
+        return pd.Series(pd.array(numbers, dtype="Int64"), index=frame.index)
+    return pd.Series(numbers, index=frame.index, dtype="int64")
 
 
 def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:

@@ -627,6 +627,30 @@ def test_scores_whose_squares_are_no_numbers_are_refused(score):
     ScoreTable.from_frame(frame)
 
 
+@pytest.mark.parametrize("column", ["seed", "step"])
+def test_whole_numbers_have_an_end(tmp_path, column):
+    frame = grid(steps=(10, 20)).reset_index(drop=True)
+    frame.loc[3, "step"] = None
+    largest = frame.assign(**{column: frame[column].astype(object)})
+    largest.loc[5, column] = 2**63 - 1
+    assert (ScoreTable.from_frame(largest).frame[column] == 2**63 - 1).sum() == 1
+    for odd in (np.uint64(2**63), np.float64(2**63), "9223372036854775808", 2**70, "1e30"):
+        large = largest.copy()
+        large.loc[5, column] = odd
+        refused(lambda large=large: ScoreTable.from_frame(large), "row 5", column, "below 2^63")
+    whole = frame.assign(**{column: np.full(len(frame), 2**63, np.uint64)})
+    whole.to_parquet(tmp_path / "s.parquet")
+    refused(lambda: read_scores(tmp_path / "s.parquet"), "row 0", column, "below 2^63")
+
+
+@pytest.mark.parametrize("name", [{"a": 1}, [1, 2]])
+@pytest.mark.parametrize("column", ["algorithm", "dataset"])
+def test_a_name_is_no_list_and_no_mapping(tmp_path, name, column):
+    frame = grid()
+    frame.assign(**{column: [name] * len(frame)}).to_parquet(tmp_path / "s.parquet")
+    refused(lambda: read_scores(tmp_path / "s.parquet"), "row 0", f"the {column} is a ", "its name")
+
+
 def test_names_of_many_digits_are_sorted_by_value(tmp_path):
     names = ["a" + "1" * 4301, "a" + "0" * 9 + "2" * 4300, "a9", "a10", "a010"]
     found = ScoreTable.from_frame(grid(names))
