@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from offrl.errors import InputError, unknown
+from offrl.errors import SHOWN, InputError, unknown
 
 MOST_BYTES = 2**24  # of a TOML file: the largest that ships has 30 kB
 DEEPEST = 50  # tables and arrays inside each other
 TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
-SHOWN = 80  # characters of a value in a message
+LONGEST = 300  # characters of a reason, which may quote a value
 
 
 class Strict(BaseModel):
@@ -89,7 +89,8 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
         near = unknown("key", str(first["loc"][-1])[:SHOWN], missing) if missing else "unknown key"
         raise InputError(f"{where}: {key}: {near}{more}")
     found = "" if first["type"] == "missing" else f", found {shown(first['input'])}"
-    raise InputError(f"{where}: {key}: {first['msg']}{found}{more}")
+    reason = first["msg"] if len(first["msg"]) <= LONGEST else f"{first['msg'][:LONGEST]}..."
+    raise InputError(f"{where}: {key}: {reason}{found}{more}")
 
 
 def shown(value: Any) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from offrl.errors import InputError
+from offrl.errors import InputError, unknown
 from offrl.files import user_path
-from offrl.running.protocol import Evaluation
+from offrl.running.protocol import Evaluation, Protocol, find_protocol
 from offrl.toml import MOST_BYTES, parse_toml, read_toml, shown, validate
 
 
@@ -74,6 +74,16 @@ def test_a_message_shows_the_beginning_of_a_key_and_a_value() -> None:
         validate(Evaluation, {"k" * 9000: 1}, "here")
     assert len(str(caught.value)) < 500
     assert shown(10**5000) == "an int that is too large"
+    for known in ([], ["y" * 9000] * 20, ["x" * 8999]):
+        assert len(str(unknown("algorithm", "x" * 9000, known))) < 1500
+
+
+def test_a_reason_that_quotes_a_value_shows_its_beginning() -> None:
+    entry = {"algorithm": "bc", "datasets": ["x" * 9000]}
+    protocol = find_protocol("quickstart").model_dump() | {"algorithms": {"mine": entry}}
+    with pytest.raises(InputError, match=r"^here: .* algorithm mine: 'x{200}") as caught:
+        validate(Protocol, protocol, "here")
+    assert len(str(caught.value)) < 700
 
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "a\0b"])
