@@ -153,7 +153,7 @@ Row = tuple[str, str, int, float]
 
 
 def _plain(frame: pd.DataFrame, decimal: str = ".") -> list[tuple[Row, bool]]:
-    """Algorithm, data set, seed and score of the rows that have them, and whether each failed."""
+    """Algorithm, data set, seed and score of rows, NaN for none, and whether each failed."""
     rows = []
     failures = frame["failure"] if "failure" in frame else [""] * len(frame)
     for (algorithm, dataset, seed, score), failure in zip(
@@ -161,13 +161,17 @@ def _plain(frame: pd.DataFrame, decimal: str = ".") -> list[tuple[Row, bool]]:
         failures,
         strict=True,
     ):
-        failed = not (failure is None or failure != failure or str(failure).strip() == "")
+        absent = pd.api.types.is_scalar(failure) and pd.isna(failure)
+        failed = not absent and str(failure).strip() != ""
         try:
-            number = float(score.replace(decimal, ".") if isinstance(score, str) else score)
-            row = (_text(algorithm), _text(dataset), int(float(seed)), number)
+            run = (_text(algorithm), _text(dataset), int(float(seed)))
         except (ValueError, TypeError, OverflowError):
             continue
-        rows.append((row, failed))
+        try:
+            number = float(score.replace(decimal, ".") if isinstance(score, str) else score)
+        except (ValueError, TypeError):
+            number = np.nan
+        rows.append(((*run, number), failed))
     return rows
 
 
@@ -176,13 +180,18 @@ def _text(label: Any) -> str:
 
 
 def _agree_rows(table: ScoreTable, readings: Sequence[Sequence[tuple[Row, bool]]]) -> None:
-    """Every score of the table is in one of the peers' readings, and none of theirs is missing."""
+    """Every score of the table is in one of the peers' readings, and none of theirs is missing.
+
+    Rows of a run that failed leave a table, those with a score included.
+    """
     labels = ["algorithm", "dataset", "seed", "score"]
     found = Counter((_text(a), _text(d), s, x) for a, d, s, x in table.frame[labels].to_numpy())
     gaps = []
     for reading in readings:
         rows = Counter(row for row, _ in reading)
-        needed = Counter(row for row, failed in reading if not failed and np.isfinite(row[3]))
+        gone = {row[:3] for row, failed in reading if failed}
+        kept = {row for row in rows if row[:3] not in gone and np.isfinite(row[3])}
+        needed = Counter({row: number for row, number in rows.items() if row in kept})
         gaps.append(f"too many {list(found - rows)[:2]}, too few {list(needed - found)[:2]}")
         if not found - rows and not needed - found:
             return
@@ -221,7 +230,8 @@ def _pandas_csv(text: str, separator: str) -> pd.DataFrame | None:
 
 
 def _agree_parquet(folder: Path, table: ScoreTable) -> None:
-    frame = pq.read_table(folder / "scores.parquet").to_pandas()
+    stored = pq.read_table(folder / "scores.parquet")
+    frame = stored.replace_schema_metadata().to_pandas()  # pandas' own may be damaged
     labels = ["algorithm", "dataset", "seed", "score"]
     if not set(labels) <= set(frame):
         frame = frame.reset_index()
