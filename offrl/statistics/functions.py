@@ -29,11 +29,23 @@ from offrl.statistics.resampling import Resampling
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A function of an algorithm's scores, which are in the order of `canonical`."""
+    """A function of an algorithm's scores.
+
+    Attributes:
+        name: of the function.
+        metric: the function, which takes the data sets in the order in which they were given.
+        cells: the scores in the order of `canonical`, in which they are resampled.
+        places: where each data set stands among the cells, as from `canonical_places`.
+    """
 
     name: str
     metric: Metric
     cells: Sequence[Array]
+    places: Sequence[int]
+
+    def value(self, cells: Sequence[Array]) -> float:
+        """The function's value of scores in the order of the cells."""
+        return evaluate(self.name, self.metric, [cells[k] for k in self.places])
 
 
 class ResampledFunctions(bootstrap.Resampled[dict[str, Interval]]):
@@ -41,7 +53,7 @@ class ResampledFunctions(bootstrap.Resampled[dict[str, Interval]]):
 
     def __init__(self, jobs: Sequence[Job], resampling: Resampling):
         self.jobs, self.seed, self.level = jobs, resampling.seed, resampling.level
-        self.estimates = [evaluate(job.name, job.metric, job.cells) for job in jobs]
+        self.estimates = [job.value(job.cells) for job in jobs]
         # Sums over resamples of how much more often than once a run is drawn, alone and times the
         # value's distance from the estimate.
         sizes = [sum(map(len, job.cells)) for job in jobs]
@@ -60,8 +72,7 @@ class ResampledFunctions(bootstrap.Resampled[dict[str, Interval]]):
         for place, counts in Draws(runs, self.seed, "summary").blocks(first, last):
             block = np.empty(counts.shape[1])
             for b, drawn in enumerate(counts.T):
-                cells = np.split(flat[np.repeat(every, drawn)], ends)
-                block[b] = evaluate(job.name, job.metric, cells)
+                block[b] = job.value(np.split(flat[np.repeat(every, drawn)], ends))
             values[place] = block
             more = counts.astype(np.float64) - 1
             alone += more.sum(axis=1)

@@ -135,10 +135,22 @@ def canonical(cells: Sequence[Array]) -> list[Array]:
 
     A run is a score, or a row of scores at several steps.
     """
-    ordered = [
-        np.sort(cell) if cell.ndim == 1 else cell[np.lexsort(cell.T[::-1])] for cell in cells
-    ]
-    return sorted(ordered, key=lambda cell: (len(cell), *cell.ravel()))
+    ordered = [_sorted_runs(cell) for cell in cells]
+    return [ordered[k] for k in _order(ordered)]
+
+
+def canonical_places(cells: Sequence[Array]) -> list[int]:
+    """Where each task stands in `canonical(cells)`."""
+    places: list[int] = np.argsort(_order([_sorted_runs(cell) for cell in cells])).tolist()
+    return places
+
+
+def _sorted_runs(cell: Array) -> Array:
+    return np.sort(cell) if cell.ndim == 1 else cell[np.lexsort(cell.T[::-1])]
+
+
+def _order(cells: Sequence[Array]) -> list[int]:
+    return sorted(range(len(cells)), key=lambda k: (len(cells[k]), *cells[k].ravel()))
 
 
 def point_estimates(cells: Sequence[Array], gamma: float) -> Array:

@@ -1,7 +1,8 @@
 """offrl's own engine: intervals from resamples that are counts (see `bootstrap`).
 
 No number depends on the other algorithms, on the order of runs, or on the order and the names of
-data sets and algorithms: scores are sorted within tasks, and tasks by their scores.
+data sets and algorithms: scores are sorted within tasks, and tasks by their scores. A metric that
+is given as a function alone takes tasks in the order of their names, so that it may weigh them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from offrl.statistics.metrics import (
     Metric,
     Tasks,
     canonical,
-    evaluate,
+    canonical_places,
     median_of_tasks,
     point_estimates,
     task_means,
@@ -49,7 +50,14 @@ def aggregates(
     resampled = _ResampledMetrics(
         [scores[name] for name in several], gamma, "studentized" in methods, resampling
     )
-    jobs = [Job(metric, metrics[metric], scores[name]) for name in several for metric in metrics]
+    functions = {
+        name: [
+            Job(metric, function, scores[name], canonical_places(list(tasks.values())))
+            for metric, function in metrics.items()
+        ]
+        for name, tasks in cells.items()
+    }
+    jobs = [job for name in several for job in functions[name]]
     first, second = _parts(progress, len(several), len(jobs))
     built_in = resampled.converge(len(several), resampling.reps, first)
     more = iter(ResampledFunctions(jobs, resampling).converge(len(jobs), resampling.reps, second))
@@ -62,7 +70,7 @@ def aggregates(
     aggregates: dict[str, dict[str, Aggregate]] = {}
     for name, tasks in scores.items():
         points = dict(zip(METRICS, point_estimates(tasks, gamma).tolist(), strict=True))
-        points |= {metric: evaluate(metric, metrics[metric], tasks) for metric in metrics}
+        points |= {job.name: job.value(tasks) for job in functions[name]}
         aggregates[name] = {
             metric: Aggregate(point, *intervals.get((name, metric), ({}, 0)))
             for metric, point in points.items()

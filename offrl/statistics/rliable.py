@@ -22,7 +22,14 @@ from offrl.results.checks import first_few
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Interval
 from offrl.statistics.frames import CURVE_REPS, PROFILE_REPS, Aggregate, Line, PairEstimate
-from offrl.statistics.metrics import METRICS, Metric, Tasks, canonical, evaluate
+from offrl.statistics.metrics import (
+    METRICS,
+    Metric,
+    Tasks,
+    canonical,
+    canonical_places,
+    evaluate,
+)
 from offrl.statistics.pair_intervals import pair_intervals
 from offrl.statistics.pairs import Pair
 from offrl.statistics.resampling import Resampling
@@ -45,22 +52,26 @@ def aggregates(
     from rliable import library  # takes a second
     from rliable import metrics as theirs
 
-    def all_metrics(scores: Array) -> Array:
+    def all_metrics(scores: Array, places: Sequence[int]) -> Array:
+        in_order = [scores[:, k] for k in places]  # the data sets as they were given
         return np.array(  # in the order of METRICS, then of the functions
             [
                 theirs.aggregate_iqm(scores),
                 theirs.aggregate_median(scores),
                 theirs.aggregate_mean(scores),
                 theirs.aggregate_optimality_gap(scores, gamma),
-                *(evaluate(name, metric, list(scores.T)) for name, metric in metrics.items()),
+                *(evaluate(name, metric, in_order) for name, metric in metrics.items()),
             ]
         )
 
-    estimate = partial(library.get_interval_estimates, func=all_metrics, reps=reps)
     if progress is not None:
         progress(0, len(matrices))
     aggregates: dict[str, dict[str, Aggregate]] = {}
     for name, scores in matrices.items():
+        places = canonical_places(list(cells[name].values()))
+        estimate = partial(
+            library.get_interval_estimates, func=partial(all_metrics, places=places), reps=reps
+        )
         points, ends = _estimate(estimate, scores, resampling)
         aggregates[name] = {
             metric: Aggregate(point, {METHODS[0]: _interval(low, high)}, reps)

@@ -45,7 +45,7 @@ def intervals(
     Args:
         scores: as in `iqm`; every task needs two runs, else InputError.
         gamma: as in `optimality_gap`.
-        metrics: as in `summarise`.
+        metrics: as in `summarise`; tasks stand in the order of `scores`.
         resampling: seed and level; its repetitions are by default enough for a Monte-Carlo error
             of at most `bootstrap.SHARE` of the width of every expanded percentile interval.
         methods: some of METHODS; "studentized" has the metrics STUDENTIZED alone, and infinite
@@ -81,9 +81,10 @@ def summarise(
 
     Args:
         table: the scores.
-        metrics: functions by name, which follow the METRICS: each takes scores (runs, tasks), or a
-            list of one array per task where numbers of runs differ, and returns a number. Tasks are
-            resampled each by itself, so which runs share a row means nothing. A function has a
+        metrics: functions by name, which follow the METRICS: each takes scores (runs, data sets),
+            or a list of one array per data set where numbers of runs differ, and returns a number.
+            Data sets stand in the order of `table.datasets`, the same for every algorithm. Each is
+            resampled by itself, so which runs share a row means nothing. A function has a
             percentile and an expanded percentile interval, and no studentized one (see
             `functions`), from as many resamples as its own precision needs.
         resampling: by default each algorithm has as many resamples as `intervals` needs. The engine

@@ -1,5 +1,6 @@
 """Metrics that are given as functions."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,37 @@ def test_rliable_computes_functions_too():
     one = statistics.intervals(cells, gamma=100, metrics=OPTIONS, resampling=resampling)
     assert list(one["mine"]) == ["percentile"]
     assert one["mine"]["percentile"].low == rows.loc["mine", "ci_low"]
+
+
+def mean_of_data_set(number: int, scores: Any) -> float:
+    cell = scores[:, number] if isinstance(scores, np.ndarray) else scores[number]
+    return float(np.mean(cell))
+
+
+@pytest.mark.parametrize(
+    ("engine", "runs"), [("offrl", (4, 4, 4)), ("offrl", (5, 3, 4)), ("rliable", (4, 4, 4))]
+)
+def test_functions_take_data_sets_in_the_table_s_order_whatever_the_scores(engine, runs):
+    """Of scores on which the order of data sets by score is another for each algorithm."""
+    levels = {"A": (0, 100, 200), "B": (200, 0, 100), "C": (100, 200, 0)}
+    table = table_of(
+        {
+            name: [
+                level + 10 * np.random.default_rng(level).random(n)
+                for level, n in zip(at, runs, strict=True)
+            ]
+            for name, at in levels.items()
+        }
+    )
+    metrics = {f"task{k}": partial(mean_of_data_set, k) for k in range(3)}
+    got = statistics.summarise(table, metrics=metrics, resampling=Resampling(200, engine=engine))
+    for name, cells in table.cells().items():
+        for dataset, cell in cells.items():
+            rows = got[(got["algorithm"] == name) & (got["metric"] == dataset)]
+            np.testing.assert_allclose(rows["estimate"], cell.mean())
+            assert rows["ci_low"].min() >= cell.min() - 1e-9  # a mean of equal runs is rounded
+            assert rows["ci_high"].max() <= cell.max() + 1e-9
+            assert (rows["ci_low"] < rows["ci_high"]).all()
 
 
 def test_functions_have_repetitions_of_their_own():
