@@ -79,7 +79,7 @@ def compare(
             as a Monte-Carlo error of at most `bootstrap.SHARE` of the width of both intervals of a
             pair needs. The engine "rliable" computes P(X > Y) and its percentile interval, by
             default from 2,000 resamples; `reps` is then that of the difference.
-        progress: called with the number of pairs done and their number.
+        progress: called with the number of pairs done and their number; "rliable" takes each twice.
     """
     if not 0 < alpha < 0.5:
         raise InputError(f"alpha {alpha:g}: expected an error rate between 0 and 0.5, such as 0.05")

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
-from offrl.progress import Progress
+from offrl.progress import Progress, parts
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Counts, Draws, Interval, TrimmedMean
 from offrl.statistics.frames import CURVE_REPS, PROFILE_REPS, Aggregate, Line, PairEstimate
@@ -58,7 +58,7 @@ def aggregates(
         for name, tasks in cells.items()
     }
     jobs = [job for name in several for job in functions[name]]
-    first, second = _parts(progress, len(several), len(jobs))
+    first, second = parts(progress, len(several), len(jobs))
     built_in = resampled.converge(len(several), resampling.reps, first)
     more = iter(ResampledFunctions(jobs, resampling).converge(len(jobs), resampling.reps, second))
     intervals = {}
@@ -76,19 +76,6 @@ def aggregates(
             for metric, point in points.items()
         }
     return aggregates
-
-
-def _parts(
-    progress: Progress | None, first: int, second: int
-) -> tuple[Progress | None, Progress | None]:
-    """Callbacks for two parts of a job, given their numbers of steps."""
-    if progress is None or not second:
-        return progress, None
-    total = first + second
-    return (
-        lambda done, _: progress(done, total),
-        lambda done, _: progress(first + done, total),
-    )
 
 
 def profile(

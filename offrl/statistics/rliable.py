@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from offrl.errors import InputError
-from offrl.progress import Progress
+from offrl.progress import Progress, parts
 from offrl.results.checks import first_few
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Interval
@@ -137,8 +137,9 @@ def compare_pairs(
         func=metrics.probability_of_improvement,
         reps=resampling.reps or REPS,
     )
-    if progress is not None:
-        progress(0, len(pairs))
+    first, second = parts(progress, len(pairs), len(pairs))
+    if first is not None:
+        first(0, len(pairs))
     probabilities: list[tuple[float, Interval]] = []
     for pair in pairs:
         # No name decides which of the two is drawn first.
@@ -149,12 +150,12 @@ def compare_pairs(
             probabilities.append((1 - float(point), _interval(1 - high, 1 - low)))
         else:
             probabilities.append((float(point), _interval(low, high)))
-        if progress is not None:
-            progress(len(probabilities), len(pairs))
+        if first is not None:
+            first(len(probabilities), len(pairs))
     return [
         PairEstimate(probability, interval, difference, reps)
         for (probability, interval), ((_, difference), reps) in zip(
-            probabilities, pair_intervals(pairs, resampling, progress), strict=True
+            probabilities, pair_intervals(pairs, resampling, second), strict=True
         )
     ]
 

@@ -14,7 +14,7 @@ from offrl.progress import stage
 from offrl.reporting.findings import KIND, compute
 from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.results.table import Failure, ScoreTable
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.resampling import ENGINES, Resampling
 
 FEW = Resampling(500, seed=3)
 
@@ -94,9 +94,11 @@ def test_the_record_is_json_and_holds_what_made_the_numbers(found):
     assert len(record["comparisons"]) == 3
 
 
-def test_progress_rises_to_the_total():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_progress_rises_to_the_total(engine):
     seen = []
-    compute(table(), resampling=FEW, progress=lambda done, total: seen.append((done, total)))
+    resampling = Resampling(100, engine=engine)
+    compute(table(), resampling=resampling, progress=lambda *at: seen.append(at))
     assert seen == sorted(seen)
     assert {total for _, total in seen} == {100}
     assert seen[-1] == (100, 100)

@@ -391,4 +391,5 @@ def test_progress_counts_to_its_total():
     pairs = [("iql", "dt"), ("cql", "dt")]
     seen.clear()
     probabilities(random_table(), pairs, reps=100, progress=lambda *at: seen.append(at))
-    assert seen == [(0, 2), (1, 2), (2, 2)] * 2  # of P(X > Y), then of the difference
+    # Of P(X > Y), then of the difference.
+    assert seen == [(0, 4), (1, 4), (2, 4), (2, 4), (3, 4), (4, 4)]
