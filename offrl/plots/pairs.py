@@ -22,6 +22,7 @@ from offrl.plots.layout import (
     text_width,
 )
 from offrl.plots.style import DOT, EXPANDED, HOLLOW, INK, NO_DIFFERENCE, NO_INTERVAL, line_style
+from offrl.statistics.significance import ALPHA
 
 
 def improvement_plot(
@@ -78,7 +79,7 @@ def improvement_plot(
 def improvement_matrix_plot(
     pairs: pd.DataFrame,
     *,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     labels: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:

@@ -22,13 +22,14 @@ from offrl.plots.layout import (
     text_width,
 )
 from offrl.plots.style import JOINED, line_style
+from offrl.statistics.significance import ALPHA
 
 
 def critical_difference_plot(
     ranks: pd.DataFrame,
     pairs: pd.DataFrame,
     *,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     labels: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:

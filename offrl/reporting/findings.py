@@ -13,7 +13,7 @@ from offrl.progress import Progress, stage
 from offrl.reporting.values import json_value
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.comparison import Comparison, compare
-from offrl.statistics.labels import MAIN_METHOD, METHODS
+from offrl.statistics.labels import main_method
 from offrl.statistics.profiles import curve, profile
 from offrl.statistics.ranks import ranks
 from offrl.statistics.remarks import explain
@@ -27,7 +27,7 @@ RULE = (
     "One score per run: the evaluation at the last step that all runs of the algorithm on the data "
     "set share; where scores carry no step, the score as given"
 )
-MOST = 10_000  # resamples of profile and ranks, whose figures show no more than that resolves
+MOST_DRAWN = 10_000  # resamples of profile and ranks: figures show no more than that resolves
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +107,8 @@ class Findings:
 
     @property
     def main_method(self) -> str:
-        """The interval method that a sentence quotes: the main one, where it was computed."""
-        return MAIN_METHOD if (self.summary["ci_method"] == MAIN_METHOD).any() else METHODS[0]
+        """The interval method that a sentence quotes."""
+        return main_method(self.summary["ci_method"])
 
     def record(self, command: str | None = None) -> dict[str, Any]:
         """The numbers as JSON, with all that made them: the content of summary.json.
@@ -150,8 +150,8 @@ def compute(
 
     Args:
         table: the scores; InputError where no run has one.
-        resampling: of summary and comparison, at 95 %; profile and ranks take at most MOST
-            resamples, and curves their own number.
+        resampling: of summary and comparison, at 95 %; profile and ranks take at most
+            MOST_DRAWN resamples, and curves their own number.
         studentized: whether to compute studentized intervals too.
         progress: called with what is done and the total.
     """
@@ -174,7 +174,7 @@ def compute(
         partial=True,
         progress=stage(progress, 0, 40),
     )
-    few = replace(resampling, reps=min(resampling.reps or MOST, MOST))
+    few = replace(resampling, reps=min(resampling.reps or MOST_DRAWN, MOST_DRAWN))
     notes = [*final.notes, *explain(final, summary)]
     compared = _comparable(final)
     comparison = None

@@ -47,12 +47,13 @@ from numpy.typing import ArrayLike, NDArray
 from offrl.errors import InputError, unknown
 from offrl.results.table import ScoreTable
 from offrl.statistics.bootstrap import Array, stream
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.resampling import DEFAULT_REPS, Resampling
+from offrl.statistics.significance import ALPHA
 
 COLUMNS = ("x", "y", "decision", "interim", "statistic", "boundary", "n_x", "n_y")
 MOST_RUNS = 10_000  # of an algorithm
 MOST_DEALT = 10**8  # runs that are dealt at an interim, over all deals
-MOST = 12  # algorithms at once: there are some 2^12 sets of them
+MOST_ALGORITHMS = 12  # at once: there are some 2^12 sets of them
 
 Names = tuple[str, ...]
 
@@ -63,7 +64,7 @@ def decide(
     *,
     size: int,
     interims: int,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     baseline: str | None = None,
     resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
@@ -104,7 +105,7 @@ def adastop(
     *,
     size: int,
     interims: int,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     baseline: str | None = None,
     resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
@@ -134,7 +135,7 @@ def adastop(
         InputError: for a plan that cannot decide, a score that is not finite, and where some
             algorithms with undecided pairs have the runs of the next interim and others do not.
     """
-    reps, seed = resampling.reps or 10_000, resampling.seed
+    reps, seed = resampling.reps or DEFAULT_REPS, resampling.seed
     _check_plan(list(scores), size, interims, alpha, baseline, reps)
     runs = {name: _runs(name, values, size * interims) for name, values in scores.items()}
     # The baseline stands last in its sets: `_statistic` looks for it there. Widest sets first.
@@ -302,8 +303,10 @@ def _check_plan(
     baseline: str | None,
     reps: int,
 ) -> None:
-    if not 2 <= len(names) <= MOST:
-        raise InputError(f"{len(names)} algorithms; AdaStop compares 2 to {MOST} at once")
+    if not 2 <= len(names) <= MOST_ALGORITHMS:
+        raise InputError(
+            f"{len(names)} algorithms; AdaStop compares 2 to {MOST_ALGORITHMS} at once"
+        )
     if baseline is not None and baseline not in names:
         raise unknown("baseline", baseline, names)
     if not 0 < alpha < 1:

@@ -34,9 +34,10 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from offrl.progress import Progress
+from offrl.statistics.resampling import DEFAULT_REPS
 
 SHARE = 0.01  # automatic repetitions: the Monte-Carlo error of an end, as a share of the width
-FIRST, MOST = 10_000, 160_000  # automatic repetitions: at the beginning, and at most
+MOST_AUTOMATIC = 160_000  # automatic repetitions, which begin with DEFAULT_REPS
 # Counts and resamples per block: some 2**18 stay in a core's cache, and bound memory at a few MB.
 BLOCK, ROWS = 2**18, 2**12
 
@@ -229,12 +230,13 @@ class Resampled(ABC, Generic[Result]):
 
         Args:
             count: number of items.
-            reps: number of resamples; None doubles it from FIRST until precise, or MOST.
+            reps: number of resamples; None doubles DEFAULT_REPS until precise, or
+                MOST_AUTOMATIC.
             progress: called with the number of items that have a result and their number.
         """
         parts: list[list[Array]] = [[] for _ in range(count)]
         results: dict[int, tuple[Result, int]] = {}
-        active, first, last = list(range(count)), 0, reps or FIRST
+        active, first, last = list(range(count)), 0, reps or DEFAULT_REPS
         if progress is not None:
             progress(0, count)
         while active:
@@ -246,7 +248,7 @@ class Resampled(ABC, Generic[Result]):
                 results[item] = (result, last)
                 if progress is not None:
                     progress(len(results), count)
-                if not precise and reps is None and last < MOST:
+                if not precise and reps is None and last < MOST_AUTOMATIC:
                     rough.append(item)
                 else:
                     parts[item].clear()

@@ -24,7 +24,14 @@ from offrl.statistics.engines import engine
 from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
 from offrl.statistics.remarks import comparison_notes, way_notes
 from offrl.statistics.resampling import Resampling
-from offrl.statistics.significance import MOST_PERMUTATIONS, PERMUTATIONS, holm, permutation, welch
+from offrl.statistics.significance import (
+    ALPHA,
+    MOST_PERMUTATIONS,
+    PERMUTATIONS,
+    holm,
+    permutation,
+    welch,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +53,7 @@ def compare(
     baseline: str | None = None,
     algorithms: Sequence[str] | None = None,
     margin: float | None = None,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     permutations: int = PERMUTATIONS,
     resampling: Resampling = Resampling(),
     progress: Progress | None = None,

@@ -28,8 +28,8 @@ SUMMARY = (
     "reps",
     "mc_error",
 )
-PROFILE_REPS = 10_000  # resamples by default
-CURVE_REPS = 2_000
+CURVE_REPS = 2_000  # resamples by default
+CURVE_POINTS = 100  # steps of a curve by default, at most
 LIMITS = ("ci_low", "ci_high", "mc_error", "band_low", "band_high")
 
 

@@ -1,5 +1,7 @@
 """Words, orders and digits with which plots, pages and the command line show estimates."""
 
+from collections.abc import Iterable
+
 METRIC_NAMES = {
     "iqm": "IQM",
     "median": "median",
@@ -14,9 +16,14 @@ METRIC_HEADINGS = {
 }
 # In the order of the rows of a summary, and in which figures draw them over each other.
 METHODS = ("percentile", "expanded percentile", "studentized")
-MAIN_METHOD = "expanded percentile"  # which a sentence quotes, where it was computed
+MAIN_METHOD = "expanded percentile"
 # In the order of columns, the main one first.
 METHOD_COLUMNS = (MAIN_METHOD, *(method for method in METHODS if method != MAIN_METHOD))
+
+
+def main_method(computed: Iterable[str]) -> str:
+    """The method that a sentence quotes: the main one, where it was computed."""
+    return MAIN_METHOD if MAIN_METHOD in set(computed) else METHODS[0]
 
 
 def metric_name(metric: str) -> str:

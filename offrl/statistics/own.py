@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from offrl.progress import Progress, parts
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Counts, Draws, Interval, TrimmedMean
-from offrl.statistics.frames import CURVE_REPS, PROFILE_REPS, Aggregate, Line, PairEstimate
+from offrl.statistics.frames import CURVE_REPS, Aggregate, Line, PairEstimate
 from offrl.statistics.functions import Job, ResampledFunctions
 from offrl.statistics.labels import METHODS as METHODS
 from offrl.statistics.metrics import (
@@ -31,7 +31,7 @@ from offrl.statistics.metrics import (
 )
 from offrl.statistics.pair_intervals import pair_intervals
 from offrl.statistics.pairs import Pair
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.resampling import DEFAULT_REPS, Resampling
 
 Intervals = dict[str, dict[str, Interval]]  # by metric and method
 
@@ -82,7 +82,7 @@ def profile(
     cells: Mapping[str, Tasks], thresholds: Array, resampling: Resampling
 ) -> dict[str, Line]:
     """Score distributions with pointwise and simultaneous limits."""
-    reps = resampling.reps or PROFILE_REPS
+    reps = resampling.reps or DEFAULT_REPS
     lines = {}
     for name, tasks in cells.items():
         scores = canonical(list(tasks.values()))

@@ -40,7 +40,7 @@ def curve(
     table: ScoreTable,
     dataset: str | None = None,
     *,
-    points: int = 100,
+    points: int = frames.CURVE_POINTS,
     resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Learning curves: per algorithm and step, the IQM over runs and data sets with its interval.

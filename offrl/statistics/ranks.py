@@ -8,7 +8,7 @@ from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import NONE, Array, Draws
 from offrl.statistics.frames import complete_cells
 from offrl.statistics.metrics import canonical, task_means
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.resampling import DEFAULT_REPS, Resampling
 
 
 def ranks(table: ScoreTable, *, resampling: Resampling = Resampling()) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def ranks(table: ScoreTable, *, resampling: Resampling = Resampling()) -> pd.Dat
         table: the scores.
         resampling: 10,000 resamples by default, by offrl's own engine.
     """
-    reps, seed = resampling.reps or 10_000, resampling.seed
+    reps, seed = resampling.reps or DEFAULT_REPS, resampling.seed
     cells = complete_cells(table)
     names = sorted(cells, key=lambda a: [tuple(c) for c in canonical(list(cells[a].values()))])
     columns = ["algorithm", "mean_rank", "ci_low", "ci_high", "mc_error"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from offrl.results.table import ScoreTable
-from offrl.statistics.labels import MAIN_METHOD, METHODS, metric_name
+from offrl.statistics.labels import main_method, metric_name
 from offrl.statistics.metrics import METRICS, point_estimates
 from offrl.statistics.pairs import Pair
 from offrl.statistics.significance import permutation_count
@@ -84,8 +84,7 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
     cells = table.cells()
     point: dict[tuple[str, ...], list[str]] = {}
     capped: dict[tuple[str, ...], list[str]] = {}
-    # rliable has the first alone.
-    method = MAIN_METHOD if (summary["ci_method"] == MAIN_METHOD).any() else METHODS[0]
+    method = main_method(summary["ci_method"])
     main = summary[(summary["ci_method"] == method) & summary["ci_low"].notna()]
     for name in main["algorithm"].unique():
         scores = list(cells[name].values())

@@ -7,8 +7,9 @@ from offrl.errors import InputError, unknown
 
 ENGINES = ("offrl", "rliable")
 COVERAGE = 0.95  # of an interval, by default
-FEWEST = 100  # resamples that have quantiles to speak of
-MOST = 1_000_000  # resamples, which are kept in memory for each algorithm
+DEFAULT_REPS = 10_000  # resamples where their number does not follow from precision
+FEWEST_REPS = 100  # that have quantiles to speak of
+MOST_REPS = 1_000_000  # which are kept in memory for each algorithm
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Resampling:
             raise InputError(
                 f"level {self.level:g}: expected a coverage from 0.5 to 1, such as 0.95"
             )
-        if self.reps is not None and self.reps < FEWEST:
+        if self.reps is not None and self.reps < FEWEST_REPS:
             raise InputError(
-                f"reps {self.reps}: too few resamples for an interval; give {FEWEST} or more"
+                f"reps {self.reps}: too few resamples for an interval; give {FEWEST_REPS} or more"
             )
-        if self.reps is not None and self.reps > MOST:
-            raise InputError(f"reps {self.reps:,}: expected at most {MOST:,} resamples")
+        if self.reps is not None and self.reps > MOST_REPS:
+            raise InputError(f"reps {self.reps:,}: expected at most {MOST_REPS:,} resamples")
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: expected a whole number, 0 or more")
         if self.engine not in ENGINES:

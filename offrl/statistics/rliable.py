@@ -21,7 +21,7 @@ from offrl.progress import Progress, parts
 from offrl.results.checks import first_few
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Interval
-from offrl.statistics.frames import CURVE_REPS, PROFILE_REPS, Aggregate, Line, PairEstimate
+from offrl.statistics.frames import CURVE_REPS, Aggregate, Line, PairEstimate
 from offrl.statistics.metrics import (
     METRICS,
     Metric,
@@ -32,7 +32,7 @@ from offrl.statistics.metrics import (
 )
 from offrl.statistics.pair_intervals import pair_intervals
 from offrl.statistics.pairs import Pair
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.resampling import DEFAULT_REPS, Resampling
 
 METHODS = ("percentile",)
 REPS = 2_000  # rliable's default for profiles; its 50,000 for the others take minutes to hours
@@ -93,7 +93,7 @@ def profile(
     matrices = {name: _matrix(name, tasks) for name, tasks in cells.items()}
     from rliable import library
 
-    reps = resampling.reps or PROFILE_REPS
+    reps = resampling.reps or DEFAULT_REPS
     estimate = partial(library.create_performance_profile, tau_list=thresholds, reps=reps)
     return {name: _line(estimate, scores, resampling) for name, scores in matrices.items()}
 

@@ -25,7 +25,8 @@ from offrl.statistics.metrics import Tasks
 from offrl.statistics.pairs import Pair, run_counts
 from offrl.statistics.resampling import COVERAGE
 
-PERMUTATIONS = 10_000
+ALPHA = 0.05  # error rate of tests, by default
+PERMUTATIONS = 10_000  # by default
 MOST_PERMUTATIONS = 10_000_000
 LISTED = 100_000  # permutations that are taken one by one, all at once, where there are no more
 TASKS = (

@@ -46,7 +46,7 @@ from offrl.errors import InputError
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Draws, Interval
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.resampling import DEFAULT_REPS, Resampling
 
 COLUMNS = ("algorithm", "budget", "value", "ci_low", "ci_high", "mc_error", "n_settings")
 
@@ -135,7 +135,7 @@ def intervals_of(
     grid: Grid, budgets: Sequence[int], values: Array, resampling: Resampling
 ) -> list[Interval]:
     """The interval of the value at each budget."""
-    reps = resampling.reps or 10_000
+    reps = resampling.reps or DEFAULT_REPS
     cells = [cell for row in grid for cell in row]
     runs = np.array([len(cell) for cell in cells])
     means = np.array([cell.mean() for cell in cells])

@@ -13,6 +13,8 @@ from command_line import BROKEN, HEAD, PROTOCOL, Call, Result, fake_run, files, 
 
 import offrl
 from offrl.cli.main import app
+from offrl.statistics.resampling import DEFAULT_REPS
+from offrl.statistics.significance import ALPHA, PERMUTATIONS
 
 
 def test_the_main_job(call: Call, tiny: Path, tmp_path: Path) -> None:
@@ -85,6 +87,20 @@ def test_help_has_an_example_and_fits_the_terminal(call: Call, command: str) -> 
         for option in parameter.opts if parameter.opts[0].startswith("-") else ():
             assert option in words  # on one line
         assert parameter.metavar is None or parameter.metavar in shown.stdout
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    """Help prints them, so that options hold them as numbers."""
+    defaults = {
+        (command, parameter.name): parameter.default
+        for command in ("compare", "budget", "adastop")
+        for parameter in COMMANDS[command].params
+    }
+    for command in ("compare", "adastop"):
+        assert defaults[command, "alpha"] == ALPHA
+    for command in ("budget", "adastop"):
+        assert defaults[command, "reps"] == DEFAULT_REPS
+    assert defaults["compare", "permutations"] == PERMUTATIONS
 
 
 def test_version(call: Call) -> None:

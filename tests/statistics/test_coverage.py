@@ -254,6 +254,6 @@ def test_repetitions_double_until_a_result_is_precise():
     assert counted.sampled == expected
     assert seen == [(0, 3), (1, 3), (2, 3), *[(3, 3)] * 4]
     never = Counted(np.inf)
-    assert never.converge(2, None, None)[1] == (bootstrap.MOST, bootstrap.MOST)
+    assert never.converge(2, None, None)[1] == (bootstrap.MOST_AUTOMATIC, bootstrap.MOST_AUTOMATIC)
     assert never.converge(2, 300, None) == [(300, 300)] * 2
     assert never.converge(0, None, None) == []
