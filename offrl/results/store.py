@@ -217,6 +217,17 @@ class RunFolder:
             ended["traceback"] = traceback.splitlines()
         self._write(self.record().model_copy(update=ended))
 
+    def fail(self, cause: str, traceback: str | None = None) -> StoredRun:
+        """Notes that the run failed; the run as it then stands.
+
+        A run that is done stays done, and a damaged folder as it is. Needs `held`.
+        """
+        stored = self.read()
+        if stored.record is None or stored.state in (State.DONE, State.DAMAGED):
+            return stored
+        self.set_status(Status.FAILED, cause, traceback)
+        return self.read()
+
     def rows(self) -> list[ScoreRow]:
         """The score rows; a last line that a crash cut short does not count."""
         return list(self._read_rows())

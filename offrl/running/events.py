@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from offrl.results.rows import Status
+from offrl.results.store import StoredRun
 from offrl.running.jobs import Job
 
 
@@ -18,6 +19,12 @@ class Event:
     step: int
     score: float | None = None
     cause: str | None = None  # of a failure
+
+
+def ended_before(job: Job, stored: StoredRun) -> Event:
+    """The last event of a run that is done, by what is stored."""
+    last = stored.rows[-1] if stored.rows else None
+    return Event(job, Status.DONE, last.step if last else 0, last.score if last else None)
 
 
 OnEvent = Callable[[Event], None]

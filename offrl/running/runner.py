@@ -21,7 +21,7 @@ from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
 from offrl.running.decisions import decide, decided
-from offrl.running.events import Event, Executor, OnEvent
+from offrl.running.events import Event, Executor, OnEvent, ended_before
 from offrl.running.executors.local import cores, run_in_processes
 from offrl.running.guard import check_guard
 from offrl.running.jobs import Job, expand, identity
@@ -168,10 +168,10 @@ def _enlisted(job: Job, dataset: Dataset, root: Path) -> Event:
             stored = folder.enlist(identity(job, dataset), decide(job.trust))
     except Damaged as error:
         return Event(job, Status.FAILED, 0, cause=str(error))
-    step, score = (stored.rows[-1].step, stored.rows[-1].score) if stored.rows else (0, None)
+    step = stored.rows[-1].step if stored.rows else 0
     match stored.state:
         case State.DONE:
-            return Event(job, Status.DONE, step, score)
+            return ended_before(job, stored)
         case State.DAMAGED:
             return Event(job, Status.FAILED, step, cause=stored.cause)
         case State.LACKING:

@@ -5,7 +5,8 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,33 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
     """
     folder = RunFolder(job.folder(root), root)
     with folder.held():
-        dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
-        folder.begin(identity(job, dataset), decide(job.trust))
-        try:
-            _train(job, folder, dataset, on_progress)
-        except Interrupted:
-            folder.set_status(Status.INTERRUPTED)
-            raise
-        except Exception as error:
+        with _noting_failure(folder):
+            dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
+        run, trust = identity(job, dataset), decide(job.trust)
+        folder.enlist(run, trust)  # raises where the record is another run's, which stays as it is
+        with _noting_failure(folder):
+            folder.begin(run, trust)
             try:
-                folder.set_status(Status.FAILED, cause_of(error), traceback.format_exc())
-            except InputError as unnoted:  # the disk may be full: the first cause is the one to say
-                log.warning("%s", unnoted)
-            raise
-        folder.set_status(Status.DONE)
+                _train(job, folder, dataset, on_progress)
+            except Interrupted:
+                folder.set_status(Status.INTERRUPTED)
+                raise
+            folder.set_status(Status.DONE)
+
+
+@contextmanager
+def _noting_failure(folder: RunFolder) -> Iterator[None]:
+    """Notes what fails inside in the run's record, where it has one, and raises it again."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        try:
+            folder.fail(cause_of(error), traceback.format_exc())
+        except InputError as unnoted:  # the disk may be full: the first cause is the one to say
+            log.warning("%s", unnoted)
+        raise
 
 
 def cause_of(error: Exception) -> str:
@@ -82,7 +96,6 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         sampler = algorithm.sampler(work.data, work.config, [job.seed], "cpu")
     validation = validation_split(job, dataset) if learner.validation_interval else None
     evaluation = job.evaluation
-    evaluator = Evaluator(work.environment, [job.seed], evaluation.episodes, evaluation.seed)
 
     # The policy that stands for the run comes last: the last row's score is the run's.
     acting = "act" if issubclass(algorithm, SingleSeedLearner) else "policy"
@@ -100,8 +113,6 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
         if on_progress(step, score) and step < job.steps:
             raise Interrupted
 
-    begun = saved = reported = time.monotonic()
-
     def save() -> None:
         with blaming(algorithm, "state_dict", step):
             learned = learner.state_dict()
@@ -115,38 +126,42 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
             },
         )
 
-    while step < job.steps:
-        step += 1
-        with blaming(algorithm, "update", step):
-            metrics = check_metrics(learner.update(sampler.sample()), 1)
-        if learner.validation_interval and step % learner.validation_interval == 0:
-            assert validation is not None
-            with blaming(algorithm, "validate", step):
-                metrics = {**metrics, **check_metrics(learner.validate(validation), 1)}
-        evaluate = step % evaluation.every == 0 or step == job.steps
-        if step % CHECK_EVERY == 0 or evaluate:
+    evaluator = Evaluator(work.environment, [job.seed], evaluation.episodes, evaluation.seed)
+    begun = saved = reported = time.monotonic()
+    with closing(evaluator):
+        while step < job.steps:
+            step += 1
             with blaming(algorithm, "update", step):
-                _check_finite(metrics, step)
-        if evaluate:
-            with blaming(algorithm, acting, step):
-                policies = _policies(learner, ways, step)
-            for name, way in policies.items():
-                policy = CheckedPolicy(way, algorithm, acting, step, work.spec.action_dim)
-                episodes = evaluator(policy)
-                seconds = round(spent + time.monotonic() - begun, 3)
-                row = _score_row(job, dataset, name, policy.mode, episodes, metrics, step, seconds)
-                folder.append(row)
-            score = row.score
-        now = time.monotonic()
-        if evaluate or now - saved > CHECKPOINT_SECONDS:
-            save()
-            saved = now
-        if evaluate or now - reported > REPORT_SECONDS:
-            reported = now
-            if on_progress(step, score) and step < job.steps:
+                metrics = check_metrics(learner.update(sampler.sample()), 1)
+            if learner.validation_interval and step % learner.validation_interval == 0:
+                assert validation is not None
+                with blaming(algorithm, "validate", step):
+                    metrics = {**metrics, **check_metrics(learner.validate(validation), 1)}
+            evaluate = step % evaluation.every == 0 or step == job.steps
+            if step % CHECK_EVERY == 0 or evaluate:
+                with blaming(algorithm, "update", step):
+                    _check_finite(metrics, step)
+            if evaluate:
+                with blaming(algorithm, acting, step):
+                    policies = _policies(learner, ways, step)
+                for name, way in policies.items():
+                    policy = CheckedPolicy(way, algorithm, acting, step, work.spec.action_dim)
+                    episodes = evaluator(policy)
+                    seconds = round(spent + time.monotonic() - begun, 3)
+                    row = _score_row(
+                        job, dataset, name, policy.mode, episodes, metrics, step, seconds
+                    )
+                    folder.append(row)
+                score = row.score
+            now = time.monotonic()
+            if evaluate or now - saved > CHECKPOINT_SECONDS:
                 save()
-                raise Interrupted
-    evaluator.close()
+                saved = now
+            if evaluate or now - reported > REPORT_SECONDS:
+                reported = now
+                if on_progress(step, score) and step < job.steps:
+                    save()
+                    raise Interrupted
 
 
 def _carry_on(

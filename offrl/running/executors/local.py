@@ -16,8 +16,8 @@ import torch
 
 from offrl.errors import InputError
 from offrl.results.rows import Status
-from offrl.results.store import RunFolder
-from offrl.running.events import Event, OnEvent
+from offrl.results.store import RunFolder, State
+from offrl.running.events import Event, OnEvent, ended_before
 from offrl.running.faults import AlgorithmError
 from offrl.running.jobs import Job
 from offrl.running.training import Interrupted, cause_of, train_run
@@ -83,7 +83,7 @@ class _Pool:
             process, _ = self.running[pipe]
             self.running[pipe] = (process, event)
             if event.status is Status.RUNNING:
-                self.on_event(event)
+                self._hand_on(event)
 
     def stop(self) -> None:
         """Asks every worker to save and end, and waits until they have."""
@@ -103,18 +103,33 @@ class _Pool:
             # SIGTERM came before its handler was installed.
             last = replace(last, status=Status.INTERRUPTED)
         elif last.status is Status.RUNNING:
-            code = process.exitcode or 0
-            name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
-            last = replace(last, status=Status.FAILED, cause=f"worker ended by {name}")
-            folder = RunFolder(last.job.folder(self.root), self.root)
-            try:
-                with folder.held():
-                    if folder.read().record is not None:
-                        folder.set_status(Status.FAILED, last.cause)
-            except InputError as error:  # the others go on
-                log.warning("%s", error)
+            last = self._recorded_end(process, last)
         self.ended.append(last)
-        self.on_event(last)
+        self._hand_on(last)
+
+    def _recorded_end(self, process: BaseProcess, last: Event) -> Event:
+        """The end of a run whose worker sent none: done if its record says so, else a failure."""
+        code = process.exitcode or 0
+        name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
+        cause = f"worker ended by {name}"
+        folder = RunFolder(last.job.folder(self.root), self.root)
+        try:
+            with folder.held():
+                stored = folder.fail(cause)
+            if stored.state is State.DONE:
+                return ended_before(last.job, stored)
+        except InputError as error:  # the others go on
+            log.warning("%s", error)
+        return replace(last, status=Status.FAILED, cause=cause)
+
+    def _hand_on(self, event: Event) -> None:
+        """Calls `on_event`, until it raises: `stop` then waits for all workers without it."""
+        try:
+            self.on_event(event)
+        except BaseException:
+            self.on_event = lambda _event: None
+            if not self.stopping:  # else the exception for which they are stopped is raised
+                raise
 
 
 def _worker(job: Job, root: Path, pipe: Connection) -> None:
