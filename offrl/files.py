@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -62,22 +63,23 @@ def read_regular(path: Path) -> bytes:
 
 
 @contextmanager
-def replacing(path: Path, advice: str = ADVICE) -> Iterator[Path]:
+def replacing(path: Path, advice: str = ADVICE, mode: int = 0o666) -> Iterator[Path]:
     """Yields a new empty file beside `path`, which the caller fills and which then replaces it.
 
     The file is created under a random name, exclusively and through no link; on success it is
-    fsynced, follows the umask and is renamed to `path`. On failure `path` is untouched. What killed
-    writers of `path` left is removed. An OSError becomes an InputError that ends in `advice`.
+    fsynced, has `mode` as far as the umask allows and is renamed to `path`. On failure `path` is
+    untouched. What killed writers of `path` left is removed. An OSError becomes an InputError that
+    ends in `advice`.
     The file is locked meanwhile: a library that locks what it writes needs `replacing_folder`.
     """
     with _explained(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
-        temporary, holder = _begun(path, _new_file)
+        temporary, holder = _begun(path, functools.partial(_new_file, mode=mode))
         try:
-            mode = os.fstat(holder).st_mode
+            allowed = stat.S_IMODE(os.fstat(holder).st_mode)
             yield temporary
-            _sync(temporary, stat.S_IMODE(mode))
+            _sync(temporary, allowed)
             temporary.replace(path)
         finally:
             with contextlib.suppress(OSError):
@@ -190,8 +192,8 @@ def _lock(holder: int) -> None:
         fcntl.flock(holder, fcntl.LOCK_EX)
 
 
-def _new_file(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+def _new_file(path: Path, mode: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
 
 
 def _new_folder(path: Path) -> int:

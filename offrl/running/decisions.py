@@ -6,18 +6,26 @@ another, the user is asked again.
 """
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import json
+import logging
+import multiprocessing
 import os
 import secrets
 import stat
 from pathlib import Path
 
-from offrl.data.cache import cache_folder
+from offrl.data.cache import ADVICE, cache_folder, lock
 from offrl.errors import InputError
+from offrl.files import replacing
 from offrl.results.rows import Decision
 from offrl.results.store import run_folders
+
+log = logging.getLogger(__name__)
+
+KEY_BYTES = 32
 
 
 def decide(trust: tuple[str, ...]) -> Decision | None:
@@ -34,7 +42,7 @@ def decided(root: Path) -> tuple[str, ...]:
     for folder in run_folders(root) if key and root.is_dir() else ():
         with contextlib.suppress(InputError):  # damaged, or of a newer offrl
             trust = folder.record().trust
-            if trust and hmac.compare_digest(trust.seal, _seal(tuple(trust.files), key)):
+            if trust and _sealed(trust, key):
                 files |= dict.fromkeys(trust.files)
     return tuple(file for file in files if ":" in file or Path(file).exists())
 
@@ -43,6 +51,13 @@ def _seal(trust: tuple[str, ...], key: bytes | None) -> str:
     """A checksum of the files that only who has the key can make; empty without one."""
     text = json.dumps(list(trust)).encode()
     return hmac.new(key, text, hashlib.sha256).hexdigest() if key else ""
+
+
+def _sealed(decision: Decision, key: bytes) -> bool:
+    """Whether a decision is this user's."""
+    expected = _seal(tuple(decision.files), key)
+    # As bytes: in a stranger's record the seal is any text.
+    return hmac.compare_digest(decision.seal.encode(errors="replace"), expected.encode())
 
 
 def _path() -> Path:
@@ -60,18 +75,29 @@ def _key() -> bytes | None:
         private = stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077
         if not private or found.st_uid != os.getuid():
             return None
-        key = stream.read(32)
-    return key if len(key) == 32 else None
+        key = stream.read(KEY_BYTES + 1)
+    return key if len(key) == KEY_BYTES else None
 
 
 def _new_key() -> bytes | None:
-    """A new key, kept in the cache; None where it cannot be kept."""
-    key = secrets.token_bytes(32)
+    """This user's key, made if there is none by now; None where none can be kept in the cache.
+
+    What stands in its place and is no key, as a full disk may have left it, is replaced.
+    """
+    path = _path()
     try:
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(_path(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        return _key()  # another process was faster, or the cache cannot be written
-    with os.fdopen(file, "wb") as stream:
-        stream.write(key)
+        with lock(path):
+            if (key := _key()) is None:
+                key = secrets.token_bytes(KEY_BYTES)
+                with replacing(path, ADVICE, mode=0o600) as temporary:
+                    temporary.write_bytes(key)
+    except InputError as error:
+        _warn_once(str(error))
+        return None
     return key
+
+
+@functools.cache
+def _warn_once(fault: str) -> None:
+    if multiprocessing.parent_process() is None:  # a worker's parent has said so
+        log.warning("%s; until then each offrl run of the same runs takes --trust again", fault)

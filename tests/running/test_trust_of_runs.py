@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from offrl.data.cache import cache_folder
 from offrl.errors import InputError
 from offrl.results.store import RunFolder, run_folders
+from offrl.running.decisions import decide
 from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import plan, run, train
@@ -161,7 +165,7 @@ def test_workers_and_resumed_runs_inherit_the_decision(folder: Path, tmp_path: P
     with pytest.raises(Untrusted):  # of another folder of runs
         run(protocol, "others", workers=1)
     # A stranger who writes the same record decides nothing here.
-    for seal in ("", "0" * 64, record["trust"]["seal"][::-1]):
+    for seal in ("", "0" * 64, record["trust"]["seal"][::-1], "é" * 64, "\ud800", "\0"):
         record["trust"]["seal"] = seal
         stored.record_file.write_text(json.dumps(record))
         with pytest.raises(Untrusted):
@@ -170,6 +174,76 @@ def test_workers_and_resumed_runs_inherit_the_decision(folder: Path, tmp_path: P
     stored.record_file.write_text(json.dumps(record | {"trust": other}))
     with pytest.raises(Untrusted):
         run(protocol, "runs", workers=1)
+
+
+def key_file() -> Path:
+    return cache_folder() / f".trust-{os.getuid()}.key"
+
+
+@pytest.mark.parametrize(
+    "left", ["nothing", "an empty file", "half a key", "a readable key", "a link"]
+)
+def test_a_key_is_whole_private_and_made_anew_where_none_is(left: str, own_cache: Path) -> None:
+    own_cache.mkdir()
+    path, victim = key_file(), own_cache / "victim"
+    victim.write_bytes(bytes(32))
+    match left:
+        case "an empty file" | "half a key":
+            path.touch(0o600)
+            path.write_bytes(bytes(0 if left == "an empty file" else 16))
+        case "a readable key":
+            path.write_bytes(bytes(32))
+            path.chmod(0o644)
+        case "a link":
+            path.symlink_to(victim)
+    first, second = decide(("a.toml",)), decide(("a.toml",))
+    assert first is not None
+    assert first.seal
+    assert first == second
+    assert path.lstat().st_mode == 0o100600
+    assert len(path.read_bytes()) == 32
+    assert victim.read_bytes() == bytes(32)
+    assert decide(("b.toml",)) != first
+
+
+def test_processes_that_begin_at_once_have_one_key(own_cache: Path) -> None:
+    code = "from offrl.running.decisions import decide; print(decide(('a.toml',)).seal)"
+    environ = {**os.environ, "OFFRL_CACHE": str(own_cache)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    assert len({process.communicate(timeout=300)[0] for process in processes}) == 1
+    assert decide(("a.toml",)) is not None
+
+
+def test_a_key_that_a_kill_cut_short_is_never_seen(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stands under the key's name until the key is whole."""
+
+    def killed(_from: Path, _to: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        decide(("a.toml",))
+    assert not key_file().exists()
+    assert own_cache.is_dir()
+
+
+def test_a_key_that_cannot_be_kept_is_spoken_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / "file"))
+    for _ in range(2):
+        decision = decide(("a.toml",))
+        assert decision is not None
+        assert decision.seal == ""
+    (record,) = caplog.records
+    assert "cannot be written" in record.getMessage()
+    assert "--trust again" in record.getMessage()
 
 
 def test_a_record_without_a_decision_looks_as_before(folder: Path) -> None:
