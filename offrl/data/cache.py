@@ -7,18 +7,15 @@ process (0.8 s per GB); `verify` reads every byte again.
 """
 
 import contextlib
-import datetime
 import errno
 import functools
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,8 +25,7 @@ from offrl.data.columns import NAMES, Totals
 from offrl.data.loader import fetcher_of, path_stamp
 from offrl.errors import InputError
 from offrl.files import replacing, replacing_folder, seal, sweep, unseal, user_path
-
-log = logging.getLogger(__name__)
+from offrl.locks import take
 
 WAIT = 5.0  # seconds before a wait for another process is spoken of
 LONGEST = 241  # bytes of a name, to which `files.replacing` adds 14 while it writes
@@ -88,19 +84,7 @@ def lock(target: Path) -> Iterator[None]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         path = target.with_name(f".{target.name}.lock")
-        holder = filelock.FileLock(path)
-        try:
-            holder.acquire(timeout=WAIT)
-        except filelock.Timeout:
-            log.warning(
-                "%s: waiting for %s, which reads or writes the same data and holds %s; go on "
-                "waiting, or end it, or stop with Ctrl-C",
-                target.name,
-                _holder(path),
-                path,
-            )
-            holder.acquire()
-            log.info("%s: waited long enough, goes on", target.name)
+        held = take(path, target.name, "reads or writes the same data", quiet=WAIT)
     except OSError as error:
         raise InputError(
             f"{target.parent}: cannot be written: {error.strerror or error}; set OFFRL_CACHE to a "
@@ -110,20 +94,7 @@ def lock(target: Path) -> Iterator[None]:
         sweep(target)
         yield
     finally:
-        holder.release()
-
-
-def _holder(path: Path) -> str:
-    """The process that holds a lock, with the time at which it started, where the system says."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        inode = str(path.stat().st_ino)
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == inode:
-                process = Path("/proc") / words[4]
-                started = datetime.datetime.fromtimestamp(process.stat().st_ctime)
-                return f"process {words[4]} (started {started:%Y-%m-%d %H:%M:%S})"
-    return "another process"
+        held.release()
 
 
 def folder_name(card: Card, end: str = "") -> str:

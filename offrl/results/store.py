@@ -23,10 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from offrl.errors import Damaged, InputError
 from offrl.files import open_own, replacing, seal, unseal
+from offrl.locks import HeldElsewhere, take
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import FORMAT, Decision, Identity, RunRecord, ScoreRow, Session, Status
 from offrl.toml import Model, validate
@@ -81,7 +80,7 @@ class RunFolder:
 
     @contextmanager
     def held(self, timeout: float = LOCK_SECONDS) -> Iterator[None]:
-        """Holds the run.
+        """Holds the run, and says for whom it waits.
 
         Raises InputError where another process has it, and Unreadable where it cannot be held.
         """
@@ -91,11 +90,13 @@ class RunFolder:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(lock_file):
                 os.close(open_own(lock_file))
-            lock = FileLock(lock_file)
-            lock.acquire(timeout=timeout)
-        except Timeout:
+            name = str(self.path)
+            lock = take(lock_file, name, "works on the same run", quiet=0, longest=timeout)
+        except HeldElsewhere as holder:
+            named = f": {holder}" if str(holder) else ""
             raise InputError(
-                f"{self.path}: another process holds this run; wait for it, or choose another -o"
+                f"{self.path}: another process holds this run{named}; wait for it, or choose "
+                "another -o"
             ) from None
         except OSError as error:
             raise Unreadable(f"{error.filename or lock_file}: {error.strerror or error}") from None

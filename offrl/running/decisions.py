@@ -39,7 +39,9 @@ def decided(root: Path) -> tuple[str, ...]:
     """What this user trusted in runs below a folder, as far as it is still there."""
     files: dict[str, None] = {}
     key = _key()
-    for folder in run_folders(root) if key and root.is_dir() else ():
+    if key is None or not root.is_dir():
+        return ()
+    for folder in run_folders(root):
         with contextlib.suppress(InputError):  # damaged, or of a newer offrl
             trust = folder.record().trust
             if trust and _sealed(trust, key):

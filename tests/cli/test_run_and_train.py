@@ -219,9 +219,16 @@ def test_a_run_that_another_process_holds(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        error = call("run", tiny, "-o", tmp_path / "runs").error
+        result = call("run", tiny, "-o", tmp_path / "runs")
         holder.communicate("")
-    assert error.startswith(f"{held}: another process holds this run; wait for it, or")
+    *_, waiting, error = result.stderr.splitlines()
+    assert result.code == 2
+    assert f"{held}: waiting for " in waiting
+    assert error.startswith(f"error: {held}: another process holds this run")
+    assert error.endswith("; wait for it, or choose another -o")
+    if Path("/proc/locks").exists():
+        assert f"waiting for process {holder.pid} (started 2" in waiting
+        assert f"holds this run: process {holder.pid} (started 2" in error
     assert not [path for path in files(held) if path.is_file()]
 
 
