@@ -65,22 +65,38 @@ def load(group: str, name: str, kind: str) -> ModuleType:
     found = modules(group)
     if name not in found:
         raise unknown(kind, name, found, "or give the path of a .py file")
-    return importlib.import_module(found[name])
+    try:
+        return importlib.import_module(found[name])
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{kind} {name!r}: the module {found[name]} cannot be imported: {_reason(error)}; "
+            "install the package that brings it anew, or remove it"
+        ) from error
+
+
+_STAMP = "__offrl_stamp__"  # size and time of a module's file when it was imported
 
 
 def load_file(path: Path, kind: str) -> ModuleType:
-    """A module from a file outside the package; its name holds a hash of the path."""
+    """A module from a file outside the package, imported anew where the file changed.
+
+    Its name holds a hash of the path.
+    """
     path = user_path(path).resolve()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}; give the path of a Python file with the {kind}")
     name = f"offrl_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    status = path.stat()
+    stamp = (status.st_size, status.st_mtime_ns)
+    module = sys.modules.get(name)
+    if module is not None and vars(module).get(_STAMP) == stamp:
+        return module
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    vars(module)[_STAMP] = stamp
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -89,6 +105,10 @@ def load_file(path: Path, kind: str) -> ModuleType:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         at = f", line {lines[-1]}" if lines else ""  # the message of a SyntaxError has its own
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}{at}: cannot be imported: {reason}") from error
+        raise InputError(f"{path}{at}: cannot be imported: {_reason(error)}") from error
     return module
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

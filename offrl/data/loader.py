@@ -14,8 +14,9 @@ loaders are imported to find the one of a path: a loader imports a slow library 
 that needs it.
 """
 
-import importlib
+import functools
 import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +25,8 @@ from offrl import registry
 from offrl.data.card import Card
 from offrl.data.columns import Columns
 from offrl.errors import InputError, unknown
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -120,22 +123,37 @@ def loader_and_name(source: str) -> tuple[str, str] | None:
 
 
 def loaders() -> dict[str, Loader]:
-    """Every loader by name.
+    """Every loader by name; one that cannot be imported is left out, with a warning.
 
     The folder holds makers and simulators too, which take long to import: a module whose source
     assigns no SUFFIXES is no loader and is not imported.
     """
     every: dict[str, Loader] = {}
     for name, module_name in registry.modules("datasets").items():
-        spec = importlib.util.find_spec(module_name)
-        if spec is None or spec.origin is None:
+        try:
+            module = registry.load("datasets", name, "loader") if _reads(module_name) else None
+        except (Exception, SystemExit) as error:  # of whatever an installed package does
+            text = " ".join(str(error).split()) or type(error).__name__
+            _warn(f"the plug-in {name!r} reads no data: {text}")
             continue
-        lines = Path(spec.origin).read_text(encoding="utf-8").splitlines()
-        if any(line.startswith("SUFFIXES") for line in lines):
-            module = importlib.import_module(module_name)
-            if isinstance(module, Loader):
-                every[name] = module
+        if isinstance(module, Loader):
+            every[name] = module
     return every
+
+
+def _reads(module_name: str) -> bool:
+    """Whether the source of a module assigns SUFFIXES, as loaders do; it is not imported."""
+    spec = importlib.util.find_spec(module_name)  # imports the packages above it
+    if spec is None or spec.origin is None or not spec.has_location:
+        return False
+    lines = Path(spec.origin).read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.startswith("SUFFIXES") for line in lines)
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Logs a warning once per process."""
+    log.warning("%s", text)
 
 
 def path_stamp(path: Path) -> list[Any]:
