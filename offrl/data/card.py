@@ -6,7 +6,6 @@ user's own card is a TOML file anywhere, holding one card's keys at the top leve
 """
 
 import functools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -103,15 +102,17 @@ class Environment(Strict):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     observation_keys: list[str] = Field(default_factory=list)  # order of a flattened dict
     wrappers: list[Wrapper] = Field(default_factory=list)  # the innermost first
-    # The class that the data say they come from: compared with that of `id`, never imported.
-    entry_point: str | None = Field(default=None, exclude=True)
+    # The class that the data say they come from: compared with that of `id`, never imported. It is
+    # no part of a run's identity.
+    entry_point: str | None = None
     _origin: Origin = PrivateAttr(default=Origin())
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without an empty list of wrappers, so that runs recorded before there were any match."""
+        """Without wrappers and entry_point where there are none, as in runs recorded before."""
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if key != "wrappers" or value}
+        late = ("wrappers", "entry_point")
+        return {key: value for key, value in values.items() if key not in late or value}
 
     def read_from(self, origin: Origin) -> "Environment":
         """The same environment, of a card that was read there."""
@@ -122,19 +123,21 @@ class Environment(Strict):
     def check_code(self) -> None:
         """Raises Untrusted where a file names code that making this environment would import.
 
-        Gymnasium imports what stands before a colon in an id, and environments that wrap others
-        take such ids among their arguments.
+        Gymnasium imports what stands before a colon in an id, before it looks at the rest, and
+        environments that wrap others take such ids among their arguments.
         """
-        for key, value in _texts(self.model_dump(), "environment"):
-            named = _MODULE.match(value)
-            module = self.id.rpartition(":")[0] if key == "environment.id" else named and named[1]
+        values = self.model_dump(include={"id", "kwargs", "wrappers"})
+        for key, value in _texts(values, "environment"):
             if key == "environment.wrappers.entry_point":
                 continue  # Gymnasium's own or none, whoever names them
+            if key != "environment.id" and value.startswith(_ADDRESSES):
+                continue
+            module = value.rpartition(":")[0]
             if module and module not in simulator_modules():
                 self._origin.allow(f"{key} = {value!r:.80}", module)
 
 
-_MODULE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):\w[\w./-]*$")  # as `package.module:Name-v0`
+_ADDRESSES = ("/", "http://", "https://", "ftp://", "file://")  # absolute paths and URLs
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:

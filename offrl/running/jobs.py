@@ -227,7 +227,9 @@ def identity(job: Job, dataset: Dataset) -> Identity:
         dataset=f"{card.id}@{card.version}",
         data_sha256=dataset.checksum,
         view=card.view,
-        environment=card.environment.model_dump() if card.environment else None,
+        environment=card.environment.model_dump(exclude={"entry_point"})
+        if card.environment
+        else None,
         reference=card.reference.model_dump() if card.reference else None,
         label=job.label,
         algorithm=Path(job.algorithm).name if job.code else job.algorithm,  # files may move

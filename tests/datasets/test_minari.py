@@ -188,6 +188,20 @@ def test_minari_data_collected_again_are_read_again_and_a_lost_source_is_not_mis
     assert len(load_dataset("minari:tests/again-v0")) == 5
 
 
+def test_a_lost_source_is_still_compared_with_the_simulator_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = minari_data(monkeypatch, tmp_path, [episode(3)], minari_id="tests/lost-v0")
+    change(folder, env_spec=spec_with(entry_point="other.module:PendulumEnv"))
+    before = load_dataset("minari:tests/lost-v0").card
+    minari.delete_dataset("tests/lost-v0")
+    kept = load_dataset("minari:tests/lost-v0").card
+    assert kept == before
+    assert kept.environment is not None
+    with pytest.raises(InputError, match=r"was made by 'other\.module:PendulumEnv'"):
+        spaces(kept.environment)
+
+
 @pytest.mark.parametrize(
     ("key", "values", "message"),
     [

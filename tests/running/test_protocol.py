@@ -512,6 +512,18 @@ def test_identity_survives_json_and_holds_what_a_score_depends_on(
     assert all(other != first for other in others)
 
 
+def test_the_class_that_a_simulator_is_compared_with_is_no_part_of_the_identity(
+    data: Dataset, tmp_path: Path
+) -> None:
+    """Runs recorded before cards kept it match."""
+    text = CARD.replace("_steps = 9 }", '_steps = 9, entry_point = "a:B" }')
+    changed = load_dataset(write(tmp_path / "card.toml", text))
+    assert changed.card.environment is not None
+    assert changed.card.environment.entry_point == "a:B"
+    assert identity(job(), changed) == identity(job(), data)
+    assert "entry_point" not in json.dumps(identity(job(), changed).model_dump())
+
+
 @pytest.mark.parametrize("name", sorted(shipped_protocols()))
 def test_shipped_protocols_are_whole(name: str) -> None:
     found = find_protocol(name)
