@@ -5,12 +5,12 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from offrl.errors import InputError
 
@@ -135,48 +135,6 @@ def with_labels_of_index(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _short(name: str) -> str:
     return name if len(name) <= 60 else f"{name[:60]}..."
-
-
-def labels_of(labels: Any, algorithm: str, what: str) -> Sequence[Any]:
-    """An algorithm's labels: its own where labels are a mapping, else those of all."""
-    if not isinstance(labels, Mapping):
-        return list(labels)
-    if algorithm not in labels:
-        raise InputError(f"scores of {algorithm!r}: no {what}s are given for this algorithm")
-    return list(labels[algorithm])
-
-
-def score_array(
-    algorithm: str, values: ArrayLike, tasks: int, steps: int | None
-) -> NDArray[np.float64]:
-    """The scores as (runs, tasks), or (runs, tasks, steps); InputError for another shape."""
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of unequal lengths
-        array = np.array(None)
-    axes, wanted = ["runs", "data sets"], [tasks]
-    if steps is not None:
-        axes, wanted = [*axes, "steps"], [*wanted, steps]
-    shape = f"(runs, {', '.join(map(str, wanted))})"
-    if array.dtype.kind not in "iuf" or array.ndim != len(axes):
-        seen = f"shape {array.shape}" if array.dtype.kind in "iuf" else "no array of numbers"
-        hint = "; give its steps" if array.ndim == 3 and steps is None else ""
-        raise InputError(f"scores of {algorithm!r}: {seen}; expected {shape}{hint}")
-    if list(array.shape[1:]) != wanted:
-        hint = ""
-        for order in itertools.permutations(range(array.ndim)):
-            if [array.shape[k] for k in order[1:]] == wanted:
-                seen = ", ".join(axes[order.index(k)] for k in range(array.ndim))
-                hint = f"; its axes seem to be ({seen}): pass array.transpose{order}"
-                break
-        named = f"{tasks} data sets" + ("" if steps is None else f" and {steps} steps")
-        raise InputError(
-            f"scores of {algorithm!r}: shape {array.shape}, but {named} named; expected "
-            f"{shape}{hint}"
-        )
-    if not array.size:
-        raise InputError(f"scores of {algorithm!r}: shape {array.shape} is empty; expected {shape}")
-    return array.astype(np.float64)
 
 
 def check_columns(frame: pd.DataFrame, where: str) -> None:

@@ -9,13 +9,14 @@ import fnmatch
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.errors import InputError, unknown
+from offrl.results.arrays import frame_of_arrays
 from offrl.results.checks import (
     REQUIRED,
     algorithm_text,
@@ -28,34 +29,22 @@ from offrl.results.checks import (
     label_column,
     label_columns,
     label_text,
-    labels_of,
     natural,
     run_keys,
-    run_of,
     scale_notes,
-    score_array,
     score_column,
     whole_numbers,
     with_labels_of_index,
 )
+from offrl.results.failures import Failure as Failure
+from offrl.results.failures import rows_of
+from offrl.results.steps import at_last_steps
 
 
 def _is_of(entry: Mapping[str, Any], names: Collection[str], datasets: Collection[str]) -> bool:
     """Whether a provenance entry is of one of these runs, or of a file."""
     dataset = str(entry.get("dataset", "")).partition("@")[0]
     return "label" not in entry or (entry["label"] in names and dataset in datasets)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run without a score: it failed, or it never came to its first evaluation."""
-
-    algorithm: str
-    dataset: str
-    seed: int
-    cause: str
-    setting: str = ""
-    way: str = ""  # to act, where it is not the first one and `algorithm` ends with it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -184,42 +173,7 @@ class ScoreTable:
             steps: of the third axis; None for arrays without one.
             scale: as in `from_frame`.
         """
-        parts = []
-        for algorithm, values in scores.items():
-            tasks = labels_of(datasets, algorithm, "data set")
-            array = score_array(
-                algorithm, values, len(tasks), None if steps is None else len(steps)
-            )
-            runs = range(len(array)) if seeds is None else labels_of(seeds, algorithm, "seed")
-            if len(runs) != len(array):
-                raise InputError(
-                    f"scores of {algorithm!r}: {len(array)} runs, but {len(runs)} seeds; expected "
-                    "one seed per run"
-                )
-            labels: dict[str, Sequence[Any]] = {"seed": runs, "dataset": tasks}
-            if steps is not None:
-                labels["step"] = steps
-            for name, given in labels.items():
-                twice = sorted({str(label) for label in given if list(given).count(label) > 1})
-                if twice:
-                    raise InputError(
-                        f"scores of {algorithm!r}: {name} {first_few(twice)} stands there twice; "
-                        "expected each once"
-                    )
-            index = pd.MultiIndex.from_product(cast(Any, labels.values()), names=list(labels))
-            part = pd.DataFrame({"score": array.ravel()}, index=index).reset_index()
-            parts.append(part.assign(algorithm=algorithm))
-        if not parts:
-            raise InputError("scores: no algorithm; expected algorithm -> array (runs, tasks)")
-        frame = pd.concat(parts, ignore_index=True)
-        bad = np.flatnonzero(~np.isfinite(frame["score"])).tolist()
-        if bad:
-            raise InputError(
-                f"scores: not finite: {first_few(bad, lambda k: run_of(frame.iloc[k]))}; arrays "
-                "may differ in runs and need no padding, and runs that failed are given with their "
-                "cause (ScoreTable.from_frame)"
-            )
-        return cls.from_frame(frame, scale=scale)
+        return cls.from_frame(frame_of_arrays(scores, datasets, seeds, steps), scale=scale)
 
     def __repr__(self) -> str:
         """What the table holds, in a line."""
@@ -402,44 +356,7 @@ class ScoreTable:
         """
         if "step" not in self.frame:
             return self
-        parts, notes, last = [], [], dict[str, dict[int, list[str]]]()
-        labels = [c for c in ("algorithm", "dataset", "setting") if c in self.frame]
-        for label, cell in self.frame.groupby(labels, sort=True):
-            algorithm, dataset, *setting = cast(tuple[str, ...], label)
-            named = algorithm_text(algorithm, *setting)
-            algorithm += f" ({setting[0]})" if setting and setting[0] else ""
-            if cell["step"].isna().all():
-                parts.append(cell)
-                continue
-            if cell["step"].isna().any():
-                raise InputError(
-                    f"{named} on {dataset!r}: some rows have a step and some have none; "
-                    "give every row of this cell its step, or none"
-                )
-            counts = cell["step"].value_counts()
-            shared = counts.index[counts == cell["seed"].nunique()]
-            if not len(shared):
-                raise InputError(
-                    f"{named} on {dataset!r}: its runs share no step; "
-                    "evaluate all seeds at the same steps"
-                )
-            step, greatest = int(shared.max()), int(counts.index.max())
-            part = cell[cell["step"] == step]
-            parts.append(part)
-            last.setdefault(dataset, {}).setdefault(step, []).append(algorithm)
-            if step < greatest:
-                reached = cell.groupby("seed")["step"].max()
-                late = ", ".join(str(seed) for seed in reached.index[reached < greatest])
-                cause = f"seed {late} lacks" if late else "not every seed was evaluated at"
-                notes.append(
-                    f"interim: {algorithm} on {dataset} is scored at step {step:,}, "
-                    f"the last that all its runs share; {cause} step {greatest:,}"
-                )
-        for dataset, steps in last.items():
-            if len(steps) > 1:
-                shown = "; ".join(f"{', '.join(steps[s])} at step {s:,}" for s in sorted(steps))
-                notes.append(f"unequal steps on {dataset}: {shown}")
-        frame = pd.concat(parts).reset_index(drop=True) if parts else self.frame
+        frame, notes = at_last_steps(self.frame)
         return replace(self, frame=frame, notes=tuple(dict.fromkeys([*self.notes, *notes])))
 
     def cells(self) -> dict[str, dict[str, NDArray[np.float64]]]:
@@ -463,19 +380,7 @@ class ScoreTable:
         """
         if not self.failures:
             return self.frame.copy()
-        failed = pd.DataFrame(
-            [
-                {
-                    "algorithm": f.algorithm,
-                    "dataset": f.dataset,
-                    "setting": f.setting,
-                    "way": f.way,
-                    "seed": f.seed,
-                    "failure": f.cause,
-                }
-                for f in self.failures
-            ]
-        )
+        failed = rows_of(self.failures)
         for column in ("setting", "way"):
             if column not in self.frame and (failed[column] == "").all():
                 del failed[column]
