@@ -39,8 +39,7 @@ def below(folder: Path, *names: str) -> Path:
 
     Every name that was read from a file passes here before it is joined to a folder. Raises
     InputError where one is no plain name, or where a folder among them is a link that leads out of
-    `folder`. The last may be a link to a file: `replacing` replaces it and `read_regular` refuses
-    it.
+    `folder`. The last may be a link to a file: `replacing` replaces it and `open_own` refuses it.
     """
     for name in names:
         plain(name, str(folder))
@@ -53,38 +52,32 @@ def below(folder: Path, *names: str) -> Path:
     return path
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file. Raises OSError, at once, for a link, a pipe or a device."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(file, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file", str(path))
-        return stream.read()
-
-
 @contextmanager
 def replacing(path: Path, advice: str = ADVICE, mode: int = 0o666) -> Iterator[Path]:
     """Yields a new empty file beside `path`, which the caller fills and which then replaces it.
 
     The file is created under a random name, exclusively and through no link; on success it is
     fsynced, has `mode` as far as the umask allows and is renamed to `path`. On failure `path` is
-    untouched. What killed writers of `path` left is removed. An OSError becomes an InputError that
-    ends in `advice`.
+    untouched. What killed writers of `path` left is removed. An OSError of these steps, or of what
+    the caller writes, becomes an InputError that ends in `advice`; one about another file passes as
+    it is.
     The file is locked meanwhile: a library that locks what it writes needs `replacing_folder`.
     """
     with _explained(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
         temporary, holder = _begun(path, functools.partial(_new_file, mode=mode))
-        try:
-            allowed = stat.S_IMODE(os.fstat(holder).st_mode)
+    try:
+        allowed = stat.S_IMODE(os.fstat(holder).st_mode)
+        with _explained(path, advice, temporary):
             yield temporary
+        with _explained(path, advice):
             _sync(temporary, allowed)
             temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            os.close(holder)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        os.close(holder)
 
 
 @contextmanager
@@ -111,25 +104,43 @@ def replacing_folder(
         sweep(path)
         checked()
         temporary, holder = _begun(path, _new_folder)
-        try:
+    try:
+        with _explained(path, advice, temporary):
             yield temporary
+        with _explained(path, advice):
             checked()
             _move_folder(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            os.close(holder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(holder)
+
+
+# What a disk says of whatever is written to it; the name that comes with it may be the source's.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 @contextmanager
-def _explained(path: Path, advice: str) -> Iterator[None]:
+def _explained(path: Path, advice: str, temporary: Path | None = None) -> Iterator[None]:
+    """An OSError becomes an InputError about `path`.
+
+    Where the caller's steps are inside, it has to be about `temporary` or the disk.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # of a library, such as a broken download: not about this disk
+        if temporary is not None and not _concerns(error, temporary):
             raise
         raise InputError(
             f"{path}: cannot be written: {error.strerror or error}; {advice}"
         ) from error
+
+
+def _concerns(error: OSError, temporary: Path) -> bool:
+    """Whether an error is about what is being written."""
+    if error.errno in _OF_THE_DISK:
+        return True
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | Path)]
+    return any(Path(name).is_relative_to(temporary) for name in names)
 
 
 def sweep(path: Path) -> None:

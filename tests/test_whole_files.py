@@ -1,5 +1,6 @@
 """Files that are whole or absent, and names that never leave their folder."""
 
+import errno
 import multiprocessing
 import os
 import secrets
@@ -7,13 +8,14 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from offrl.errors import InputError
-from offrl.files import below, read_regular, replacing, replacing_folder, sweep
+from offrl.files import below, open_own, replacing, replacing_folder, sweep
 
 
 def anything(_folder: Path) -> None:
@@ -56,13 +58,47 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"bytes")
-    assert read_regular(tmp_path / "file") == b"bytes"
+    with os.fdopen(open_own(tmp_path / "file"), "rb") as stream:
+        assert stream.read() == b"bytes"
     os.mkfifo(tmp_path / "pipe")  # a plain open would wait for a writer
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "zero").symlink_to("/dev/zero")
-    for path in [tmp_path / "pipe", tmp_path / "link", tmp_path / "zero", Path("/dev/zero")]:
-        with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
-            read_regular(path)
+    for path in [tmp_path, *map(tmp_path.joinpath, ("pipe", "link", "zero")), Path("/dev/zero")]:
+        with pytest.raises(OSError, match=r"it is a (link|folder, pipe or device); expected"):
+            open_own(path)
+
+
+def writers(path: Path) -> list[AbstractContextManager[Path]]:
+    return [replacing(path, "free some"), replacing_folder(path, anything, "free some")]
+
+
+@pytest.mark.parametrize("folder", [0, 1])
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path, folder: int) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match="my input") as caught,
+        writers(tmp_path / "out")[folder],
+    ):
+        (tmp_path / "my input").read_bytes()
+    assert caught.value.filename == str(tmp_path / "my input")
+    with pytest.raises(ConnectionResetError), writers(tmp_path / "out")[folder]:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", [0, 1])
+def test_an_error_of_what_is_written_names_the_target(tmp_path: Path, folder: int) -> None:
+    with (
+        pytest.raises(InputError, match=r"/out: cannot be written: .*; free some") as caught,
+        writers(tmp_path / "out")[folder] as temporary,
+    ):
+        (temporary / "a" / "b").write_text("")
+    assert ".tmp" not in str(caught.value)
+    with (  # as `shutil.copyfile`, which gives the name of the source
+        pytest.raises(InputError, match=r"/out: cannot be written: full; free some"),
+        writers(tmp_path / "out")[folder],
+    ):
+        raise OSError(errno.ENOSPC, "full", str(tmp_path / "my input"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_planted_name_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
