@@ -17,11 +17,10 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
-from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+
+from offrl.evaluation.lockstep import Lockstep
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -62,101 +61,48 @@ def dmsd_start(rng: np.random.RandomState) -> tuple[Array, Array, Array]:
     return targets, rng.uniform(-0.25, 0.25, 2), rng.uniform(-0.1, 0.1, 2)
 
 
-class DMSDVector(VectorEnv[Array, Array, Array]):
+class DMSDVector(Lockstep):
     """`num_envs` double mass-spring-dampers in lockstep; `offrl/DMSD-v0` for `gymnasium.make_vec`.
 
     Observations (num_envs, 6) are p1, p2, v1, v2 and the two targets, float32; actions (num_envs,
     2) are forces, clipped to [-1, 1]. Nothing terminates; an episode is truncated after
-    `max_episode_steps` steps (None: never).
-
-    Rows are reset by the caller, as in `SyncVectorEnv(autoreset_mode=DISABLED)`:
-    `reset(seed=[...], options={"reset_mask": rows})`. The row with seed s equals the single
-    environment after `reset(seed=s)`.
+    `max_episode_steps` steps (None: never). The row with seed s equals the single environment after
+    `reset(seed=s)`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
-
     def __init__(self, num_envs: int = 1, max_episode_steps: int | None = DMSD_STEPS) -> None:
-        self.num_envs = num_envs
-        self.max_episode_steps = max_episode_steps
-        self.single_observation_space = Box(-np.inf, np.inf, (6,), np.float32)
-        self.single_action_space = Box(-1.0, 1.0, (2,), np.float32)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._rngs: list[np.random.RandomState | None] = [None] * num_envs
+        space = Box(-np.inf, np.inf, (6,), np.float32)
+        super().__init__(num_envs, space, Box(-1.0, 1.0, (2,), np.float32), max_episode_steps)
         self._targets = np.zeros((num_envs, DMSD_STEPS, 2))
         self._positions = np.zeros((num_envs, 2))
         self._velocities = np.zeros((num_envs, 2))
-        self._steps = np.zeros(num_envs, np.int64)
-        self._over = np.ones(num_envs, np.bool_)  # rows that wait for a reset
 
-    def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[Array, Info]:
-        """Observations after new episodes start in all rows, or in those of `reset_mask`.
+    def generator(self, seed: int | None) -> np.random.RandomState:
+        """Upstream's generator."""
+        return np.random.RandomState(seed)
 
-        Args:
-            seed: of each row, of which those outside the mask are ignored; an integer s stands for
-                s, s + 1, ...; None carries on with the row's generator.
-            options: `reset_mask` is a boolean array of shape (num_envs,) with a True in it.
-        """
-        if isinstance(seed, int):
-            seed = [seed + row for row in range(self.num_envs)]
-        seeds = [None] * self.num_envs if seed is None else seed
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"expected {self.num_envs} seeds, one per row, found {len(seeds)}")
-        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise TypeError(f"reset_mask: expected a boolean numpy array, found {mask!r}")
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"reset_mask: expected shape ({self.num_envs},) and a True, found {mask!r}"
-            )
+    def begin(self, row: int, rng: np.random.RandomState) -> None:
+        """Starts a row as upstream does."""
+        self._targets[row], self._positions[row], self._velocities[row] = dmsd_start(rng)
 
-        for row in np.flatnonzero(mask):
-            rng = self._rngs[row]
-            if rng is None or seeds[row] is not None:
-                rng = self._rngs[row] = np.random.RandomState(seeds[row])
-            self._targets[row], self._positions[row], self._velocities[row] = dmsd_start(rng)
-        self._steps[mask] = 0
-        self._over[mask] = False
-        return self._observations(), {}
+    def observe(self) -> Array:
+        """Positions, velocities and targets, float32."""
+        index = np.minimum(self.steps, DMSD_STEPS - 1)
+        targets = self._targets[np.arange(self.num_envs), index]
+        return np.concatenate([self._positions, self._velocities, targets], 1, dtype=np.float32)
 
-    def step(self, actions: Array) -> tuple[Array, Array, Bools, Bools, Info]:
-        """Advances every row; raises ResetNeeded if the episode of one is over."""
-        if self._over.any():
-            rows = np.flatnonzero(self._over)[:5].tolist()
-            raise ResetNeeded(f"rows {rows} have no running episode; reset them before step()")
-        actions = np.asarray(actions, np.float64)
-        if actions.shape != self._positions.shape:
-            raise ValueError(
-                f"actions: expected shape {self._positions.shape}, found {actions.shape}"
-            )
-
+    def advance(self, actions: Array) -> tuple[Array, Array, Bools]:
+        """One Euler step of the equations."""
         p, v = self._positions, self._velocities
         other = slice(None, None, -1)  # each mass's neighbour
         force = FORCE * actions.clip(-1.0, 1.0)
         force += STIFFNESS * (p[:, other] - 2 * p) + DAMPING * (v[:, other] - 2 * v)
         self._positions = p + DT * v
         self._velocities = v + DT / MASS * force
-        self._steps += 1
-
-        observations = self._observations()
-        truncations = np.zeros(self.num_envs, np.bool_)
-        if self.max_episode_steps is not None:
-            truncations = self._steps >= self.max_episode_steps
-        self._over = truncations.copy()
+        observations = self.observe()
         # From the float32 observations, as in the published data.
         rewards = dmsd_reward(observations).astype(np.float64)
-        return observations, rewards, np.zeros(self.num_envs, np.bool_), truncations, {}
-
-    def _observations(self) -> Array:
-        index = np.minimum(self._steps, DMSD_STEPS - 1)
-        targets = self._targets[np.arange(self.num_envs), index]
-        return np.concatenate([self._positions, self._velocities, targets], 1, dtype=np.float32)
+        return observations, rewards, np.zeros(self.num_envs, np.bool_)
 
 
 class DMSD(gymnasium.Env[Array, Array]):
