@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from command_line import CARD, PROTOCOL, Call, Result, neorl2
 
 from offrl.cli import console
 from offrl.cli.main import main
+from offrl.data import card as cards
+from offrl.data import resolve
 
 
 @pytest.fixture
@@ -49,3 +51,20 @@ def tiny(tmp_path: Path) -> Path:
     (tmp_path / "card.toml").write_text(CARD)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
     return tmp_path / "tiny.toml"
+
+
+@pytest.fixture
+def unscored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Takes the simulators of some shipped cards away: all that ship have one."""
+    shipped = cards.shipped_cards
+
+    def take(*names: str) -> None:
+        def without() -> dict[str, cards.Card]:
+            found = shipped()
+            bare = {name: found[name].model_copy(update={"environment": None}) for name in names}
+            return {**found, **bare}
+
+        for module in (cards, resolve):
+            monkeypatch.setattr(module, "shipped_cards", without)
+
+    return take

@@ -1,6 +1,7 @@
 """`offrl list` and `offrl show`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_list(call: Call, what: str) -> None:
 
 
 def test_list_has_what_is_scored_and_what_was_measured(
-    call: Call, monkeypatch: pytest.MonkeyPatch
+    call: Call, monkeypatch: pytest.MonkeyPatch, unscored: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(find_algorithm("bc"), "agreement", None)
     monkeypatch.setattr(find_algorithm("iql"), "agreement", "authors 09d7002")
@@ -39,6 +40,9 @@ def test_list_has_what_is_scored_and_what_was_measured(
     assert "not measured" in call("show", "bc").stdout
     listed = {row["id"]: row for row in json.loads(call("list", "datasets", "--json").stdout)}
     assert listed["door-human-v1"]["scored"] is True
+    assert listed["antmaze-umaze-v2"]["scored"] is True
+    unscored("antmaze-umaze-v2")
+    listed = {row["id"]: row for row in json.loads(call("list", "datasets", "--json").stdout)}
     assert listed["antmaze-umaze-v2"]["scored"] is False
     lines = call("list", "datasets").stdout.splitlines()
     (maze,) = (line for line in lines if line.startswith(" antmaze-umaze-v2 "))
@@ -71,8 +75,9 @@ datasets = ["pen-*"]
 
 
 def test_show_prints_what_data_sets_share_and_a_row_per_distinct_setting(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unscored: Callable[..., None]
 ) -> None:
+    unscored("antmaze-umaze-v2")
     (tmp_path / "varied.toml").write_text(VARIED)
     monkeypatch.setenv("COLUMNS", "140")
     wide = call("show", "varied.toml").stdout

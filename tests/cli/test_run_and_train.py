@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,10 @@ def test_a_bad_protocol(call: Call, tiny: Path, before: str, after: str, words: 
 
 
 def test_data_sets_without_a_simulator_are_named_before_anything_starts(
-    call: Call, tiny: Path, tmp_path: Path
+    call: Call, tiny: Path, tmp_path: Path, unscored: Callable[..., None]
 ) -> None:
     mazes = ["antmaze-umaze-v2", "antmaze-large-play-v2", "maze2d-large-v1"]
+    unscored(*mazes)
     names = json.dumps(["card.toml", "pen-human-v1", *mazes])
     tiny.write_text(PROTOCOL.replace('["card.toml"]', names))
     before = files(tmp_path)

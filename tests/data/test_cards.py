@@ -29,12 +29,10 @@ def test_every_card_says_where_from_and_under_what_licence() -> None:
             # The authors publish these demonstrations as a pickle, and offrl reads none.
             assert file.urls or name == "door-human-dapg", f"{name}: {file.name}"
             assert all(url.endswith("/" + file.name) for url in file.urls)
-        if card.environment is None:
-            assert card.notes.strip().startswith("No simulator: "), name
-            assert "minari:D4RL/" in card.notes, name  # where there is one
-        if card.reference is not None:
-            assert card.reference.min < card.reference.max, name
-            assert card.reference.source, name
+        assert card.environment is not None, name
+        assert card.reference is not None, name
+        assert card.reference.min < card.reference.max, name
+        assert card.reference.source, name
 
 
 @pytest.mark.parametrize("task", D4RL)
@@ -63,18 +61,60 @@ ADROIT = {
     "relocate": (-6.425911, 4233.877797728884, 200),
 }
 MAZES = {
-    "antmaze-umaze-v2": ("u-maze_noisy_multistart_False_multigoal_False", 0, 1, 700),
-    "antmaze-umaze-diverse-v2": ("u-maze_noisy_multistart_True_multigoal_True", 0, 1, 700),
-    "antmaze-medium-play-v2": ("big-maze_noisy_multistart_True_multigoal_False", 0, 1, 1000),
-    "antmaze-medium-diverse-v2": ("big-maze_noisy_multistart_True_multigoal_True", 0, 1, 1000),
-    "antmaze-large-play-v2": ("hardest-maze_noisy_multistart_True_multigoal_False", 0, 1, 1000),
-    "antmaze-large-diverse-v2": ("hardest-maze_noisy_multistart_True_multigoal_True", 0, 1, 1000),
-    "maze2d-umaze-v1": ("maze2d-umaze-sparse-v1", 23.85, 161.86, 300),
-    "maze2d-medium-v1": ("maze2d-medium-sparse-v1", 13.13, 277.39, 600),
-    "maze2d-large-v1": ("maze2d-large-sparse-v1", 6.7, 273.99, 800),
-    "maze2d-umaze-dense-v1": ("maze2d-umaze-dense-v1", 68.537689, 193.66285642381482, 300),
-    "maze2d-medium-dense-v1": ("maze2d-medium-dense-v1", 44.264742, 297.4552547777125, 600),
-    "maze2d-large-dense-v1": ("maze2d-large-dense-v1", 30.569041, 303.4857382709002, 800),
+    "antmaze-umaze-v2": ("u-maze_noisy_multistart_False_multigoal_False", 0, 1, "UMaze", 700),
+    "antmaze-umaze-diverse-v2": ("u-maze_noisy_multistart_True_multigoal_True", 0, 1, "UMaze", 700),
+    "antmaze-medium-play-v2": (
+        "big-maze_noisy_multistart_True_multigoal_False",
+        0,
+        1,
+        "Medium",
+        1000,
+    ),
+    "antmaze-medium-diverse-v2": (
+        "big-maze_noisy_multistart_True_multigoal_True",
+        0,
+        1,
+        "Medium",
+        1000,
+    ),
+    "antmaze-large-play-v2": (
+        "hardest-maze_noisy_multistart_True_multigoal_False",
+        0,
+        1,
+        "Large",
+        1000,
+    ),
+    "antmaze-large-diverse-v2": (
+        "hardest-maze_noisy_multistart_True_multigoal_True",
+        0,
+        1,
+        "Large",
+        1000,
+    ),
+    "maze2d-umaze-v1": ("maze2d-umaze-sparse-v1", 23.85, 161.86, "UMaze", 300),
+    "maze2d-medium-v1": ("maze2d-medium-sparse-v1", 13.13, 277.39, "Medium", 600),
+    "maze2d-large-v1": ("maze2d-large-sparse-v1", 6.7, 273.99, "Large", 800),
+    "maze2d-umaze-dense-v1": (
+        "maze2d-umaze-dense-v1",
+        68.537689,
+        193.66285642381482,
+        "UMazeDense",
+        300,
+    ),
+    "maze2d-medium-dense-v1": (
+        "maze2d-medium-dense-v1",
+        44.264742,
+        297.4552547777125,
+        "MediumDense",
+        600,
+    ),
+    "maze2d-large-dense-v1": (
+        "maze2d-large-dense-v1",
+        30.569041,
+        303.4857382709002,
+        "LargeDense",
+        800,
+    ),
 }
 
 
@@ -96,15 +136,19 @@ def test_adroit_cards(task: str, quality: str) -> None:
 @pytest.mark.parametrize("name", MAZES)
 def test_maze_cards(name: str) -> None:
     card = find_card(name)
-    file, low, high, steps = MAZES[name]
+    file, low, high, maze, steps = MAZES[name]
     folder, name = ("maze2d", file)
+    simulator = f"offrl.datasets.d4rl_maze2d:offrl/Maze2d{maze}-v1"
     if card.id.startswith("antmaze"):
         folder, name = "ant_maze_v2", f"Ant_maze_{file}_sparse_fixed"
+        simulator = f"offrl.datasets.d4rl_antmaze:offrl/AntMaze{maze}-v2"
     root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
     assert card.source.files[0].urls == [f"{root}{folder}/{name}.hdf5"]
     assert card.reference is not None
     assert (card.reference.min, card.reference.max) == (low, high)
-    assert f" {steps} steps" in card.notes
+    assert card.environment is not None
+    assert (card.environment.id, card.environment.max_episode_steps) == (simulator, steps)
+    assert card.version == 2  # 1 had no simulator
 
 
 def test_the_demonstrations_are_not_taken_for_d4rls() -> None:
