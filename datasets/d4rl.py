@@ -96,14 +96,17 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
         )
     shape = file["observations"].shape
     rows = shape[0] if shape else 0
-    used = [*KEYS, "timeouts", "next_observations", *_marks(file)]
-    check_size(path, [file[key] for key in used if key in file], disk_usage(path))
+    used = [key for key in (*D4RL_KEYS, *_marks(file)) if key in file]
+    for key in D4RL_KEYS:  # before they are read: one text may stand in every row
+        if key in file and not _is_numeric(file[key]):
+            raise InputError(f"{path}: {key}: expected numbers, found {file[key].dtype}")
+    check_size(path, [file[key] for key in used if _is_numeric(file[key])], disk_usage(path))
 
     def numbers(key: str, axes: int) -> Floats:
         return column(_floats(file[key]), path, key, rows, axes)
 
     said: Any = file.get("discrete_action")  # of d3rlpy
-    if getattr(said, "shape", None) == () and bool(np.any(said[()])):
+    if getattr(said, "shape", None) == () and _is_numeric(said) and bool(np.any(said[()])):
         raise InputError(
             f"{path}: discrete_action says that its actions are discrete; offrl reads continuous "
             f"actions only"
@@ -179,6 +182,10 @@ def _totals(rewards: Floats, ends: Bools) -> Totals:
     return Totals(len(rewards), len(last), returned / len(last))
 
 
+def _is_numeric(stored: Any) -> bool:
+    return stored.dtype.kind in "fiub"
+
+
 def _floats(stored: Any) -> NDArray[Any]:
     """A column, read as float32 where HDF5 can convert on the way."""
     if stored.dtype.kind == "f" and hasattr(stored, "astype"):
@@ -207,7 +214,10 @@ def _timeouts(
     """
     rows = len(terminals)
     names = _marks(file)
-    marks = {key: _ends(np.asarray(file[key][()]), key.lower(), rows) for key in names}
+    marks = {
+        key: _ends(np.asarray(file[key][()]), key.lower(), rows) if _is_numeric(file[key]) else None
+        for key in names
+    }
     known = {key: ends for key, ends in marks.items() if ends is not None}
     note = None
     if "timeouts" in file:

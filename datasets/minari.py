@@ -10,6 +10,8 @@ import contextlib
 import io
 import json
 import math
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,15 @@ from offrl.data import (
     Reference,
     Wrapper,
     check_size,
+    check_table,
     column,
     disk_usage,
     flags,
     flatten,
     layout_of,
+    nested_arrays,
     path_stamp,
+    ragged_blocks,
     refuse_links,
 )
 from offrl.errors import InputError, unknown
@@ -36,6 +41,7 @@ from offrl.files import plain
 
 SUFFIXES = ()  # a data set is a folder
 VIEWS = ("transitions",)
+MOST_TEXT = 2**26  # bytes of metadata, which declare two bounds for each number of a space
 Floats = NDArray[np.float32]
 
 
@@ -101,10 +107,12 @@ def read(path: Path, card: Card) -> Columns:
     folder = _data(path)
     for file in sorted(folder.glob("*.hdf5")):
         refuse_links(file)
-    _check_folder(folder)
-    columns = _read(minari.MinariDataset(folder), path, card)
+    _check_metadata(folder)
+    dataset = minari.MinariDataset(folder)
+    _check_content(dataset, folder)
+    columns = _read(dataset, path, card)
     if card.reference is None:
-        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        metadata = _json(folder / "metadata.json")
         columns.notes += filter(None, [_reference(metadata, {})])
     return columns
 
@@ -135,7 +143,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
             f"{folder}: holds no data/metadata.json; expected the folder of a Minari data set"
         )
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = _json(path)
         text = metadata.get("eval_env_spec") or metadata.get("env_spec")
         spec = json.loads(text) if text else {}
         keys = {"id": str(metadata["dataset_id"])} if metadata.get("dataset_id") else {}
@@ -147,6 +155,13 @@ def _metadata(folder: Path) -> dict[str, Any]:
     if said := " ".join(filter(None, notes)):
         keys["notes"] = said
     return keys
+
+
+def _json(path: Path) -> Any:
+    """The values of a file of JSON. Raises ValueError where it is none, or too large."""
+    if path.stat().st_size > MOST_TEXT:
+        raise ValueError(f"it has more than {MOST_TEXT:,} bytes")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _environment(spec: dict[str, Any], keys: dict[str, Any]) -> str:
@@ -199,47 +214,146 @@ def _reference(metadata: dict[str, Any], keys: dict[str, Any]) -> str:
     return ""
 
 
-def _check_folder(folder: Path) -> None:
-    """Raises InputError where a folder would take more memory than there is, or run code.
+def _check_metadata(folder: Path) -> None:
+    """Raises InputError where metadata promise more than there is memory, or would run code.
 
     Without declared spaces Minari makes the environment that the metadata name, to ask it.
     """
-    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    metadata = _json(folder / "metadata.json")
     numbers = {}
     for key in ("observation_space", "action_space"):
         if not metadata.get(key):
             raise InputError(
                 f"{folder}: its metadata declare no {key}; write it with a newer Minari"
             )
-        numbers[key] = _numbers(json.loads(metadata[key]))
-    stored = disk_usage(folder)
-    rows = int(metadata["total_steps"])
+        numbers[key] = _numbers(json.loads(metadata[key]), folder)
+    rows, episodes = int(metadata["total_steps"]), int(metadata["total_episodes"])
     widths = 2 * numbers["observation_space"] + numbers["action_space"]  # with successors
-    check_size(folder, [(rows, widths)], stored)
-    main = folder / "main_data.hdf5"
-    if main.is_file():
-        import h5py
-
-        kept: list[Any] = []
-        infos: list[Any] = []
-
-        def visit(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                (infos if "/infos/" in f"/{name}" else kept).append(item)
-
-        with h5py.File(main, "r") as file:
-            file.visititems(visit)
-            check_size(main, kept, stored)
-            for item in infos:  # read with their episode, and dropped
-                check_size(main, [item], stored)
+    check_size(folder, [(max(1, rows), widths), (2 * episodes,)], disk_usage(folder))
 
 
-def _numbers(space: Any) -> int:
+def _numbers(space: Any, folder: Path) -> int:
     """How many numbers an element of a serialised space has; Minari allocates bounds for them."""
     below = space.get("subspaces") or ()
     if isinstance(below, dict):
         below = below.values()
-    return sum(map(_numbers, below)) + math.prod(space.get("shape") or (1,))
+    if np.dtype(space.get("dtype")).kind not in "fiub":  # a text may be of any length
+        raise InputError(
+            f"{folder}: a space of its metadata is of {space['dtype']!r:.40}; expected numbers"
+        )
+    parts = sum(_numbers(part, folder) for part in below)
+    return parts + math.prod(space.get("shape") or (1,))
+
+
+class _Frames:
+    """Checks of encoded images before any is decoded: a few bytes may be a picture of any size."""
+
+    def __init__(self, dataset: Any, path: Path) -> None:
+        self.path = path
+        self.spaces = {
+            "observations": dataset.observation_space,
+            "actions": dataset.action_space,
+        }
+
+    def space_of(self, names: Sequence[str]) -> Any:
+        """The declared space of an array, by its path below an episode; None where it has none."""
+        space = self.spaces.get(names[0]) if names else None
+        for name in names[1:]:
+            space = _parts(space, "_index_").get(name)
+        return space
+
+    def check(self, frames: Iterable[Any], space: Any) -> None:
+        """Raises InputError for a frame that is no image of the size that its space declares."""
+        from PIL import Image
+
+        for frame in frames:
+            with Image.open(io.BytesIO(frame), formats=("JPEG", "PNG")) as image:
+                size = (image.height, image.width)
+            if size != space.shape[:2]:
+                raise InputError(
+                    f"{self.path}: an image is {size[0]} x {size[1]}, but the declared space has "
+                    f"shape {space.shape}; the data are damaged or hostile, so fetch them again"
+                )
+
+    def check_block(self, block: Any) -> None:
+        """The same for a block of rows of a table."""
+        for name, space in self.spaces.items():
+            if name in block.schema.names:
+                self._check_column(block.column(name), space)
+
+    def _check_column(self, values: Any, space: Any) -> None:
+        if _is_picture(space) and str(values.type) == "binary":
+            self.check(values.to_pylist(), space)
+        parts = _parts(space, "")
+        for name in {field.name for field in values.type} & {*parts} if parts else ():
+            self._check_column(values.field(name), parts[name])
+
+
+def _parts(space: Any, prefix: str) -> dict[str, Any]:
+    """The spaces inside of a space by name; those of a tuple by `prefix` and number."""
+    inside = getattr(space, "spaces", {})
+    if isinstance(inside, tuple):
+        return {f"{prefix}{number}": part for number, part in enumerate(inside)}
+    return dict(inside)
+
+
+def _is_picture(space: Any) -> bool:
+    """Whether Minari may have encoded what is of this space as images."""
+    return space is not None and space.dtype == np.uint8 and len(space.shape or ()) in (2, 3)
+
+
+def _check_content(dataset: Any, folder: Path) -> None:
+    """Raises InputError where what a folder holds would take more memory than there is."""
+    from PIL import Image
+
+    frames = _Frames(dataset, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        main = folder / "main_data.hdf5"
+        if dataset.storage.FORMAT == "hdf5":
+            _check_arrays(main, frames)
+        else:
+            _check_tables(dataset, folder, frames)
+
+
+def _check_arrays(main: Path, frames: _Frames) -> None:
+    import h5py
+
+    stored, kept = disk_usage(main), []
+    infos: dict[str, list[Any]] = {}
+    with h5py.File(main, "r") as file:
+        for name, item in nested_arrays(main, file):
+            episode, *rest = name.strip("/").split("/")
+            if rest[:1] == ["infos"]:  # read with their episode, and dropped
+                infos.setdefault(episode, []).append(item)
+            else:
+                kept.append(item)
+            space = frames.space_of(rest)
+            encoded = _is_picture(space) and item.shape[1:] != space.shape
+            if item.dtype.hasobject and item.shape:
+                for block in ragged_blocks(main, item):
+                    if encoded:
+                        frames.check(block, space)
+            elif encoded and item.ndim == 2:
+                check_size(main, [item], stored)
+                frames.check(item, space)
+        check_size(main, kept, stored)
+        for arrays in infos.values():
+            check_size(main, arrays, stored)
+
+
+def _check_tables(dataset: Any, folder: Path, frames: _Frames) -> None:
+    from pyarrow import dataset as tables
+
+    size, stored = 0, disk_usage(folder)
+    for number in range(dataset.total_episodes):  # as Minari looks for them
+        inside = tables.dataset(
+            str(folder / str(number)),
+            format=dataset.storage.FORMAT,
+            ignore_prefixes=["_", ".", "metadata.json"],
+        )
+        for file in inside.files:
+            size += check_table(Path(file), stored, size, frames.check_block)
 
 
 def _read(dataset: Any, path: Path, card: Card) -> Columns:
@@ -257,12 +371,18 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
         key: []
         for key in ("observations", "actions", "rewards", "next", "terminations", "truncations")
     }
-    unfinished = dropped = own = 0
+    unfinished = dropped = own = seen = 0
     for episode in dataset.iterate_episodes():
         steps = len(episode.rewards)
         where = f"{path}: episode {episode.id}"
         if steps == 0:
             raise InputError(f"{where}: has no steps; collect or fetch the data set again")
+        seen += steps
+        if seen > total:
+            raise InputError(
+                f"{where}: {seen} steps up to here, but {total} by the metadata; fetch the data "
+                f"set again, or collect it again"
+            )
         observations = flatten(episode.observations, declared, where, layout)
         taken = np.asarray(episode.actions)
         if taken.dtype.kind != "f":

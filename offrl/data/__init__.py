@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from offrl.data.observations import flatten as flatten
     from offrl.data.observations import layout_of as layout_of
     from offrl.data.transitions import Transitions as Transitions
+    from offrl.data.unfolded import check_table as check_table
+    from offrl.data.unfolded import nested_arrays as nested_arrays
+    from offrl.data.unfolded import ragged_blocks as ragged_blocks
 
 _NAMES = {
     "archive": ("open_archive",),
@@ -40,6 +43,7 @@ _NAMES = {
     "foreign": ("check_size", "disk_usage"),
     "loader": ("path_stamp",),
     "transitions": ("Transitions",),
+    "unfolded": ("check_table", "nested_arrays", "ragged_blocks"),
 }
 _MODULE = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = list(_MODULE)

@@ -247,6 +247,29 @@ def test_odd_d4rl_files_are_refused_in_one_line(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["observations", "timeouts", "episode_ids", "discrete_action"])
+def test_values_of_unequal_lengths_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """One of them may stand in every row, so that a small file fills any memory."""
+    path = d4rl_file(tmp_path / "a.hdf5", 10, ends=[9], cuts=[4], **{key: None})
+    with h5py.File(path, "a") as file:
+        shape = () if key == "discrete_action" else (10,)
+        file.create_dataset(key, shape, h5py.vlen_dtype(np.float32))
+    read = h5py.Dataset.__getitem__
+
+    def watched(self: Any, *args: Any, **options: Any) -> Any:
+        assert self.dtype.kind != "O"
+        return read(self, *args, **options)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", watched)
+    if key in ("observations", "timeouts"):
+        with pytest.raises(InputError, match=rf"a\.hdf5: {key}: expected numbers, found object"):
+            load_dataset(d4rl_card(path))
+    else:
+        assert len(load_dataset(d4rl_card(path))) == 9
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
 def test_numbers_that_are_not_finite_name_column_and_row(tmp_path: Path, bad: float) -> None:
     observations = numbers(70_000, 1).astype(np.float64)
