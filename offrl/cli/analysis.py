@@ -286,6 +286,7 @@ def adastop(
         interims=interims,
         alpha=alpha,
         baseline=baseline,
+        algorithms=algorithm or None,
         resampling=Resampling(reps, seed),
     )
     words = Words(TERMINAL, scale)
@@ -303,8 +304,9 @@ def adastop(
         as_json,
         title=f"AdaStop on {dataset}: {size} runs an interim, at most {interims} interims",
     )
-    for note in way_notes(scores, [*decisions["x"], *decisions["y"]]):
-        print_message(f"note: {note}")
+    if not algorithm:
+        for note in way_notes(scores, [*decisions["x"], *decisions["y"]]):
+            print_message(f"note: {note}")
     undecided = decisions[decisions["decision"] == "undecided"]
     if len(undecided) and not as_json:
         names = sorted({*undecided["x"], *undecided["y"]})

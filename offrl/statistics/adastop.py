@@ -47,6 +47,7 @@ from numpy.typing import ArrayLike, NDArray
 from offrl.errors import InputError, unknown
 from offrl.results.table import ScoreTable
 from offrl.statistics.bootstrap import Array, stream
+from offrl.statistics.pairs import chosen_cells
 from offrl.statistics.resampling import DEFAULT_REPS, Resampling
 from offrl.statistics.significance import ALPHA
 
@@ -66,27 +67,37 @@ def decide(
     interims: int,
     alpha: float = ALPHA,
     baseline: str | None = None,
+    algorithms: Sequence[str] | None = None,
     resampling: Resampling = Resampling(),
 ) -> pd.DataFrame:
     """Decisions on the algorithms of one data set, as `adastop` gives them.
 
-    Each algorithm takes part in the first of the ways in which it acts. Its final scores count in
-    the order of their seeds, so that runs made later need greater seeds. Raises InputError as
-    `adastop` does, and where a run failed: its score is not missing by chance.
+    Final scores count in the order of their seeds, so that runs made later need greater seeds.
+    Raises InputError as `adastop` does, and where a run of one of these algorithms failed: its
+    score is not missing by chance.
+
+    Args:
+        table: the scores.
+        dataset: one of its data sets.
+        size: as in `adastop`.
+        interims: as in `adastop`.
+        alpha: as in `adastop`.
+        baseline: as in `adastop`.
+        algorithms: take these alone; by default all algorithms of the table, each in the first of
+            the ways in which it acts.
+        resampling: as in `adastop`.
     """
     if dataset not in table.datasets:
         raise unknown("data set", dataset, table.datasets)
+    chosen = chosen_cells(table, baseline, algorithms)
     for failure in table.failures:
-        if failure.dataset == dataset:
+        if failure.dataset == dataset and failure.algorithm in chosen:
             raise InputError(
                 f"{failure.algorithm!r} on {dataset!r}, seed {failure.seed} failed "
                 f"({failure.cause}); AdaStop needs a score of every run: run it again, or leave "
                 "the algorithm out"
             )
-    chosen = {*table.main_algorithms, baseline}
-    scores = {
-        name: cells.get(dataset, ()) for name, cells in table.cells().items() if name in chosen
-    }
+    scores = {name: cells.get(dataset, ()) for name, cells in chosen.items()}
     try:
         return adastop(
             scores,

@@ -134,19 +134,26 @@ class Pair:
         return int(seeds[enough[0]]) if len(enough) else None
 
 
-def comparable_cells(
+def chosen_cells(
     table: ScoreTable, baseline: str | None, algorithms: Sequence[str] | None
 ) -> dict[str, Tasks]:
-    """Scores of the algorithms to compare; InputError where a comparison is impossible.
+    """Scores of the algorithms that are named, and of the baseline; InputError for an unknown one.
 
     Without `algorithms` these are all of them, each in the first of the ways in which it acts.
     """
-    cells: dict[str, Tasks] = dict(table.cells())
+    cells = table.cells()
     for name in [*([baseline] if baseline else []), *(algorithms or [])]:
         if name not in cells:
             raise unknown("algorithm", name, cells)
     chosen = {*(table.main_algorithms if algorithms is None else algorithms), baseline}
-    cells = {name: cells[name] for name in cells if name in chosen}
+    return {name: cells[name] for name in cells if name in chosen}
+
+
+def comparable_cells(
+    table: ScoreTable, baseline: str | None, algorithms: Sequence[str] | None
+) -> dict[str, Tasks]:
+    """The `chosen_cells` to compare; InputError where a comparison is impossible."""
+    cells = chosen_cells(table, baseline, algorithms)
     if len(cells) < 2:
         raise InputError(
             f"{', '.join(cells) or 'no algorithm'}: a comparison needs two algorithms or more"

@@ -177,6 +177,22 @@ def test_adastop_decides_and_names_who_needs_more_runs(call, tmp_path):
     assert "did you mean" in call("adastop", "scores.csv", "--dataset", "X", *plan).error
 
 
+def test_adastop_takes_ways_to_act_that_are_named(call, tmp_path):
+    rows = [
+        f"{name},x,{s},{s + 9 * (way == '')},{way}"
+        for name, way in (("a", ""), ("a: fast", "fast"), ("b", ""))
+        for s in range(4)
+    ]
+    (tmp_path / "s.csv").write_text(HEAD.strip() + ",way\n" + "\n".join(rows) + "\n")
+    plan = ("adastop", "s.csv", "--size", 4, "--interims", 1)
+    default = call(*plan)
+    assert "note: a: fast is another way to act in the same runs" in default.stderr
+    named = call(*plan, "--algorithm", "a: fast", "--algorithm", "a")
+    assert "another way" not in named.stderr
+    (row,) = json.loads(call(*plan, "--algorithm", "a: fast", "--algorithm", "a", "--json").stdout)
+    assert (row["x"], row["y"], row["decision"]) == ("a", "a: fast", "larger")
+
+
 def test_names_in_brackets_are_printed_as_they_are(call, tmp_path):
     rows = [f"{a},x,{s},{s + 9 * (a == 'b')}" for a in ("[red]a", "b") for s in range(4)]
     (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")

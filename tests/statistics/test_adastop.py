@@ -352,6 +352,7 @@ def test_a_table_that_cannot_be_decided_is_one_clear_line():
     with pytest.raises(InputError, match=r"'b' on 'hopper', seed 70 failed \(NaN loss\)"):
         decide(failed, "hopper", **plan)
     assert len(decide(failed, "walker", **plan)) == 6
+    assert len(decide(failed, "hopper", algorithms=["a", "c", "d"], **plan)) == 3
 
 
 def test_the_observed_deal_is_among_the_drawn_ones():
