@@ -90,8 +90,7 @@ class Findings:
     @property
     def runs(self) -> int:
         """The number of runs, finished or failed, each once however many ways to act it has."""
-        failed = {(f.algorithm, f.dataset, f.seed) for f in self.failures}
-        return len(self.final.only(self.table.main_algorithms).frame) + len(failed)
+        return len(self.final.only(self.table.main_algorithms).frame) + len(self.failures)
 
     @property
     def runs_each(self) -> tuple[int, int]:

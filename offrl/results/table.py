@@ -6,6 +6,8 @@ with the numbers, so that tasks are aligned by name and never by position.
 """
 
 import fnmatch
+import itertools
+import operator
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +89,7 @@ class ScoreTable:
             where: the file or object that messages name.
             scale: 100 or 1, the score that stands for the reference's upper end.
             failures: runs without a score. Rows of such a run leave the table: part of a run is
-                not a score.
+                not a score. Several causes of a run are joined.
             notes: lines for the reader.
             provenance: where the scores come from, one mapping per run or per file.
             complete: whether every algorithm, with every setting it has, must have every data set
@@ -120,10 +122,13 @@ class ScoreTable:
                 )
             ]
             frame = frame[causes == ""].copy()
-        failed = sorted(
-            dict.fromkeys(failed),
-            key=lambda f: (f.algorithm, f.dataset, f.setting, f.seed, f.cause),
-        )
+        run = operator.attrgetter("algorithm", "dataset", "setting", "seed")
+        failed = [  # one for each run
+            replace(first, cause="; ".join(dict.fromkeys(f.cause for f in (first, *others))))
+            for _, (first, *others) in itertools.groupby(
+                sorted(failed, key=lambda f: (run(f), f.cause)), run
+            )
+        ]
         gone = {(f.algorithm, f.setting, f.dataset, f.seed) for f in failed}
         if gone:
             kept = np.array([run not in gone for run in run_keys(frame)], dtype=bool)

@@ -55,6 +55,15 @@ def test_runs_are_counted_with_those_that_failed(found):
     assert found.labels == {"BC": "BC", "IQL": "IQL", "TD3+BC": "TD3+BC (1 failed)"}
 
 
+def test_a_run_that_failed_by_two_causes_counts_once():
+    causes = [Failure("IQL", "task-0", 2, cause) for cause in ("killed", "NaN loss")]
+    findings = compute(table(tasks=1, steps=(0,), failures=causes), resampling=FEW)
+    assert findings.runs == 9
+    assert [failure.cause for failure in findings.failures] == ["NaN loss; killed"]
+    assert findings.failed["IQL"] == 1
+    assert findings.per_task.set_index("algorithm")["n_failed"]["IQL"] == 1
+
+
 def test_resamples_are_those_behind_the_intervals(found):
     assert found.resamples == (500, 500)
     single = compute(table(("IQL",), tasks=1, runs=1), resampling=FEW)

@@ -617,6 +617,25 @@ def test_decimal_commas_beside_points_are_refused(tmp_path):
     refused(lambda: read_scores(write(tmp_path / "s.csv", text)), "'1,5'", "decimal point")
 
 
+def test_a_run_that_failed_by_several_causes_is_one_failure():
+    frame = grid(("A",), ("x",)).assign(setting="lr=1", failure="")
+    again = frame.assign(setting="lr=2")
+    frame.loc[0, ["score", "failure"]] = [np.nan, "killed"]
+    lost = [
+        Failure("A", "x", 0, "NaN loss", "lr=1"),
+        Failure("A", "x", 0, "killed", "lr=1"),
+        Failure("A", "x", 0, "killed", "lr=2"),
+        Failure("A", "x", 1, "killed", "lr=1"),
+    ]
+    table = ScoreTable.from_frame(pd.concat([frame, again]), failures=lost)
+    assert table.failures == (
+        Failure("A", "x", 0, "NaN loss; killed", "lr=1"),
+        Failure("A", "x", 1, "killed", "lr=1"),
+        Failure("A", "x", 0, "killed", "lr=2"),
+    )
+    assert ScoreTable.from_frame(table.tidy()).failures == table.failures
+
+
 @pytest.mark.parametrize("score", [1e151, -1e201, 1.7e308])
 def test_scores_whose_squares_are_no_numbers_are_refused(score):
     frame = grid()
