@@ -20,7 +20,7 @@ from offrl.plots.layout import (
     text_width,
 )
 from offrl.plots.style import HOLLOW, INK, INTERVALS, NO_INTERVAL, line_style
-from offrl.statistics.labels import METHODS, metric_name
+from offrl.statistics.labels import METHODS, level_of, metric_name, percent
 
 
 def interval_plot(
@@ -50,7 +50,8 @@ def interval_plot(
     ys, bottom = row_places(texts, 1.2 if below.keys() & set(methods) else 0.8)
     legend = {}
     if rows["ci_low"].notna().any():
-        legend = {f"95 % {m}": Line2D([], [], color=INK, **INTERVALS[m]) for m in methods}
+        level = percent(level_of(summary))
+        legend = {f"{level} {m}": Line2D([], [], color=INK, **INTERVALS[m]) for m in methods}
     if rows["ci_low"].isna().any():
         legend[NO_INTERVAL] = Line2D([], [], color=INK, **HOLLOW)
     beside = text_width(texts)

@@ -12,9 +12,8 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 
 from offrl.plots.layout import label, legend_below, legend_height, new_axes, plain
 from offrl.plots.style import HOLLOW, INK, NO_INTERVAL, distinct_styles
+from offrl.statistics.labels import level_of, percent
 
-POINTWISE = "95 % pointwise"
-SIMULTANEOUS = "95 % simultaneous"
 WRAP_LEGEND = 32  # characters of an algorithm's name on a line of a legend
 
 
@@ -106,12 +105,18 @@ def online_plot(
 def _legend_texts(data: pd.DataFrame, labels: Mapping[str, str] | None) -> list[str]:
     """Texts of the legend: the algorithms, then the kinds of band that the data have."""
     texts = [label(name, labels, WRAP_LEGEND) for name in dict.fromkeys(data["algorithm"])]
-    for kind, column in ((POINTWISE, "ci_low"), (SIMULTANEOUS, "band_low")):
+    return [*texts, *_bands(data)]
+
+
+def _bands(data: pd.DataFrame) -> dict[str, Any]:
+    """The kinds of band that the data have, at their level, and how the legend shows each."""
+    level, bands = percent(level_of(data)), dict[str, Any]()
+    for kind, column, alpha in (("pointwise", "ci_low", 0.3), ("simultaneous", "band_low", 0.12)):
         if column in data and data[column].notna().any():
-            texts += [kind]
+            bands[f"{level} {kind}"] = Patch(color=INK, alpha=alpha, lw=0)
     if data["ci_low"].isna().any():
-        texts += [NO_INTERVAL]
-    return texts
+        bands[NO_INTERVAL] = Line2D([], [], color=INK, **HOLLOW)
+    return bands
 
 
 def _lines(
@@ -147,11 +152,5 @@ def _lines(
             options: dict[str, Any] = {"color": look["color"], "alpha": strength, "lw": 0}
             ax.fill_between(xs, *ends, step="post" if steps else None, **options)
         handles.append(line)
-    texts = _legend_texts(data, labels)
-    keys = {
-        POINTWISE: Patch(color=INK, alpha=0.3, lw=0),
-        SIMULTANEOUS: Patch(color=INK, alpha=0.12, lw=0),
-        NO_INTERVAL: Line2D([], [], color=INK, **HOLLOW),
-    }
-    handles += [keys[text] for text in texts[len(looks) :]]
-    legend_below(ax, handles, texts)
+    handles += _bands(data).values()
+    legend_below(ax, handles, _legend_texts(data, labels))

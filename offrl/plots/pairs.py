@@ -22,6 +22,7 @@ from offrl.plots.layout import (
     text_width,
 )
 from offrl.plots.style import DOT, EXPANDED, HOLLOW, INK, NO_DIFFERENCE, NO_INTERVAL, line_style
+from offrl.statistics.labels import level_of, percent
 from offrl.statistics.significance import ALPHA
 
 
@@ -42,6 +43,7 @@ def improvement_plot(
         labels: what to write in place of an algorithm's name.
         ax: where to draw; by default a new figure of fitting size.
     """
+    level = percent(level_of(pairs))
     if baseline is not None:
         both = pd.concat([pairs, _turned(pairs)])
         pairs = both[both["y"] == baseline]
@@ -69,7 +71,7 @@ def improvement_plot(
     ax.set_xlabel("probability of improvement P(X > Y), 0–1")
     legend = {"no difference": Line2D([], [], **NO_DIFFERENCE)}
     if not np.isnan(values[:, 1]).all():
-        legend["95 % interval"] = Line2D([], [], color=INK, **EXPANDED)
+        legend[f"{level} interval"] = Line2D([], [], color=INK, **EXPANDED)
     if np.isnan(values[:, 1]).any():
         legend[NO_INTERVAL] = Line2D([], [], color=INK, **HOLLOW)
     legend_below(ax, legend.values(), legend, beside=text_width(left) + text_width(right))

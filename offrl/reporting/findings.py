@@ -13,7 +13,7 @@ from offrl.progress import Progress, stage
 from offrl.reporting.values import json_value
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.comparison import Comparison, compare
-from offrl.statistics.labels import main_method
+from offrl.statistics.labels import main_method, percent
 from offrl.statistics.profiles import curve, profile
 from offrl.statistics.ranks import ranks
 from offrl.statistics.remarks import explain
@@ -156,8 +156,8 @@ def compute(
     """
     if resampling.level != COVERAGE:
         raise InputError(
-            f"level {resampling.level:g}: a report has 95 % intervals; leave the level at "
-            f"{COVERAGE:g}, or call offrl.statistics.summarise"
+            f"level {resampling.level:g}: a report has {percent(COVERAGE)} intervals; leave the "
+            f"level at {COVERAGE:g}, or call offrl.statistics.summarise"
         )
     if not len(table.frame):
         first = table.failures[0]

@@ -141,6 +141,7 @@ def compare(
         )
     frame = pd.DataFrame(rows, columns=list(PAIRS)).astype({"seeds": "Int64"})
     tasks = welch(cells, labels, resampling.level)
+    frame.attrs["level"] = tasks.attrs["level"] = resampling.level
     notes = comparison_notes(pairs, frame, alpha, permutations)
     if algorithms is None:
         notes += way_notes(table, names)

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 
+import pandas as pd
+
+from offrl.statistics.resampling import COVERAGE
+
 METRIC_NAMES = {
     "iqm": "IQM",
     "median": "median",
@@ -19,6 +23,19 @@ METHODS = ("percentile", "expanded percentile", "studentized")
 MAIN_METHOD = "expanded percentile"
 # In the order of columns, the main one first.
 METHOD_COLUMNS = (MAIN_METHOD, *(method for method in METHODS if method != MAIN_METHOD))
+
+
+def percent(share: float) -> str:
+    """A level or an error rate as text: `95 %` of 0.95."""
+    return f"{100 * share:g} %"
+
+
+def level_of(frame: pd.DataFrame) -> float:
+    """The nominal coverage of a frame's intervals: its `attrs["level"]`, or the default.
+
+    Every frame of estimates has it; one that is read from a file has lost it.
+    """
+    return float(frame.attrs.get("level", COVERAGE))
 
 
 def main_method(computed: Iterable[str]) -> str:

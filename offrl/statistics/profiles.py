@@ -33,7 +33,9 @@ def profile(
         tau = np.linspace(min(0.0, every.min()), max(table.scale, every.max()), 101)
     thresholds = np.asarray(tau, dtype=np.float64)
     lines = engine(resampling).profile(frames.complete_cells(table), thresholds, resampling)
-    return frames.profile(thresholds, lines)
+    frame = frames.profile(thresholds, lines)
+    frame.attrs["level"] = resampling.level
+    return frame
 
 
 def curve(
@@ -58,4 +60,6 @@ def curve(
     parts = frames.curve_cells(table, dataset, points)
     steps = {name: steps for name, (steps, _) in parts.items()}
     cells = {name: tasks for name, (_, tasks) in parts.items()}
-    return frames.curve(steps, engine(resampling).curve(cells, resampling))
+    frame = frames.curve(steps, engine(resampling).curve(cells, resampling))
+    frame.attrs["level"] = resampling.level
+    return frame

@@ -144,4 +144,6 @@ def compare(scores: ScoreTable, name: str, margin: float) -> pd.DataFrame:
             f"{', '.join(table['algorithm'].unique())} on "
             f"{', '.join(table['dataset'].unique()[:4])}...; names must be the same"
         )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    frame.attrs["level"] = 1 - ERROR_RATE
+    return frame

@@ -58,7 +58,9 @@ def ranks(table: ScoreTable, *, resampling: Resampling = Resampling()) -> pd.Dat
         ci = NONE if single else bootstrap.read(np.sort(means[k]), p, estimate)
         rows.append((name, estimate, ci.low, ci.high, ci.error, *shares[k]))
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.sort_values(["mean_rank", "algorithm"], ignore_index=True)
+    frame = frame.sort_values(["mean_rank", "algorithm"], ignore_index=True)
+    frame.attrs["level"] = resampling.level
+    return frame
 
 
 def _ranked(means: Array) -> tuple[Array, Array]:

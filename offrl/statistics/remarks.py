@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from offrl.results.table import ScoreTable
-from offrl.statistics.labels import main_method, metric_name
+from offrl.statistics.labels import level_of, main_method, metric_name, percent
 from offrl.statistics.metrics import METRICS, point_estimates
 from offrl.statistics.pairs import Pair
+from offrl.statistics.resampling import COVERAGE
 from offrl.statistics.significance import permutation_count
 
 
@@ -117,11 +118,13 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
             "tie, so that every resample gives the same value. That is no evidence of certainty"
         )
     if capped:
+        level = level_of(summary)
+        measured = " (some 75 % with 3 runs on 1 data set)" if level == COVERAGE else ""
         which = "; ".join(f"{', '.join(names)} ({_words(m)})" for m, names in capped.items())
         notes.append(
             f"Some {method} intervals reach the lowest or highest value that resampling so few "
-            "runs can give, are narrower than they should be, and may cover less than 95 % (some "
-            f"75 % with 3 runs on 1 data set): {which}"
+            "runs can give, are narrower than they should be, and may cover less than "
+            f"{percent(level)}{measured}: {which}"
         )
     return notes
 

@@ -77,7 +77,8 @@ def summarise(
     """Aggregates of every algorithm over all data sets: one row per metric and interval method.
 
     Columns are COLUMNS: `n_runs` is the smallest number of runs that a data set has, `reps` the
-    number of resamples, `mc_error` the larger Monte-Carlo standard error of the two ends.
+    number of resamples, `mc_error` the larger Monte-Carlo standard error of the two ends. As in all
+    frames of estimates, `attrs["level"]` is the level of the intervals.
 
     Args:
         table: the scores.
@@ -104,7 +105,9 @@ def summarise(
     methods = [m for m in (METHODS if studentized else DEFAULT_METHODS) if m in chosen.METHODS]
     cells = frames.complete_cells(table)
     aggregates = chosen.aggregates(cells, table.scale, metrics, methods, resampling, progress)
-    return frames.summary(table, aggregates, [*METRICS, *metrics], methods)
+    frame = frames.summary(table, aggregates, [*METRICS, *metrics], methods)
+    frame.attrs["level"] = resampling.level
+    return frame
 
 
 def per_task(table: ScoreTable) -> pd.DataFrame:

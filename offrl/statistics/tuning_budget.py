@@ -91,7 +91,9 @@ def online_performance(
         intervals = intervals_of(grid, tried, values, resampling)
         for budget, value, ci in zip(tried, values.tolist(), intervals, strict=True):
             rows.append((algorithm, int(budget), value, ci.low, ci.high, ci.error, len(grid[0])))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame.attrs["level"] = resampling.level
+    return frame
 
 
 def expected_maximum(values: ArrayLike, budgets: Sequence[int]) -> Array:

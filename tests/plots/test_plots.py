@@ -263,6 +263,31 @@ def test_both_bands_are_drawn_and_named(kind):
     assert texts(ax) == [*SHORT[:2], "95 % pointwise", "95 % simultaneous"]
 
 
+def test_legends_name_the_level_that_was_computed():
+    rng = np.random.default_rng(0)
+    resampling = Resampling(100, level=0.9)
+    table = ScoreTable.from_arrays(
+        {name: rng.normal(size=(3, 2, 2)) for name in SHORT[:3]}, ["x", "y"], steps=[1, 2]
+    )
+    grid = table.final().frame.drop(columns="step")
+    grid = pd.concat(
+        [grid.assign(setting=lr, score=grid["score"] + k) for k, lr in enumerate("ab")]
+    )
+    comparison = compare(table, permutations=100, resampling=resampling).pairs
+    drawn = [
+        plots.interval_plot(statistics.summarise(table, resampling=resampling)),
+        plots.profile_plot(statistics.profile(table, resampling=resampling)),
+        plots.curve_plot(statistics.curve(table, resampling=resampling)),
+        plots.improvement_plot(comparison),
+        plots.improvement_plot(comparison, baseline=SHORT[0]),
+        plots.online_plot(online_performance(ScoreTable.from_frame(grid), resampling=resampling)),
+    ]
+    for ax in drawn:
+        levels = [text for text in texts(ax) if "%" in text]
+        assert levels
+        assert all(text.startswith("90 % ") for text in levels)
+
+
 def hollow(ax: Axes) -> list[tuple[float, float]]:
     """Where hollow points are drawn."""
     found: list[tuple[float, float]] = []

@@ -365,7 +365,9 @@ def test_too_few_runs_for_the_expanded_interval_are_named():
     rng = np.random.default_rng(0)
     small = table_of({"A": rng.normal(50, 9, (3, 1))})
     notes = statistics.explain(small, statistics.summarise(small, resampling=Resampling(2_000)))
-    assert any("may cover less than 95 %" in note and ": A (" in note for note in notes)
+    assert any("may cover less than 95 % (some 75 %" in note and ": A (" in note for note in notes)
+    narrow = statistics.summarise(small, resampling=Resampling(2_000, level=0.9))
+    assert any("may cover less than 90 %:" in note for note in statistics.explain(small, narrow))
     large = table_of({"A": rng.normal(50, 9, (10, 9))})
     assert (
         statistics.explain(large, statistics.summarise(large, resampling=Resampling(2_000))) == []
