@@ -1,6 +1,5 @@
 """Commands that read scores."""
 
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -124,6 +123,7 @@ def compare(
     from offrl.reporting.words import TERMINAL, Words
     from offrl.results.collect import collect
     from offrl.statistics.comparison import compare as make_comparison
+    from offrl.statistics.labels import level_of, percent
     from offrl.statistics.resampling import Resampling
 
     _check_suffix(output, ".csv")
@@ -163,7 +163,8 @@ def compare(
         as_json,
         title=(
             f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} on {len(scores.datasets)} "
-            f"data set{'s' if len(scores.datasets) > 1 else ''}, 95 % intervals"
+            f"data set{'s' if len(scores.datasets) > 1 else ''}, "
+            f"{percent(level_of(comparison.pairs))} intervals"
         ),
         whole={
             "pairs": pairs,
@@ -199,6 +200,7 @@ def budget(
     """
     from offrl.reporting.words import TERMINAL, Words
     from offrl.results.collect import collect
+    from offrl.statistics.labels import level_of, percent
     from offrl.statistics.resampling import Resampling
     from offrl.statistics.tuning_budget import online_performance
 
@@ -233,8 +235,8 @@ def budget(
             "interval": lambda row: words.interval(row["ci_low"], row["ci_high"]),
         },
         as_json,
-        title="Expected score of the best of so many settings, tried online; 95 % intervals over "
-        "seeds",
+        title="Expected score of the best of so many settings, tried online; "
+        f"{percent(level_of(curves))} intervals over seeds",
     )
     print_notes(scores.final())
 
@@ -334,24 +336,33 @@ def reproduce(
 
     Example: offrl reproduce neorl2 runs --margin 3
     """
+    from offrl.reporting.words import TERMINAL, Words
     from offrl.results.collect import collect
+    from offrl.statistics.labels import level_of, percent
     from offrl.statistics.published import compare
 
     scores = collect(source, complete=False, algorithms=algorithm or None, datasets=dataset or None)
+    cells = compare(scores, table, margin)
+    words = Words(TERMINAL, decimals=2)  # as many as published tables have
     show_rows(
-        compare(scores, table, margin).to_dict("records"),
+        cells.to_dict("records"),
         {
             "algorithm": "algorithm",
             "data set": "dataset",
-            "ours (n)": lambda row: _mean(row["mean"], row["sd"], row["n"]),
-            "published (n)": lambda row: _mean(
+            "ours": lambda row: words.spread(row["mean"], row["sd"], row["n"]),
+            "published": lambda row: words.spread(
                 row["published"], row["published_sd"], row["published_n"]
             ),
-            "difference": _difference,
+            "difference": lambda row: (
+                f"{words.difference(row['difference'])}\n{words.interval(row['low'], row['high'])}"
+            ),
             "verdict": _verdict,
         },
         as_json,
-        title=f"{table}, margin {margin:g}; ± with ddof 1, differences with 95 % intervals",
+        title=(
+            f"{table}, margin {margin:g}; ± with ddof 1, differences with "
+            f"{percent(level_of(cells))} intervals"
+        ),
     )
     print_notes(scores.final())
 
@@ -367,17 +378,6 @@ def _write(frame: "pd.DataFrame", path: Path) -> None:
 
     with replacing(path) as temporary:
         write_csv(frame, temporary)
-
-
-def _mean(mean: float, sd: float, n: float) -> str:
-    """A mean, ± the standard deviation and (the number of runs) where they are known."""
-    spread = "" if math.isnan(sd) else f" ± {sd:.2f}"
-    return f"{mean:.2f}{spread}" + ("" if math.isnan(n) else f" ({n:.0f})")
-
-
-def _difference(row: Row) -> str:
-    interval = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{row['difference']:+.2f}{interval}"
 
 
 def _verdict(row: Row) -> str:

@@ -155,6 +155,9 @@ class _RunBars:
     """Shows runs as they go: bars with time to go on a terminal, and a line where a run ends."""
 
     def __init__(self) -> None:
+        from offrl.reporting.words import Words
+
+        self.words = Words()
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -186,12 +189,12 @@ class _RunBars:
         if event.status == "running":
             if run not in self.run_bars:
                 self.run_bars[run] = self.bars.add_task(name, total=job.steps)
-            score = "" if event.score is None else f" {event.score:.1f}"
+            score = "" if event.score is None else f" {self.words.score(event.score)}"
             self.bars.update(self.run_bars[run], completed=event.step, description=f"{name}{score}")
             return
         if run in self.run_bars:
             self.bars.remove_task(self.run_bars.pop(run))
-        score = "" if event.score is None else f", score {event.score:.2f}"
+        score = "" if event.score is None else f", score {self.words.score(event.score)}"
         cause = f": {event.cause}" if event.cause else ""
         print_message(f"{event.status} {name} at step {event.step:,}{score}{cause}")
 

@@ -61,19 +61,22 @@ class Words:
 
     Attributes:
         target: TERMINAL, HTML, MARKDOWN or LATEX.
-        scale: upper end of the scores, 100 or 1, from which their digits follow.
+        scale: upper end of the scores, 100 or 1.
+        decimals: of scores; by default a tenth of a percent of the scale.
     """
 
     target: Target = TERMINAL
     scale: float = 100.0
+    decimals: int | None = None
 
-    def score(self, value: float) -> str:
-        """A score to a tenth of a percent of the scale; a dash for NaN."""
-        return self._number(value, digits(self.scale))
+    def score(self, value: float, sign: str = "") -> str:
+        """A score; a dash for NaN."""
+        decimals = digits(self.scale) if self.decimals is None else self.decimals
+        return self._number(value, decimals, sign)
 
     def difference(self, value: float) -> str:
         """A difference of scores, with its sign."""
-        return self._number(value, digits(self.scale), sign="+")
+        return self.score(value, sign="+")
 
     def interval(self, low: float, high: float) -> str:
         """`[low, high]` on the scale of scores; `none` for NaN."""

@@ -32,6 +32,13 @@ def test_digits_are_those_of_the_scale():
     assert Words(scale=1).interval(0, 1) == "[0.000, 1.000]"
 
 
+def test_digits_may_be_given():
+    words = Words(decimals=2)
+    assert words.spread(50.044, 1.262, 3) == "50.04 ± 1.26 (n = 3)"
+    assert words.difference(-0.004) == "0.00"
+    assert words.interval(-1, 2.345) == "[-1.00, 2.35]"
+
+
 def test_what_rounds_to_zero_has_no_sign():
     words = Words(HTML)
     assert words.score(-0.04) == words.difference(-0.04) == words.difference(0.04) == "0.0"
