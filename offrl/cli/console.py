@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
@@ -116,11 +117,16 @@ def new_table(*columns: str) -> Table:
 def _widths(columns: Sequence[Sequence[str]]) -> list[int] | None:
     """Widths of a table's columns on this terminal, None where it has no room for them.
 
-    The first column and every number are kept whole; other words break after 12 characters.
+    The first column and every number are kept whole; other words break after 12 cells of it.
     """
-    widths = [max(len(line) for text in texts for line in text.split("\n")) for texts in columns]
+    widths = [
+        max(cell_len(line) for text in texts for line in text.split("\n")) for texts in columns
+    ]
     least = [
-        max(len(w) if NUMBER.fullmatch(w) else min(len(w), 12) for w in " ".join(texts).split())
+        max(
+            cell_len(w) if NUMBER.fullmatch(w) else min(cell_len(w), 12)
+            for w in " ".join(texts).split()
+        )
         for texts in columns
     ]
     least[0] = widths[0]

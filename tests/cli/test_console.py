@@ -1,16 +1,21 @@
 """How rows are shown: whole numbers in tables, and records where a terminal is too narrow."""
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
+from offrl import cli
 from offrl.cli import console
 
 ROWS = [
     {"name": "[red]a", "value": 1234.5, "low": -1000.25, "high": 2000.75, "note": "a few words"},
     {"name": "decision_transformer", "value": float("nan"), "low": 0.0, "high": 1.0, "note": ":x:"},
+    {"name": "離線強化學習的各種方法", "value": 1.0, "low": 0.0, "high": 1.0, "note": "兩格寬的字"},
 ]
 COLUMNS: console.Columns = {
     "name": "name",
@@ -35,9 +40,10 @@ def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def test_no_number_and_no_name_is_cut(show: Show, width: int) -> None:
     text = show(width, title="Rows")
     words = text.split()
-    for word in ("[red]a", "decision_transformer", "+1234.5", "[-1000.25,", "2000.75]", "[0.00,"):
+    names = [row["name"] for row in ROWS]
+    for word in (*names, "+1234.5", "[-1000.25,", "2000.75]", "[0.00,"):
         assert word in words or width < 40
-    assert max(map(len, text.splitlines())) <= width
+    assert max(map(cell_len, text.splitlines())) <= width
     assert text.startswith("Rows\n")
 
 
@@ -64,3 +70,10 @@ def test_no_rows_are_a_table_without_rows(
     monkeypatch.setattr(console.out, "_width", 80)
     console.show_rows([], COLUMNS, as_json=False)
     assert "interval" in capsys.readouterr().out
+
+
+def test_scores_have_one_formatter() -> None:
+    """`Words`: a score that two commands show is one text."""
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        found = re.findall(r"\{[^{}]*:[-+]?,?\.\df\}", path.read_text())
+        assert not found, f"{path}: {found}"
