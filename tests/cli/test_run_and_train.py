@@ -161,9 +161,9 @@ def test_a_bad_algorithm(call: Call, tiny: Path, text: str | None, words: list[s
         ("batch_size=2.5", ["batch_size: ", "valid integer, found 2.5"]),
         ("hidden=[1", ["hidden: ", "found '[1'"]),
         ("reward=raws", ["reward: ", "'raw'", "found 'raws'"]),
-        ("hidden=" + "[" * 5000, ["hidden: ", "found '[[[["]),
-        ("hidden=" + "[" * 300 + "]" * 300, ["hidden: ", "found '[[[["]),
-        ("beta=" + "9" * 5000, ["beta: ", "found '9999"]),
+        ("hidden=" + "[" * 5000, ["--set hidden=[[[", "not a value: it is nested more than 50"]),
+        ("hidden=" + "[" * 300 + "]" * 300, ["--set hidden=[[[", "nested more than 50"]),
+        ("beta=" + "9" * 5000, ["--set beta=9999", "not a value: Exceeds the limit"]),
         ("beta=1\nreward=2", ["beta: ", "valid number"]),
     ],
 )
