@@ -1,6 +1,7 @@
 """The one exception that the command line turns into a single line and exit code 2."""
 
 import difflib
+import multiprocessing
 from collections.abc import Iterable
 
 SHOWN = 80  # characters of a name in a message
@@ -12,6 +13,11 @@ class InputError(ValueError):
 
 class Damaged(InputError):
     """A file of offrl's own that does not hold what offrl wrote; the message has file and fault."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether the user ended the work by Ctrl-C, which no worker process gets to see."""
+    return isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None
 
 
 def unknown(kind: str, name: str, known: Iterable[str], advice: str = "") -> InputError:

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from offrl.errors import InputError, unknown
+from offrl.errors import InputError, is_interrupt, unknown
 from offrl.files import user_path
 
 CONTENT = ("datasets", "algorithms", "protocols", "reports")
@@ -100,8 +100,10 @@ def load_file(path: Path, kind: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit, and whatever a file may raise
         del sys.modules[name]
+        if is_interrupt(error):
+            raise
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         at = f", line {lines[-1]}" if lines else ""  # the message of a SyntaxError has its own
@@ -111,4 +113,4 @@ def load_file(path: Path, kind: str) -> ModuleType:
 
 def _reason(error: BaseException) -> str:
     """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

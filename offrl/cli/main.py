@@ -43,6 +43,7 @@ ADVICE = {  # what to do about errors of the file system
     errno.ENOTDIR: "a file stands where a folder is needed, so give another place",
     errno.EISDIR: "a folder stands where a file is needed, so give another name",
 }
+INTERRUPTED = 130  # the exit code after Ctrl-C
 UsageError: Any = typer.BadParameter.__mro__[1]  # which Typer does not export
 
 
@@ -123,6 +124,8 @@ def main() -> None:
         if error.errno in ADVICE:
             message += f"; {ADVICE[error.errno]}"
     else:
+        if code == INTERRUPTED:
+            print_message("Interrupted; what was saved stays, and the same command carries on.")
         raise SystemExit(code or 0)
     print_message(f"error: {' '.join(message.split())}")
     raise SystemExit(2)

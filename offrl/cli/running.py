@@ -141,7 +141,7 @@ def _config_value(setting: str) -> tuple[str, Any]:
     """The key and the value of KEY=VALUE, read as TOML; a bare word is a string."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {setting}: expected KEY=VALUE, for example --set beta=10")
+        raise InputError(f"--set {setting:.80}: expected KEY=VALUE, for example --set beta=10")
     try:
         tables = parse_toml(f"value = {text}")
     except tomllib.TOMLDecodeError:  # a bare word; the config's own check says what it expects
@@ -201,14 +201,10 @@ class _RunBars:
 
 @contextlib.contextmanager
 def _run_bars() -> Iterator[_RunBars]:
-    """Bars for the runs that are carried out inside; exits with 130 on Ctrl-C."""
+    """Bars for the runs that are carried out inside."""
     bars = _RunBars()
-    try:
-        with bars.bars:
-            yield bars
-    except KeyboardInterrupt:
-        print_message("Interrupted; every run is saved, and the same command carries on.")
-        raise typer.Exit(130) from None
+    with bars.bars:
+        yield bars
 
 
 def _conclude(events: Sequence["Event"], output: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offrl.errors import InputError
+from offrl.errors import InputError, is_interrupt
 from offrl.learning.learner import Metrics
 from offrl.learning.policy import Policy
 
@@ -38,8 +38,8 @@ def blaming(algorithm: type, method: str, step: int | None = None) -> Iterator[N
         yield
     except InputError:
         raise
-    except (Exception, SystemExit) as error:
-        if (file := own_file(algorithm)) is None:
+    except BaseException as error:  # SystemExit, and whatever a file may raise
+        if is_interrupt(error) or (file := own_file(algorithm)) is None:
             raise
         line = _line(algorithm, method, file, error)
         at = "" if step is None else f" at step {step:,}"

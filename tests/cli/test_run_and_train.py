@@ -125,6 +125,10 @@ def test_data_sets_without_a_simulator_are_named_before_anything_starts(
         (None, ["mine.py: ", "give the path of a Python file"]),  # a folder
         ("def (", ["mine.py: cannot be imported: SyntaxError: "]),
         ("\x00\x01", ["mine.py: cannot be imported: SyntaxError: "]),
+        ("raise MemoryError", ["mine.py, line 1: cannot be imported: MemoryError"]),
+        ("raise SystemExit(0)", ["mine.py, line 1: cannot be imported: SystemExit: 0"]),
+        ("raise GeneratorExit", ["mine.py, line 1: cannot be imported: GeneratorExit"]),
+        ("def f(): f()\nf()", ["mine.py, line 1: cannot be imported: RecursionError: "]),
         ("\nimport nowhere", ["mine.py, line 2: cannot be imported: ModuleNotFoundError: "]),
         ("x = 1", ["mine.py: expected one class derived from offrl.Learner or", "found 0"]),
         (BROKEN + "\nclass Twin(Broken):\n    pass\n", ["mine.py: expected one class", "found 2"]),
@@ -147,6 +151,19 @@ def test_a_bad_algorithm(call: Call, tiny: Path, text: str | None, words: list[s
         for word in words:
             assert word in error
     assert not tiny.with_name("runs").exists()
+
+
+def test_an_interrupt_is_one_line_in_every_command(call: Call, tiny: Path) -> None:
+    tiny.with_name("mine.py").write_text("raise KeyboardInterrupt")
+    for command in (
+        ["show", "mine.py"],
+        ["run", "tiny.toml", "-o", "runs", "--algorithm", "mine.py"],
+    ):
+        result = call(*command)
+        assert result.code == 130
+        assert result.stderr.splitlines() == [
+            "Interrupted; what was saved stays, and the same command carries on."
+        ]
 
 
 @pytest.mark.parametrize(

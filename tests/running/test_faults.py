@@ -70,6 +70,8 @@ def job(path: Path) -> Job:
     [
         ({"update": "raise RuntimeError('no way')"}, 20, 3, "RuntimeError: no way"),
         ({"update": "raise SystemExit(0)"}, 20, 3, "SystemExit: 0"),
+        ({"update": "raise GeneratorExit"}, 20, 3, "GeneratorExit"),
+        ({"update": "raise BaseException('x')"}, 20, 3, "BaseException: x"),
         ({"update": "torch.zeros(3) @ torch.zeros(4)"}, 20, 3, "RuntimeError: "),
         ({"update": "return {'own/loss': torch.zeros(16)}"}, 17, 3, "'own/loss' has shape (16,)"),
         ({"update": "return {'own/loss': 'low'}"}, 17, 3, "'own/loss' is a str"),
@@ -122,6 +124,17 @@ def test_an_algorithm_that_ships_raises_what_it_raises() -> None:
         raise ZeroDivisionError
     with pytest.raises(InputError, match=r"^mine$"), blaming(find_algorithm("bc"), "update", 1):
         raise InputError("mine")
+
+
+def test_an_interrupt_is_the_users_but_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own(tmp_path, update="raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        train_run(job(path), tmp_path / "runs")
+    monkeypatch.setattr("multiprocessing.parent_process", object)
+    with pytest.raises(AlgorithmError, match=r"own.py, line 20, update at step 3: KeyboardInterr"):
+        train_run(job(path), tmp_path / "runs")
 
 
 def test_metrics_are_one_number_per_replica_by_name() -> None:
