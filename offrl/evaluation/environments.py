@@ -139,9 +139,20 @@ def make_vector(environment: Environment, count: int) -> VectorEnv[Any, Any, Any
 
 
 def native(environment: Environment) -> bool:
-    """Whether the environment simulates many episodes by itself; `make` must have run before."""
+    """Whether the environment simulates many episodes by itself; `make` must have run before.
+
+    It counts only where its class leaves the start of a new episode to the caller (`AutoresetMode`
+    DISABLED): others pay no heed to the starts that an evaluation gives.
+    """
     spec = gymnasium.spec(environment.id.rpartition(":")[2])
-    return spec.vector_entry_point is not None and not environment.wrappers
+    creator: Any = spec.vector_entry_point
+    if creator is None or environment.wrappers or spec.additional_wrappers:
+        return False
+    if isinstance(creator, str):
+        with simulator_errors(environment, "imported"):
+            creator = load_env_creator(creator)
+    metadata = getattr(creator, "metadata", None) or {}
+    return metadata.get("autoreset_mode") is AutoresetMode.DISABLED
 
 
 def spaces(environment: Environment) -> tuple[int, int, float]:

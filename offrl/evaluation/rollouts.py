@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from offrl.data.card import Environment
+from offrl.errors import InputError
 from offrl.evaluation.environments import flatten, make, make_vector, native, simulator_errors
 from offrl.learning.policy import Policy
 from offrl.learning.streams import spawn_seed
@@ -88,6 +89,7 @@ class Evaluator:
             earned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
             policy.reward(earned.view(R, W))
             steps += 1
+            self._check_lengths(steps[playing < E])
             done = (terminations | truncations).reshape(R, W)
             if not done.any():
                 continue
@@ -105,6 +107,16 @@ class Evaluator:
                     observations, _ = reset(seed=seeds, options={"reset_mask": done.ravel()})
                 policy.begin(torch.as_tensor(done, device=self.device))
         return Episodes(returns, lengths)
+
+    def _check_lengths(self, steps: NDArray[np.int64]) -> None:
+        """Raises InputError for an episode that goes on beyond the environment's limit."""
+        limit = self.environment.max_episode_steps
+        if (steps > limit).any():
+            raise InputError(
+                f"environment {self.environment.id!r} of the data set's card plays on at step "
+                f"{steps.max()} of an episode, beyond its max_episode_steps of {limit}; correct "
+                "it, so that an episode is truncated there and starts anew when it is reset"
+            )
 
     def close(self) -> None:
         """Closes the environments."""

@@ -23,7 +23,8 @@ class Streams:
 
     Args:
         seeds: one seed per replica.
-        purpose: names the use, for example "batches"; two purposes never share numbers.
+        purpose: names the use, for example "batches". Two purposes have seeds of their own, which
+            are of 32 bits and so agree for one pair in four thousand million.
         device: where the drawn tensors live.
     """
 

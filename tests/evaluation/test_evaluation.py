@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from offrl.data.card import Environment
 from offrl.errors import InputError
@@ -74,6 +75,78 @@ def test_each_episode_is_the_one_that_its_seed_gives(
             total, steps = play(environment, policy, start)
             assert found.lengths[r, i] == steps
             assert found.returns[r, i] == pytest.approx(total, rel=1e-5)
+
+
+class Line(gymnasium.Env[Any, Any]):
+    """Each step pays where the episode started, which decides when it ends too."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, ends: bool = True):
+        self.ends = ends
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed, options=options)
+        self.start, self.steps = self.np_random.random(), 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, _: Any) -> Any:
+        self.steps += 1
+        ended = self.ends and self.steps >= 1 + 4 * self.start
+        return np.zeros(1, np.float32), self.start, ended, False, {}
+
+
+class Deaf(SyncVectorEnv):
+    """As a simulator outside offrl may be: whoever resets one episode starts all anew."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs: int, **_: Any):
+        super().__init__([Line] * num_envs)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        assert options is None or "reset_mask" in options
+        return super().reset(seed=seed)
+
+
+class Endless(SyncVectorEnv):
+    """Says that it leaves resets to the caller, and never truncates an episode."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+
+    def __init__(self, num_envs: int, **_: Any):
+        forever = [lambda: Line(ends=False)] * num_envs
+        super().__init__(forever, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def deaf(**kwargs: Any) -> Deaf:
+    return Deaf(**kwargs)
+
+
+for name, many in {"Function": deaf, "Class": Deaf, "Endless": Endless}.items():
+    gymnasium.register(f"offrl-test/{name}-v0", Line, vector_entry_point=many)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["Function", "Class"])
+def test_a_simulator_that_does_not_leave_resets_to_the_caller_is_played_one_by_one(
+    name: str,
+) -> None:
+    environment = Environment(id=f"offrl-test/{name}-v0", max_episode_steps=9)
+    policy = StatelessPolicy(lambda observations: observations)
+    found = Evaluator(environment, [4, 5], episodes=3, seed=0)(policy)
+    for r, run in enumerate([4, 5]):
+        for i in range(3):
+            total, steps = play(environment, policy, spawn_seed(run, "evaluation episode", 0, i))
+            assert found.lengths[r, i] == steps
+            assert found.returns[r, i] == pytest.approx(total)
+
+
+def test_an_episode_beyond_the_limit_is_an_error_with_the_environment() -> None:
+    environment = Environment(id="offrl-test/Endless-v0", max_episode_steps=5)
+    evaluator = Evaluator(environment, [4], episodes=2, seed=0)
+    with pytest.raises(InputError, match=r"'offrl-test/Endless-v0' .* step 6 .* of 5; correct it"):
+        evaluator(StatelessPolicy(lambda observations: observations))
 
 
 def test_the_width_and_the_other_replicas_change_no_return(monkeypatch: pytest.MonkeyPatch) -> None:
