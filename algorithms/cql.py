@@ -81,7 +81,6 @@ from offrl.learning import (
     Device,
     Finite,
     InputError,
-    Learner,
     Loss,
     Metrics,
     NonNegative,
@@ -93,19 +92,17 @@ from offrl.learning import (
     StatelessPolicy,
     Steps,
     Streams,
+    Tempered,
     Transitions,
     Widths,
     adam,
-    losses,
     polyak,
     rewards,
+    soft_policy,
     step,
 )
 
-LOG_STD_RANGE = (-5.0, 2.0)  # of the authors' policy, like the next
-DENSITY_EPSILON = 1e-6
 MAX_MULTIPLIER = 1e6  # cap of alpha'
-CORL_ROWS = 1000  # after which CORL cuts a trajectory, whatever the environment
 
 
 @dataclass(frozen=True)
@@ -202,7 +199,7 @@ class Terms(NamedTuple):
     gap: Tensor  # of each critic, (R, 2)
 
 
-class CQL(Learner):
+class CQL(Tempered):
     """CQL on the replica axis."""
 
     Config = CQLConfig
@@ -215,7 +212,6 @@ class CQL(Learner):
 
     def __init__(self, spec: Spec, config: CQLConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)
-        self.target_entropy = -spec.action_dim
 
         def network(purpose: str, sizes: Sequence[int], last: float, members: int | None) -> MLP:
             streams = Streams(seeds, purpose, device)
@@ -232,14 +228,12 @@ class CQL(Learner):
         actor_sizes = (spec.observation_dim, *config.actor_hidden, 2 * spec.action_dim)
         mlp = network("actor", actor_sizes, 1e-3, None)
         self.actor = (
-            SquashedGaussian(mlp, spec.max_action, LOG_STD_RANGE, DENSITY_EPSILON)
+            soft_policy(mlp, spec.max_action)
             if config.policy == "authors"
             else ScaledGaussian(mlp, spec.max_action)
         )
-        self.log_alpha = nn.Parameter(torch.zeros(len(seeds), 1, device=device))
         self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
         self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
-        self.alpha_optimizer = adam([self.log_alpha], config.actor_lr)
         if config.lagrange != "off":
             first = 0.0 if config.lagrange == "authors" else 1.0
             self.log_multiplier = nn.Parameter(torch.full((len(seeds), 1), first, device=device))
@@ -259,7 +253,7 @@ class CQL(Learner):
                 "actions differ and so have no one density; use 'min' or 'min then max'"
             )
         if config.reward == "corl return range":
-            cut = rewards.cut_episodes(data, CORL_ROWS)
+            cut = rewards.cut_episodes(data, rewards.CUT_ROWS)
             data = rewards.to_return_range(data, cut, "cql: reward = 'corl return range'")
         return rewards.shifted(rewards.scaled(data, config.reward_scale), config.reward_bias)
 
@@ -268,11 +262,6 @@ class CQL(Learner):
         repeated = states.unsqueeze(1).expand(-1, actions.shape[1], -1, -1)
         q = critic(torch.cat([repeated, actions], -1).flatten(1, 2), frozen=frozen)
         return q.view(*q.shape[:2], *actions.shape[1:3])
-
-    def alpha_loss(self, log_prob: Tensor) -> Loss:
-        """L_alpha, for log densities (R, B) of the policy's actions."""
-        loss = losses.alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        return loss, {"alpha/loss": loss.detach()}
 
     def actor_loss(
         self, states: Tensor, batch: Batch, actions: Tensor, log_prob: Tensor, alpha: Tensor
@@ -335,7 +324,7 @@ class CQL(Learner):
         """One step each of alpha, the policy and the critics, then of the target critics."""
         order, states = self.config.order, self.states(batch.observations)
         self.updates += 1
-        alpha = self.log_alpha.detach().exp()
+        alpha = self.alpha()
         noise = self.noise.normal(*batch.actions.shape[1:])
         actions, log_prob = self.actor.sample(states, noise)
 
@@ -343,7 +332,7 @@ class CQL(Learner):
         loss, metrics = self.alpha_loss(log_prob)
         step(self.alpha_optimizer, loss)
         if order != "corl":
-            alpha = self.log_alpha.detach().exp()
+            alpha = self.alpha()
 
         # --- Policy ---
         if order != "offlinerl":

@@ -58,32 +58,24 @@ import torch
 from torch import Tensor
 
 from offrl.learning import (
+    AT_ONCE,
+    FAN_IN,
+    FAN_OUT,
+    IN_TURN,
     Batch,
     Count,
-    Device,
     InputError,
     Loss,
-    Metrics,
     NonNegative,
+    Order,
     Positive,
-    Seeds,
     Share,
     SoftActorCritic,
-    Spec,
+    Start,
     Transitions,
     Widths,
     losses,
-    polyak,
-    rewards,
-    step,
 )
-
-# How the policy starts, the bound of its last layer, and how the critics start.
-STARTS: dict[str, tuple[str, float | None, str]] = {
-    "authors": ("fan out", 1e-3, "fan in"),
-    "corl": ("fan in", 1e-3, "fan out"),
-    "offlinerl-kit": ("torch", None, "normal"),
-}
 
 
 @dataclass(frozen=True)
@@ -129,19 +121,16 @@ class EDAC(SoftActorCritic):
     agreement = (
         "snu-mllab/EDAC 198d570 sac.py; corl-team/CORL eeeeef2 edac.py; offlinerl 0.0.2 edac.py"
     )
-
-    def __init__(self, spec: Spec, config: EDACConfig, seeds: Seeds, device: Device = "cpu"):
-        actor_start, actor_last, critic_start = STARTS[config.initialisation]
-        super().__init__(
-            spec,
-            config,
-            seeds,
-            device,
-            actor_start=actor_start,
-            actor_last=actor_last,
-            critic_start=critic_start,
-            copied_targets=config.targets == "copy",
-        )
+    orders = {  # noqa: RUF012
+        "authors": AT_ONCE,
+        "corl": IN_TURN,
+        "offlinerl-kit": Order(targets_first=False, own_sample=False),
+    }
+    starts = {  # noqa: RUF012
+        "authors": FAN_OUT,
+        "corl": FAN_IN,
+        "offlinerl-kit": Start("torch", None, "normal"),
+    }
 
     @classmethod
     def prepare(cls, data: Transitions, config: EDACConfig) -> Transitions:
@@ -151,9 +140,7 @@ class EDAC(SoftActorCritic):
                 f"edac: num_critics = {config.num_critics}, but diversity takes two or more; "
                 "use 2 or more, or the algorithm sac_n"
             )
-        if config.reward == "raw":
-            return data
-        return rewards.standardised(data, "edac: reward = 'standardised'")
+        return super().prepare(data, config)
 
     def critic_loss(self, batch: Batch, target_q: Tensor) -> Loss:
         """L_Q, with L_ES in it, for targets (R, B)."""
@@ -166,36 +153,6 @@ class EDAC(SoftActorCritic):
             "critic/diversity": diversity.detach(),
             "critic/q": q.detach().mean((1, 2)),
         }
-
-    def update(self, batch: Batch) -> Metrics:
-        """One step each of alpha, the policy and the critics, then of the target critics."""
-        order = self.config.order
-        alpha = self.alpha()
-        if order == "authors":
-            target_q = self.target_q(batch, alpha)
-        # One sample serves alpha and the policy; CORL's policy has its own, the last.
-        actions, log_prob = self.sample(batch, 2 if order == "corl" else 1)
-
-        # --- Alpha ---
-        loss, alpha_metrics = self.alpha_loss(log_prob[:, 0])
-        step(self.alpha_optimizer, loss)
-        new_alpha = self.alpha()
-
-        # --- Policy ---
-        weight = new_alpha if order == "corl" else alpha
-        loss, actor_metrics = self.actor_loss(
-            batch.observations, actions[:, -1], log_prob[:, -1], weight
-        )
-        step(self.actor_optimizer, loss)
-
-        # --- Critics ---
-        if order != "authors":
-            target_q = self.target_q(batch, new_alpha)
-        loss, critic_metrics = self.critic_loss(batch, target_q)
-        step(self.critic_optimizer, loss)
-        polyak(self.target_critic, self.critic, self.config.tau)
-        metrics = {**alpha_metrics, **actor_metrics, **critic_metrics}
-        return {**metrics, "alpha/value": new_alpha[:, 0]}
 
     # --- Variants ---
 

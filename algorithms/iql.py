@@ -79,7 +79,6 @@ from offrl.learning import (
 )
 
 MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
-CORL_ROWS = 1000  # after which CORL cuts a trajectory, whatever the environment
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,7 @@ class IQL(Learner):
         "ikostrikov/implicit_q_learning 09d7002, corl-team/CORL eeeeef2 iql.py, "
         "gwthomas/IQL-PyTorch 71ea1aa"
     )
+    not_restored = Learner.not_restored | {"steps"}
 
     def __init__(self, spec: Spec, config: IQLConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)
@@ -166,7 +166,7 @@ class IQL(Learner):
             case "return range":
                 return rewards.to_return_range(data, rewards.joined_episodes(data), setting)
             case "corl return range":
-                cut = rewards.cut_episodes(data, CORL_ROWS)
+                cut = rewards.cut_episodes(data, rewards.CUT_ROWS)
                 return rewards.to_return_range(data, cut, setting)
             case "raw":
                 return data

@@ -59,8 +59,6 @@ from offrl.learning import (
     step,
 )
 
-CORL_ROWS = 1000  # after which CORL cuts a trajectory, whatever the environment
-
 
 @dataclass(frozen=True)
 class PercentBCConfig:
@@ -111,14 +109,14 @@ class PercentBC(Learner):
                 "and at most 1, such as 0.1"
             )
         if config.split == "corl":
-            starts, lengths = rewards.cut_episodes(data, CORL_ROWS)
+            starts, lengths = rewards.cut_episodes(data, rewards.CUT_ROWS)
         else:
             starts, lengths = data.episodes()
         if len(starts) == 0:
             raise InputError(
                 f"percent_bc: split = 'corl' finds no whole trajectory: it cuts at a termination "
-                f"or after {CORL_ROWS} rows, and these {len(data.rewards)} rows have neither; "
-                "use split = 'episodes'"
+                f"or after {rewards.CUT_ROWS} rows, and these {len(data.rewards)} rows have "
+                "neither; use split = 'episodes'"
             )
         end = starts[-1] + lengths[-1]
         discounts = config.gamma ** (np.arange(end) - np.repeat(starts, lengths))

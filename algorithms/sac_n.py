@@ -44,25 +44,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from offrl.learning import (
-    Batch,
+    AT_ONCE,
+    FAN_IN,
+    FAN_OUT,
+    IN_TURN,
     Count,
-    Device,
-    Metrics,
     Positive,
-    Seeds,
     Share,
     SoftActorCritic,
-    Spec,
-    Transitions,
     Widths,
-    polyak,
-    rewards,
-    step,
 )
-
-ACTOR_LAST = 1e-3  # bound of the policy's first output weights
-# Which of a layer's widths bounds its weights, in the policy and in the critics.
-FANS = {"authors": ("fan out", "fan in"), "corl": ("fan in", "fan out")}
 
 
 @dataclass(frozen=True)
@@ -92,52 +83,5 @@ class SACN(SoftActorCritic):
     paper = "An, Moon, Kim & Song 2021, arXiv 2110.01548"
     family = "critic ensemble"
     agreement = "snu-mllab/EDAC 198d570 sac.py; corl-team/CORL eeeeef2 sac_n.py"
-
-    def __init__(self, spec: Spec, config: SACNConfig, seeds: Seeds, device: Device = "cpu"):
-        actor_start, critic_start = FANS[config.initialisation]
-        super().__init__(
-            spec,
-            config,
-            seeds,
-            device,
-            actor_start=actor_start,
-            actor_last=ACTOR_LAST,
-            critic_start=critic_start,
-            copied_targets=config.targets == "copy",
-        )
-
-    @classmethod
-    def prepare(cls, data: Transitions, config: SACNConfig) -> Transitions:
-        """Rewards as the config says; nothing else changes."""
-        if config.reward == "raw":
-            return data
-        return rewards.standardised(data, "sac_n: reward = 'standardised'")
-
-    def update(self, batch: Batch) -> Metrics:
-        """One step each of alpha, the policy and the critics, then of the target critics."""
-        corl = self.config.order == "corl"
-        alpha = self.alpha()
-        if not corl:
-            target_q = self.target_q(batch, alpha)
-        # One sample serves alpha and the policy; CORL's policy has its own, the last.
-        actions, log_prob = self.sample(batch, 2 if corl else 1)
-
-        # --- Alpha ---
-        loss, alpha_metrics = self.alpha_loss(log_prob[:, 0])
-        step(self.alpha_optimizer, loss)
-        new_alpha = self.alpha()
-
-        # --- Policy ---
-        loss, actor_metrics = self.actor_loss(
-            batch.observations, actions[:, -1], log_prob[:, -1], new_alpha if corl else alpha
-        )
-        step(self.actor_optimizer, loss)
-
-        # --- Critics ---
-        if corl:
-            target_q = self.target_q(batch, new_alpha)
-        loss, critic_metrics = self.critic_loss(batch, target_q)
-        step(self.critic_optimizer, loss)
-        polyak(self.target_critic, self.critic, self.config.tau)
-        metrics = {**alpha_metrics, **actor_metrics, **critic_metrics}
-        return {**metrics, "alpha/value": new_alpha[:, 0]}
+    orders = {"authors": AT_ONCE, "corl": IN_TURN}  # noqa: RUF012
+    starts = {"authors": FAN_OUT, "corl": FAN_IN}  # noqa: RUF012

@@ -29,11 +29,25 @@ from offrl.learning.networks import (
 from offrl.learning.optim import adam, cosine_decay, polyak, set_rate, step, warm_up
 from offrl.learning.policy import Policy, StatelessPolicy
 from offrl.learning.sampler import Sampler, UniformSampler, WindowSampler
-from offrl.learning.soft_actor_critic import SoftActorCritic
+from offrl.learning.soft_actor_critic import (
+    AT_ONCE,
+    FAN_IN,
+    FAN_OUT,
+    IN_TURN,
+    Order,
+    SoftActorCritic,
+    Start,
+    Tempered,
+    soft_policy,
+)
 from offrl.learning.spec import Device, Seeds, Spec
 from offrl.learning.streams import Streams
 
 __all__ = [
+    "AT_ONCE",
+    "FAN_IN",
+    "FAN_OUT",
+    "IN_TURN",
     "MLP",
     "Batch",
     "Count",
@@ -48,6 +62,7 @@ __all__ = [
     "Metrics",
     "Network",
     "NonNegative",
+    "Order",
     "Policy",
     "Positive",
     "Sampler",
@@ -58,9 +73,11 @@ __all__ = [
     "Spec",
     "SquashedGaussian",
     "Standardise",
+    "Start",
     "StatelessPolicy",
     "Steps",
     "Streams",
+    "Tempered",
     "Transitions",
     "UniformSampler",
     "Widths",
@@ -72,6 +89,7 @@ __all__ = [
     "polyak",
     "rewards",
     "set_rate",
+    "soft_policy",
     "step",
     "warm_up",
 ]

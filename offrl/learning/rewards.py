@@ -14,6 +14,7 @@ from offrl.errors import InputError
 Episodes = tuple[np.ndarray, np.ndarray]  # first rows and lengths, int64, without gaps between
 
 RETURN_RANGE = 1000.0  # largest minus smallest return after `to_return_range`
+CUT_ROWS = 1000  # after which reference code cuts a trajectory, whatever the environment
 
 
 def shifted(data: Transitions, by: float) -> Transitions:
