@@ -57,6 +57,8 @@ class Learner(Algorithm):
     gradient step per `update` and acts through `policy`.
     """
 
+    not_restored = frozenset({"max_action", "standardise"})
+
     config: Any
     validation_interval: int | None = None  # in gradient steps; None where `validate` is not used
 

@@ -3,11 +3,13 @@
 import copy
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from offrl.errors import Damaged
 
 
 class Stateful:
@@ -16,6 +18,9 @@ class Stateful:
     That is all of `vars(self)`: the names of attributes are the checkpoint's format, and a metric
     that is kept as an attribute is saved too.
     """
+
+    # Attributes that are saved, and that a checkpoint does not set: training leaves them alone.
+    not_restored: ClassVar[frozenset[str]] = frozenset()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes: networks, optimisers, generators, tensors, counters."""
@@ -32,9 +37,23 @@ class Stateful:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned; the run then carries on bit for bit."""
-        for name, saved in state.items():
-            setattr(self, name, _restore(getattr(self, name), saved))
+        """Restores what `state_dict` returned; the run then carries on bit for bit.
+
+        Raises Damaged, after which this object is of no use, where the state is another's: it has
+        other attributes, or a network's parameter has another shape or type.
+        """
+        kind, fixed = type(self).__name__, type(self).not_restored
+        if not isinstance(state, Mapping):
+            raise Damaged(f"{kind}: expected its attributes by name, found {state!r:.40}")
+        expected = {name: value for name, value in vars(self).items() if name not in fixed}
+        if odd := sorted(expected.keys() ^ (state.keys() - fixed)):
+            which = "lacks" if odd[0] in expected else "has"
+            raise Damaged(
+                f"the state of {kind} {which} {odd[0]!r:.60}; expected the attributes that "
+                "__init__ sets"
+            )
+        for name, value in expected.items():
+            setattr(self, name, _restore(value, state[name], f"{kind}.{name}"))
 
 
 _FIXED = {"fixed": True}  # stands for what training cannot change: functions, configs, devices
@@ -55,28 +74,86 @@ def _capture(value: Any) -> Any:
         return [_capture(item) for item in value]
     if isinstance(value, dict):
         return {key: _capture(item) for key, item in value.items()}
-    frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
-    if isinstance(value, (torch.device, torch.dtype, ModuleType)) or callable(value) or frozen:
+    if _is_fixed(value):
         return _FIXED
     raise TypeError(f"a {type(value).__name__} cannot be saved")
 
 
-def _restore(value: Any, saved: Any) -> Any:
-    if hasattr(value, "load_state_dict"):
+def _is_fixed(value: Any) -> bool:
+    frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
+    kinds = (torch.device, torch.dtype, ModuleType)
+    return isinstance(value, kinds) or callable(value) or bool(frozen)
+
+
+def _restore(value: Any, saved: Any, where: str) -> Any:
+    if isinstance(value, Stateful):
         value.load_state_dict(saved)
         return value
-    if isinstance(value, torch.Generator):
-        value.set_state(saved.cpu())
+    if hasattr(value, "load_state_dict") or isinstance(value, torch.Generator):
+        try:
+            if isinstance(value, torch.Generator):
+                value.set_state(saved.cpu())
+            else:
+                value.load_state_dict(saved)
+        except Exception as error:  # torch has no one kind for states that do not fit
+            raise _unfit(where, " ".join(str(error).split())) from error
+        if isinstance(value, torch.optim.Optimizer):
+            _check_moments(value, where)
         return value
-    if isinstance(value, Tensor) and value.shape == saved.shape:
-        with torch.no_grad():
-            value.copy_(saved)  # in place: an optimiser may hold it
+    if isinstance(value, (Tensor, np.ndarray)):
+        return _restore_array(value, saved, where)
+    if isinstance(value, (list, tuple)):  # training may have made it longer or shorter
+        if not isinstance(saved, list) or (any(map(_is_live, value)) and len(saved) != len(value)):
+            raise _unfit(where, f"expected a list of {len(value)}")
+        padded = [*value, *[None] * len(saved)]
+        return type(value)(_restore(v, s, where) for v, s in zip(padded, saved, strict=False))
+    if isinstance(value, dict):
+        live = {key for key, item in value.items() if _is_live(item)}
+        if not isinstance(saved, dict) or not live <= saved.keys():
+            raise _unfit(where, f"expected a dict with {sorted(map(str, live))}")
+        return {key: _restore(value.get(key), item, where) for key, item in saved.items()}
+    if _is_fixed(value) or saved == _FIXED:
         return value
+    if isinstance(value, (bool, int, float)) and isinstance(saved, (str, list, dict)):
+        raise _unfit(where, f"expected a number, found {saved!r:.40}")
+    return saved
+
+
+def _restore_array(value: Any, saved: Any, where: str) -> Any:
+    """A tensor or array; training may have given it another shape, unless it is a parameter."""
+    if not isinstance(saved, Tensor):
+        raise _unfit(where, f"expected a tensor, found {saved!r:.40}")
+    dtype = torch.from_numpy(value).dtype if isinstance(value, np.ndarray) else value.dtype
+    if saved.dtype != dtype or (_is_live(value) and saved.shape != value.shape):
+        raise _unfit(where, f"expected {dtype} {list(value.shape)}, found {_layout(saved)}")
     if isinstance(value, np.ndarray):
         return saved.numpy()
-    if isinstance(value, (list, tuple)):  # training may have made it longer or shorter
-        padded = [*value, *[None] * len(saved)]
-        return type(value)(_restore(v, s) for v, s in zip(padded, saved, strict=False))
-    if isinstance(value, dict):
-        return {key: _restore(value.get(key), item) for key, item in saved.items()}
-    return value if saved == _FIXED else saved
+    if value.shape != saved.shape:
+        return saved
+    with torch.no_grad():
+        value.copy_(saved)  # in place: an optimiser may hold it
+    return value
+
+
+def _is_live(value: Any) -> bool:
+    """Whether others hold on to a value, so that another may not take its place."""
+    kinds = (torch.Generator, nn.Parameter)
+    return isinstance(value, kinds) or hasattr(value, "load_state_dict")
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, where: str) -> None:
+    """Raises Damaged where what an optimiser keeps of a parameter has another shape than it."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                raise _unfit(
+                    where, f"{name}: expected {list(parameter.shape)}, found {_layout(value)}"
+                )
+
+
+def _layout(value: Tensor) -> str:
+    return f"{value.dtype} {list(value.shape)}"
+
+
+def _unfit(where: str, reason: str) -> Damaged:
+    return Damaged(f"the state of {where} does not fit: {reason:.200}")

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offrl.errors import Damaged
+
 
 def spawn_seed(seed: int, purpose: str, *indices: int) -> int:
     """A 32-bit seed for one purpose of one run, by numpy's SeedSequence."""
@@ -78,6 +80,9 @@ class Streams:
         return {str(r): generator.get_state() for r, generator in enumerate(self.generators)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores what `state_dict` returned."""
-        for r, generator in enumerate(self.generators):
-            generator.set_state(state[str(r)].cpu())
+        """Restores what `state_dict` returned. Raises Damaged for anything else."""
+        try:
+            for r, generator in enumerate(self.generators):
+                generator.set_state(state[str(r)].cpu())
+        except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+            raise Damaged(f"no state of {len(self.generators)} generators: {error!s:.80}") from None

@@ -19,6 +19,7 @@ from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning import checkpoint
 from offrl.learning.learner import Learner, Metrics, SingleSeedLearner
 from offrl.learning.policy import Policy
+from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 from offrl.results.provenance import versions
 from offrl.results.rows import ScoreRow, Status
@@ -26,7 +27,7 @@ from offrl.results.store import RunFolder, Unreadable
 from offrl.running.decisions import decide
 from offrl.running.faults import AlgorithmError, CheckedPolicy, blaming, check_metrics
 from offrl.running.jobs import Job, identity
-from offrl.running.task import prepare, validation_split
+from offrl.running.task import Workload, prepare, validation_split
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +91,7 @@ def cause_of(error: Exception) -> str:
 def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgress) -> None:
     work = prepare(job, dataset)
     algorithm = work.algorithm
-    with blaming(algorithm, "__init__"):
-        learner = build(algorithm, work.spec, work.config, [job.seed])
-    with blaming(algorithm, "sampler"):
-        sampler = algorithm.sampler(work.data, work.config, [job.seed], "cpu")
+    learner, sampler = _untrained(job, work)
     validation = validation_split(job, dataset) if learner.validation_interval else None
     evaluation = job.evaluation
 
@@ -104,14 +102,19 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
 
     step, spent = 0, 0.0
     state, rows = _carry_on(folder, ways, job.steps)
-    score = rows[-1].score if rows else None
     if state is not None:
-        with blaming(algorithm, "load_state_dict"):
-            learner.load_state_dict(state["learner"])
-        sampler.load_state_dict(state["sampler"])
-        step, spent = state["step"], state["seconds"]
-        if on_progress(step, score) and step < job.steps:
-            raise Interrupted
+        try:
+            with blaming(algorithm, "load_state_dict"):
+                learner.load_state_dict(state["learner"])
+            sampler.load_state_dict(state["sampler"])
+        except Damaged as error:
+            rows = _start_anew(folder, ways, f"{folder.checkpoint}: {error}")
+            learner, sampler = _untrained(job, work)
+        else:
+            step, spent = state["step"], state["seconds"]
+    score = rows[-1].score if rows else None
+    if step and on_progress(step, score) and step < job.steps:
+        raise Interrupted
 
     def save() -> None:
         with blaming(algorithm, "state_dict", step):
@@ -164,6 +167,14 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
                     raise Interrupted
 
 
+def _untrained(job: Job, work: Workload) -> tuple[Learner, Sampler]:
+    with blaming(work.algorithm, "__init__"):
+        learner = build(work.algorithm, work.spec, work.config, [job.seed])
+    with blaming(work.algorithm, "sampler"):
+        sampler = work.algorithm.sampler(work.data, work.config, [job.seed], "cpu")
+    return learner, sampler
+
+
 def _carry_on(
     folder: RunFolder, ways: list[str], steps: int
 ) -> tuple[dict[str, Any] | None, list[ScoreRow]]:
@@ -174,13 +185,22 @@ def _carry_on(
     if os.path.lexists(folder.checkpoint):
         try:
             step = folder.checkpoint_step(steps)
-            return checkpoint.load(folder.checkpoint), folder.carry_on(ways, step)
+            state = checkpoint.load(folder.checkpoint)
+            seconds = state.get("seconds")
+            if not {"learner", "sampler"} <= state.keys() or not isinstance(seconds, float):
+                raise Damaged(f"{folder.checkpoint}: expected the checkpoint of a run")
+            return state, folder.carry_on(ways, step)
         except Unreadable:
             raise
         except Damaged as error:
-            log.warning("%s; the run starts anew", error)
-            folder.checkpoint.unlink()
+            return None, _start_anew(folder, ways, str(error))
     return None, folder.carry_on(ways, 0)
+
+
+def _start_anew(folder: RunFolder, ways: list[str], why: str) -> list[ScoreRow]:
+    log.warning("%s; the run starts anew", why)
+    folder.checkpoint.unlink()
+    return folder.carry_on(ways, 0)
 
 
 def _policies(learner: Learner, ways: list[str], step: int) -> dict[str, Policy]:

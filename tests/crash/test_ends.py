@@ -5,13 +5,16 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_runs
+import torch
 
 from offrl.data.cache import cache_folder
 from offrl.errors import InputError
 from offrl.evaluation.rollouts import Diverged, Evaluator
+from offrl.learning import checkpoint
 from offrl.results.collect import read_runs
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State, run_folders
@@ -167,3 +170,37 @@ def test_the_simulator_is_closed_however_a_run_ends(
     with pytest.raises(Diverged):
         train_run(other, tmp_path / "runs")
     assert len(closed) == 3
+
+
+def rescaled(state: dict[str, Any]) -> None:
+    state["learner"]["max_action"] = 0.5
+    state["learner"]["standardise"]["mean"] += 1
+
+
+def reshaped(state: dict[str, Any]) -> None:
+    state["learner"]["actor"] = {name: torch.zeros(7) for name in state["learner"]["actor"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [
+        (rescaled, False),
+        (reshaped, True),
+        (lambda state: state["learner"].pop("actor_optimizer"), True),
+        (lambda state: state.pop("learner"), True),
+        (lambda state: state.update(sampler={}), True),
+        (lambda state: state.update(seconds="x"), True),
+    ],
+)
+def test_a_checkpoint_that_another_wrote_changes_no_score(
+    change: Any, anew: bool, plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = plan.jobs[0]
+    train_run(job, tmp_path / "whole")
+    folder = interrupted(job, tmp_path / "runs")
+    state = checkpoint.load(folder.checkpoint)
+    change(state)
+    checkpoint.save(folder.checkpoint, state)
+    train_run(job, tmp_path / "runs")
+    assert ("the run starts anew" in caplog.text) == anew
+    assert small_runs.rows(job, tmp_path / "runs") == small_runs.rows(job, tmp_path / "whole")
