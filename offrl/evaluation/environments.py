@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from offrl.data.card import Environment, Wrapper
+from offrl.data.card import Environment, Wrapper, simulator_modules
 from offrl.data.observations import flatten as flatten
 from offrl.data.observations import layout_of
 from offrl.errors import InputError
@@ -197,7 +197,7 @@ def known_bound(environment: Environment | None) -> float | None:
     if environment is None:
         return None
     module, _, _ = environment.id.rpartition(":")
-    if module and not module.startswith(("offrl.datasets.", "gymnasium_robotics")):
+    if module and module not in simulator_modules():
         return None
     try:
         env = make(environment)

@@ -34,7 +34,7 @@ class Algorithm(Stateful, ABC):
     paper: ClassVar[str] = "unpublished"  # authors, year, arXiv id
     family: ClassVar[str] = "other"  # what it shares its structure with, such as "actor-critic"
     agreement: ClassVar[str | None] = None  # the code whose updates its own were measured to match
-    view: ClassVar[str | None] = None  # of D4RL files, where it needs another than the card's
+    view: ClassVar[str | None] = None  # of the data, where it needs another than the card's
 
     @classmethod
     def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
@@ -61,6 +61,7 @@ class Learner(Algorithm):
 
     config: Any
     validation_interval: int | None = None  # in gradient steps; None where `validate` is not used
+    validation_advice: ClassVar[str] = "choose another data set"  # where there is no such split
 
     @abstractmethod
     def __init__(self, spec: Spec, config: Any, seeds: Seeds, device: Device = "cpu"):

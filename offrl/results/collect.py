@@ -10,6 +10,7 @@ import pandas as pd
 from offrl.errors import InputError
 from offrl.results.checks import run_keys, run_text
 from offrl.results.files import SUFFIXES, read_scores
+from offrl.results.provenance import POOLED
 from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
 from offrl.results.table import Failure, ScoreTable
 
@@ -282,7 +283,7 @@ def _rows(run: _Run) -> list[dict[str, Any]]:
             "return": row.mean_return,
             "episodes": len(row.returns),
             "environment": row.environment,
-            "mujoco": row.simulator.get("mujoco", ""),
+            **{name: row.simulator.get(name, "") for name in POOLED},
         }
         for row in run.stored.rows
         if row.policy in run.ways
@@ -341,11 +342,11 @@ def _version_notes(runs: Sequence[_Run]) -> list[str]:
 
 
 def _simulator_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A note where the rows have several versions of MuJoCo."""
-    simulators = sorted({row["mujoco"] for row in rows} - {""})
-    if len(simulators) < 2:
-        return []
-    return [
-        f"scores from several versions of MuJoCo are pooled: {', '.join(simulators)}; from 3.5 on "
-        "Hopper, Ant and Humanoid move differently"
-    ]
+    """A note for each simulator of which the rows have several versions that differ."""
+    notes = []
+    for package, (name, why) in POOLED.items():
+        versions = sorted({row[package] for row in rows} - {""})
+        if len(versions) > 1:
+            pooled = ", ".join(versions)
+            notes.append(f"scores from several versions of {name} are pooled: {pooled}; {why}")
+    return notes

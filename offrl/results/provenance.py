@@ -10,6 +10,11 @@ from typing import Any
 from offrl import registry
 from offrl.version import __version__
 
+SIMULATORS = ("gymnasium", "gymnasium-robotics", "mujoco")  # noted with every score
+PACKAGES = ("numpy", "torch", *SIMULATORS, "minari")  # noted with every session of a run
+# Simulators that a score table has a column for: what they are called, and what it is for.
+POOLED = {"mujoco": ("MuJoCo", "from 3.5 on Hopper, Ant and Humanoid move differently")}
+
 
 def commit() -> str | None:
     """The git commit of the checkout that offrl runs from, `-dirty` if changed; None in a wheel."""
@@ -44,9 +49,8 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what a score depends on, by distribution name."""
-    names = ("numpy", "torch", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
     return {
         "offrl": __version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in names},
+        **{name: version(name) for name in PACKAGES},
     }

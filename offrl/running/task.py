@@ -60,12 +60,12 @@ def prepare(job: Job, dataset: Dataset) -> Workload:
     return Workload(algorithm, config, environment, data, learner_spec(data, bound, job.steps))
 
 
-def validation_split(job: Job, dataset: Dataset) -> Batch:
+def validation_split(job: Job, dataset: Dataset, learner: Learner) -> Batch:
     """The published validation split as one batch. Raises InputError where there is none."""
     if dataset.validation is None:
         raise InputError(
             f"algorithm {job.label} needs a validation split, which data set {dataset.card.id} "
-            "does not publish; set checkpoint = 'last'"
+            f"does not publish; {learner.validation_advice}"
         )
     return whole(transitions(dataset.validation))
 
@@ -91,5 +91,5 @@ def check(job: Job, dataset: Dataset) -> Spec:
             "config or its file"
         ) from error
     if learner.validation_interval:
-        validation_split(job, dataset)
+        validation_split(job, dataset, learner)
     return work.spec

@@ -21,7 +21,7 @@ from offrl.learning.learner import Learner, Metrics, SingleSeedLearner
 from offrl.learning.policy import Policy
 from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
-from offrl.results.provenance import versions
+from offrl.results.provenance import SIMULATORS, versions
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder, Unreadable
 from offrl.running.decisions import decide
@@ -92,7 +92,7 @@ def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgres
     work = prepare(job, dataset)
     algorithm = work.algorithm
     learner, sampler = _untrained(job, work)
-    validation = validation_split(job, dataset) if learner.validation_interval else None
+    validation = validation_split(job, dataset, learner) if learner.validation_interval else None
     evaluation = job.evaluation
 
     # The policy that stands for the run comes last: the last row's score is the run's.
@@ -245,12 +245,11 @@ def _score_row(
         raise Diverged(f"the score is {score} at step {step}, of a mean return of {mean}")
     environment, _ = dataset.card.scoring()
     present = versions()
-    simulator = ("gymnasium", "gymnasium-robotics", "mujoco", "offrl")
     return ScoreRow(
         protocol=job.protocol,
         dataset=f"{dataset.card.id}@{dataset.card.version}",
         environment=environment.id,
-        simulator={name: present[name] for name in simulator},
+        simulator={name: present[name] for name in (*SIMULATORS, "offrl")},
         algorithm=job.label,
         config=job.config_hash,
         seed=job.seed,
