@@ -13,9 +13,9 @@ from offrl.errors import InputError
 
 # d4rl/infos.py, REF_MIN_SCORE and REF_MAX_SCORE
 D4RL = {
-    "halfcheetah": (-280.178953, 12135.0, "HalfCheetah-v4"),
-    "hopper": (-20.272305, 3234.3, "Hopper-v4"),
-    "walker2d": (1.629008, 4592.3, "Walker2d-v4"),
+    "halfcheetah": (-280.178953, 12135.0, "HalfCheetah"),
+    "hopper": (-20.272305, 3234.3, "Hopper"),
+    "walker2d": (1.629008, 4592.3, "Walker2d"),
 }
 
 
@@ -41,11 +41,13 @@ def test_every_card_says_where_from_and_under_what_licence() -> None:
 )
 def test_d4rl_cards(task: str, quality: str) -> None:
     card = find_card(f"{task}-{quality}-v2")
-    low, high, environment = D4RL[task]
+    low, high, robot = D4RL[task]
     assert card.reference is not None
     assert (card.reference.min, card.reference.max) == (low, high)
     assert card.environment is not None
-    assert (card.environment.id, card.environment.max_episode_steps) == (environment, 1000)
+    assert card.environment.id == f"offrl.datasets.d4rl_locomotion:offrl/{robot}-D4RL-v2"
+    assert card.environment.max_episode_steps == 1000
+    assert card.version == 2  # 1 was scored in Gymnasium's v4
     name = f"{task}_{quality.replace('-', '_')}-v2.hdf5"
     root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
     assert card.source.files[0].urls[0] == root + name
