@@ -135,6 +135,27 @@ def test_adroit_cards(task: str, quality: str) -> None:
     assert card.view == "qlearning"
 
 
+# kitchen/__init__.py of d4rl
+KITCHEN = {
+    "complete": ("mini_kitchen_microwave_kettle_light_slider", "LightSlider"),
+    "partial": ("kitchen_microwave_kettle_light_slider", "LightSlider"),
+    "mixed": ("kitchen_microwave_kettle_bottomburner_light", "BurnerLight"),
+}
+
+
+@pytest.mark.parametrize("name", KITCHEN)
+def test_kitchen_cards(name: str) -> None:
+    card = find_card(f"kitchen-{name}-v0")
+    file, elements = KITCHEN[name]
+    root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/kitchen/"
+    assert card.source.files[0].urls == [f"{root}{file}-v0.hdf5"]
+    environment, reference = card.scoring()
+    assert (reference.min, reference.max) == (0, 4)
+    assert environment.id == f"offrl.datasets.d4rl_kitchen:offrl/Kitchen{elements}-v0"
+    assert environment.max_episode_steps == 280
+    assert card.view == "qlearning"
+
+
 @pytest.mark.parametrize("name", MAZES)
 def test_maze_cards(name: str) -> None:
     card = find_card(name)
