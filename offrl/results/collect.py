@@ -92,12 +92,14 @@ def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> 
                 )
             owner[run] = where
     name = " + ".join(where for where, _ in parts)
+    frame = pd.concat([table.frame for _, table in parts], ignore_index=True)
+    notes = [note for _, table in parts for note in table.notes]
     return ScoreTable.from_frame(
-        pd.concat([table.frame for _, table in parts], ignore_index=True),
+        frame,
         name,
         scale=parts[0][1].scale,
         failures=[failure for _, table in parts for failure in table.failures],
-        notes=[note for _, table in parts for note in table.notes],
+        notes=[*notes, *_environment_notes(frame)],
         provenance=[entry for _, table in parts for entry in table.provenance],
         complete=complete,
     )
@@ -109,7 +111,9 @@ def read_runs(root: str | Path) -> ScoreTable:
     The table has a row per evaluation, and no times: the same scores give the same table. A failed
     run is a failure with its cause, and so is one that stopped before its first evaluation, or
     whose folder is damaged. An algorithm that ran on a data set under several protocols or configs
-    (or versions of its file) appears once for each, with protocol and config hash in its name.
+    (or versions of its file) appears once for each, with protocol and config hash in its name. A
+    data set of which there are several versions is several data sets, `ID@VERSION`: a version rises
+    whenever scores would move, so these are not pooled.
     """
     root = Path(root)
     stored = [folder.read() for folder in run_folders(root)]
@@ -121,7 +125,7 @@ def read_runs(root: str | Path) -> ScoreTable:
     runs, stray = _labelled(stored)
     if not runs:
         raise InputError(str(stray[0].cause))
-    runs = _with_ways_to_act(_with_distinct_names(runs))
+    runs = _with_ways_to_act(_with_distinct_names(_with_distinct_datasets(runs)))
     partial = _partial_names(runs)
     runs = [
         replace(run, ways=tuple(way for way in run.ways if run.named(way) not in partial))
@@ -136,6 +140,7 @@ def read_runs(root: str | Path) -> ScoreTable:
             *_unfinished_notes(runs),
             *(f"{name} is left out: it is not on all data sets of its label" for name in partial),
             *_version_notes(runs),
+            *_dataset_notes(runs),
             *_simulator_notes(rows),
             *(
                 f"{run.path} is left out, as its name is not that of a run: {run.cause}"
@@ -164,12 +169,13 @@ class _Run:
     stored: StoredRun
     labels: _Labels
     name: str  # the label, with protocol and config hash where one label has several
+    versioned: bool = False  # whether runs beside it have another version of its data set
     ways: tuple[str, ...] = ("",)  # to act, of this run and of its other seeds
 
     @property
     def dataset(self) -> str:
-        """The data set's id, without its version."""
-        return self.labels.dataset.partition("@")[0]
+        """The data set's id, with its version where there are several."""
+        return self.labels.dataset if self.versioned else self.labels.dataset.partition("@")[0]
 
     @property
     def cell(self) -> tuple[str, str, str]:
@@ -221,6 +227,14 @@ def _labels(
 def _last_parts(path: Path) -> list[str]:
     """The names of a run folder's path: protocol, data set, algorithm with config hash, seed."""
     return ["", "", "", *path.absolute().parts][-4:]
+
+
+def _with_distinct_datasets(runs: Sequence[_Run]) -> list[_Run]:
+    """The runs, those on a data set of which there are several versions named after theirs."""
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        versions.setdefault(run.dataset, set()).add(run.labels.dataset)
+    return [replace(run, versioned=len(versions[run.dataset]) > 1) for run in runs]
 
 
 def _with_distinct_names(runs: Sequence[_Run]) -> list[_Run]:
@@ -339,6 +353,35 @@ def _version_notes(runs: Sequence[_Run]) -> list[str]:
                 "carried on with another version of offrl or torch"
             )
     return notes
+
+
+def _dataset_notes(runs: Sequence[_Run]) -> list[str]:
+    """A note on the data sets of which there are several versions, with their simulators."""
+    simulators: dict[str, set[str]] = {}
+    for run in runs:
+        if run.versioned:
+            names = simulators.setdefault(run.dataset, set())
+            names.update(row.environment for row in run.stored.rows)
+    named = [
+        f"{dataset} ({', '.join(sorted(names)) or 'no scores'})"
+        for dataset, names in sorted(simulators.items())
+    ]
+    return [f"versions of a data set are not pooled: {', '.join(named)}"] if named else []
+
+
+def _environment_notes(frame: pd.DataFrame) -> list[str]:
+    """A note on the data sets whose scores come from several simulators."""
+    if "environment" not in frame:
+        return []
+    known = frame[frame["environment"].map(lambda name: isinstance(name, str) and name != "")]
+    several = [
+        f"{dataset} ({', '.join(sorted(names))})"
+        for dataset, names in known.groupby("dataset")["environment"].unique().items()
+        if len(names) > 1
+    ]
+    if not several:
+        return []
+    return [f"scores from several simulators are pooled or compared: {', '.join(several)}"]
 
 
 def _simulator_notes(rows: Sequence[dict[str, Any]]) -> list[str]:

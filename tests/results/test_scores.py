@@ -91,6 +91,15 @@ def write_runs(root: Path, frame: Any) -> Path:
     return root
 
 
+def on_another_version(root: Path, seeds: Any, version: int, environment: str) -> None:
+    """Turns runs into ones on another version of their data set, scored in another simulator."""
+    for record in root.rglob("run.json"):
+        if int(record.parent.name.removeprefix("seed-")) in seeds:
+            for path in (record, record.parent / "evaluations.jsonl"):
+                text = path.read_text().replace('@1", "seed"', f'@{version}", "seed"')
+                path.write_text(text.replace("E-v1", environment))
+
+
 def built(kind: str, frame: Any, folder: Path) -> ScoreTable:
     """A table of a kind of source with these rows."""
     path = folder / f"scores.{kind}"
@@ -439,6 +448,35 @@ def test_settings_are_labels_and_survive_a_file(kind, tmp_path):
     again = read_scores(path)
     pd.testing.assert_frame_equal(again.frame, table.frame)
     assert again.failures == table.failures == tuple(lost)
+
+
+def test_versions_of_a_data_set_are_never_pooled(tmp_path):
+    root = write_runs(tmp_path / "runs", grid(seeds=range(4)))
+    assert collect(root).notes == ()
+    on_another_version(root, (2, 3), 2, "other/E-v2")
+    table = collect(root)
+    assert list(table.datasets) == ["x@1", "x@2", "y@1", "y@2"]
+    assert sorted(table.frame[table.frame["dataset"] == "x@2"]["seed"].unique()) == [2, 3]
+    assert table.notes == (
+        "versions of a data set are not pooled: x@1 (E-v1), x@2 (other/E-v2), y@1 (E-v1), "
+        "y@2 (other/E-v2)",
+    )
+    old = collect(root, datasets=["*@1"])
+    assert sorted(old.frame["seed"].unique()) == [0, 1]
+
+
+def test_several_simulators_of_a_data_set_have_a_note(tmp_path):
+    one = write_runs(tmp_path / "one", grid(("A",)))
+    other = write_runs(tmp_path / "other", grid(("B",)))
+    assert collect([one, other]).notes == ()
+    on_another_version(other, range(3), 2, "other/E-v2")
+    note = (
+        "scores from several simulators are pooled or compared: x (E-v1, other/E-v2), "
+        "y (E-v1, other/E-v2)"
+    )
+    assert collect([one, other]).notes == (note,)
+    read = collect([collect(one).frame, collect(other).frame, grid(("C",))])
+    assert read.notes == (note,)
 
 
 def test_settings_are_never_pooled():
