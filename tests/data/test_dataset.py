@@ -1,6 +1,7 @@
 """The Dataset: what it holds, and that it maps and pickles."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from sources import card, npz
 
 import offrl
+from offrl.data.cache import NotCached
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.errors import InputError
 
@@ -49,7 +51,10 @@ def test_a_pickled_dataset_is_a_path(tmp_path: Path) -> None:
 
 def test_dataset_of_a_folder_that_went_away_is_loaded_by_load_dataset(tmp_path: Path) -> None:
     data = load_dataset(npz(tmp_path / "a.npz"))
-    assert isinstance(Dataset(data.card, "train", data.folder), Dataset)
+    shutil.rmtree(data.folder)
+    with pytest.raises(NotCached):
+        Dataset(data.card, "train", data.folder)
+    assert len(load_dataset(tmp_path / "a.npz")) == 20
 
 
 def test_without_references_nothing_is_normalised(tmp_path: Path) -> None:
