@@ -389,8 +389,8 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
             raise InputError(
                 f"{where}: actions are {taken.dtype}; offrl reads continuous actions only"
             )
-        terminations = np.array(episode.terminations, dtype=np.bool_)
-        truncations = np.array(episode.truncations, dtype=np.bool_)
+        terminations = np.array(episode.terminations)
+        truncations = np.array(episode.truncations)  # judged with all others, below
         lengths = {len(taken), len(terminations), len(truncations)}
         if lengths != {steps} or len(observations) not in (steps, steps + 1):
             raise InputError(

@@ -165,6 +165,9 @@ def test_a_lost_source_is_still_compared_with_the_simulator_of_its_name(
         ("actions", np.zeros(3, dtype=np.int64), r"episode 0: actions are int64"),
         ("observations", np.ones((7, 2)), r"episode 0: 3 rewards, but 7 observations"),
         ("terminations", None, r"cannot be read as minari data \(KeyError"),
+        ("terminations", np.array([0, 0.5, 0]), r"terminations: 0\.5 in row 1; expected 0 or 1"),
+        ("truncations", np.array([0, np.nan, 1]), r"truncations: nan in row 1"),
+        ("truncations", np.array([0, 0, 2]), r"truncations: 2\.0 in row 2; expected 0 or 1"),
     ],
 )
 def test_odd_minari_data_are_refused(
