@@ -125,19 +125,27 @@ def disk_usage(path: Path) -> int:
     return sum(part.stat().st_size for part in inside if part.is_file())
 
 
-def free_memory() -> int | None:
+def free_memory(root: Path = Path("/")) -> int | None:
     """The bytes that this process may still take, or None where the system does not say.
 
-    The least of what the machine has free, of the container's limit and of the process' own.
+    The least of what the machine, the container and the process' own limit leave. `root` is where
+    the system's files lie.
     """
     limits = []
     with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-        limits.append(1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0)))
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-            limits.append(int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")))
+        kilobytes = _numbers(root / "proc/meminfo")
+        limits.append(1024 * (kilobytes["MemAvailable:"] + kilobytes.get("SwapFree:", 0)))
+    container = root / "sys/fs/cgroup"
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # "max" is no number: no limit
+            most = int((container / limit).read_text(encoding="ascii"))
+            taken = int((container / used).read_text(encoding="ascii"))
+            held = _numbers((container / used).with_name("memory.stat"))
+            cached = held.get("active_file", 0) + held.get("inactive_file", 0)  # given up at need
+            limits.append(max(0, most - max(0, taken - cached)))
     with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
         import resource
 
@@ -146,3 +154,9 @@ def free_memory() -> int | None:
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
             limits.append(max(0, soft - pages * os.sysconf("SC_PAGE_SIZE")))
     return min(limits, default=None)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The first number of each line of a file of the system, by the word before it."""
+    lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    return {words[0]: int(words[1]) for words in lines}

@@ -104,8 +104,37 @@ def test_free_memory_heeds_the_limit_of_the_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
-    free = free_memory()
-    assert free is None or free > 0
+
+
+def system(root: Path, available: int, **group: str) -> Path:
+    """A machine's files that say how much memory there is; times 1 KiB, and a container's files."""
+    for name, text in {
+        "proc/meminfo": f"MemTotal: {2**40} kB\nMemAvailable: {available} kB\n",
+        **{f"sys/fs/cgroup/{name.replace('__', '/')}": text for name, text in group.items()},
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_free_memory_is_what_a_container_has_left(tmp_path: Path, limited: bool) -> None:
+    """Of its limit, without what is used; what only caches files is given up at need."""
+    most = "1000000" if limited else "max"
+    expected = 1000000 - (700000 - 300000) if limited else 2**20
+    stat = "anon 400000\ninactive_file 200000\nactive_file 100000\n"
+    new = {"memory.max": most, "memory.current": "700000", "memory.stat": stat}
+    assert free_memory(system(tmp_path / "new", 1024, **new)) == expected
+    most = most.replace("max", str(2**63 - 4096))
+    old = {"limit_in_bytes": most, "usage_in_bytes": "700000", "stat": stat}
+    old = {f"memory__memory.{name}": text for name, text in old.items()}
+    assert free_memory(system(tmp_path / "old", 1024, **old)) == expected
+    full = new | {"memory.current": "1300001"}
+    assert free_memory(system(tmp_path / "full", 1024, **full)) == (0 if limited else 2**20)
+
+
+def test_free_memory_without_a_container_is_the_machines(tmp_path: Path) -> None:
+    assert free_memory(system(tmp_path, 3)) == 3072
 
 
 def test_fill_values_and_chunks_are_no_way_to_fill_the_memory(tmp_path: Path) -> None:
