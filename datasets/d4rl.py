@@ -41,6 +41,7 @@ from offrl.errors import InputError
 
 SUFFIXES = (".hdf5", ".h5", ".npz")
 VIEWS = ("transitions", "qlearning")
+VERSION = 1  # raised whenever the same file would be read otherwise
 KEYS = ("observations", "actions", "rewards", "terminals")
 D4RL_KEYS = (*KEYS, "timeouts", "next_observations")
 # Names of columns that say where episodes begin and end, as other tools spell them.

@@ -41,6 +41,7 @@ from offrl.files import plain
 
 SUFFIXES = ()  # a data set is a folder
 VIEWS = ("transitions",)
+VERSION = 1  # raised whenever the same file would be read otherwise
 MOST_TEXT = 2**26  # bytes of metadata, which declare two bounds for each number of a space
 Floats = NDArray[np.float32]
 
@@ -59,6 +60,11 @@ def card(source: str | Path) -> dict[str, Any]:
         "licence": "see the data set's page at https://minari.farama.org",
         "notes": " ".join(filter(None, [named, keys.get("notes")])),
     }
+
+
+def lacking(path: Path) -> list[str]:
+    """The file that a folder lacks where it holds no Minari data set."""
+    return [] if (_data(path) / "metadata.json").is_file() else ["data/metadata.json"]
 
 
 def fetch(name: str, folder: Path | None = None) -> Path:

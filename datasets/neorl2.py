@@ -11,6 +11,7 @@ from offrl.errors import InputError
 
 SUFFIXES = (".npz",)
 VIEWS = ("transitions",)
+VERSION = 1  # raised whenever the same file would be read otherwise
 KEYS = ("obs", "action", "next_obs", "reward", "done", "truncated")
 
 

@@ -22,14 +22,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from offrl.data.card import Card, File
 from offrl.data.columns import NAMES, Totals
-from offrl.data.loader import fetcher_of, path_stamp
+from offrl.data.foreign import reading
+from offrl.data.loader import DAMAGED, check_format, fetcher_of, loader_of, path_stamp
 from offrl.errors import InputError
-from offrl.files import replacing, replacing_folder, seal, sweep, unseal, user_path
+from offrl.files import below, replacing, replacing_folder, seal, sweep, unseal, user_path
 from offrl.locks import take
 
 WAIT = 5.0  # seconds before a wait for another process is spoken of
 LONGEST = 241  # bytes of a name, to which `files.replacing` adds 14 while it writes
-FORMAT = 1  # of the folder; another number is another folder name, so old caches are left alone
+FORMAT = 2  # of the folder; another number is another folder name, so old caches are left alone
+SHORT = 20  # hexadecimal digits of a hash in a name: so many that nobody finds another text for it
 
 
 def cache_folder() -> Path:
@@ -109,62 +111,120 @@ def folder_name(card: Card, end: str = "") -> str:
     return f"{card.id[: LONGEST - len(end) - len(short) - 1]}-{short}{end}"
 
 
+def _short(value: Any) -> str:
+    """A hash of a value of JSON, as part of a name."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:SHORT]
+
+
+def download_path(card: Card, file: File) -> Path:
+    """Where a file that is downloaded lies, or will.
+
+    The name holds its checksums, else its addresses, so that no card brings a file for another
+    that only has the same id.
+    """
+    source = _checksums(file) or file.urls
+    return below(cache_folder() / "downloads" / folder_name(card, f"-{_short(source)}"), file.name)
+
+
+def earlier_download_path(card: Card, file: File) -> Path:
+    """Where earlier versions kept it, whichever card had brought it: to be used if it verifies."""
+    return below(cache_folder() / "downloads" / folder_name(card), file.name)
+
+
+def making_path(card: Card) -> Path:
+    """The folder of what a card's maker makes: another's than what another maker makes."""
+    return cache_folder() / "made" / folder_name(card, f"-{_short(card.module('maker'))}")
+
+
+def _checksums(file: File) -> list[str]:
+    return [checksum.lower() for checksum in (file.md5, file.sha256) if checksum]
+
+
 def cached_folder(card: Card, split: str = "train") -> Path:
     """The folder that holds a data set's columns, or will.
 
-    Its name holds a hash of all that decides what is read, so that a source that changed is read
-    again. For data that the loader fetched once and no longer holds, it is the newest folder that
+    Its name holds a hash of all that decides what is read, so that a source or a loader that
+    changed is read again. For data that were read once and are gone, it is the newest folder that
     was read from them.
     """
-    key: list[Any] = [FORMAT, card.module("loader"), card.view, split]
-    key += [_identity(card, file) for file in card.source.of_split(split)]
-    key += [card.module("maker"), card.source.id]
-    if name := card.source.fetched_id:
-        stamp = fetcher_of(card).stamp(name)
-        if stamp is None and (kept := _kept(card, split)):
-            return kept[0]
-        key.append(stamp)
-    if card.environment is not None:  # both decide how a loader reads
-        key += [card.environment.observation_keys, card.environment.max_episode_steps]
-    text = json.dumps(key, sort_keys=True)
-    short = hashlib.sha256(text.encode()).hexdigest()[:10]
+    source = _source(card, split)
+    if any(stamp is None for _, stamp in source):
+        for folder, _, other in _kept(card, split):
+            if _heeded(other) == _heeded(card):
+                return folder
+    short = _short([loader_key(card, split), source, _heeded(card)])
     middle = "" if split == "train" else f"-{split}"
     return cache_folder() / "datasets" / folder_name(card, f"{middle}-{short}")
 
 
 def kept_card(card: Card) -> Card | None:
-    """The card, from the cache, of data that the loader has fetched once and no longer holds."""
+    """The card, from the cache, of data named `LOADER:NAME` that are not here any more."""
     if (name := card.source.fetched_id) and fetcher_of(card).stamp(name) is None:
-        kept = _kept(card, "train")
-        return kept[1] if kept else None
+        for _, meta, other in _kept(card, "train"):
+            if meta.get("origin") == f"{card.source.loader}:{name}":  # not of a file with its id
+                return other
     return None
 
 
-def _kept(card: Card, split: str) -> tuple[Path, Card] | None:
-    """The newest folder that was read from the source of `card`, and the card it was read with."""
+def loader_key(card: Card, split: str) -> str:
+    """A hash of who reads a data set, and how: it differs where the same source is read anew."""
+    name = card.module("loader")
+    assert name is not None
+    version = getattr(loader_of(card), "VERSION", 1)
+    if not isinstance(version, int):
+        raise InputError(
+            f"card {card.id}: loader {name!r}: VERSION is {version!r:.40}, expected a whole number"
+        )
+    code = path_stamp(Path(name)) if name.endswith(".py") else name
+    return _short([FORMAT, code, version, card.view, split])
+
+
+def _heeded(card: Card) -> list[Any]:
+    """What of a card's simulator decides how a loader reads."""
+    environment = card.environment
+    return [environment.observation_keys, environment.max_episode_steps] if environment else []
+
+
+def _source(card: Card, split: str) -> list[tuple[Any, Any]]:
+    """What a split is read from: names, and stamps that change with it, None for what is gone."""
+    if files := card.source.of_split(split):
+        return [_file_stamp(card, file) for file in files]
+    if maker := card.module("maker"):
+        folder = making_path(card)
+        return [(maker, path_stamp(folder)[1:] if (folder / "made.json").is_file() else None)]
+    if name := card.source.fetched_id:
+        return [(name, fetcher_of(card).stamp(name))]
+    return []
+
+
+def _file_stamp(card: Card, file: File) -> tuple[Any, Any]:
+    """The name and the stamp of a file, found without reading it."""
+    if checksums := _checksums(file):
+        return checksums, True
+    path = Path(file.name)
+    if not path.is_absolute():
+        path = download_path(card, file)
+        return [file.name, *file.urls], path_stamp(path)[1:] if path.is_file() else None
+    with reading(path, f"{card.source.loader} data", DAMAGED):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; {card.id} reads its data from there")
+        check_format(card, path)
+        return file.name, path_stamp(path)
+
+
+def _kept(card: Card, split: str) -> Iterator[tuple[Path, dict[str, Any], Card]]:
+    """Folders that were read from the source of `card`, with meta and card, the newest first."""
     middle = "" if split == "train" else f"-{split}"
-    pattern = folder_name(card, f"{middle}-{'?' * 10}")  # as long as the hash of `cached_folder`
+    pattern = folder_name(card, f"{middle}-{'?' * SHORT}")
     folders = (cache_folder() / "datasets").glob(pattern)
+    key = loader_key(card, split)
     for folder in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True):
         with contextlib.suppress(NotCached, KeyError, ValueError):
             meta = read_meta(folder)
             other = Card.model_validate(meta["card"])
-            same = other.source == card.source and other.view == card.view
-            if same and meta["split"] == split:
-                return folder, other
-    return None
-
-
-def _identity(card: Card, file: File) -> Any:
-    """A value that differs between two versions of a file, found without reading it."""
-    if checksum := file.sha256 or file.md5:
-        return checksum.lower()
-    path = Path(file.name)
-    if path.is_absolute():
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; {card.id} reads its data from there")
-        return path_stamp(path)
-    return [file.name, *file.urls]
+            if other.source == card.source and meta["loader_key"] == key:
+                yield folder, meta, other
 
 
 def write_columns(

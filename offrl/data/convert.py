@@ -12,6 +12,7 @@ from offrl.data.cache import (
     cache_folder,
     cached_folder,
     digest,
+    loader_key,
     lock,
     open_columns,
     write_columns,
@@ -19,7 +20,7 @@ from offrl.data.cache import (
 from offrl.data.card import Card
 from offrl.data.columns import NAMES, Columns, Totals, totals
 from offrl.data.foreign import check_ordinary, reading
-from offrl.data.loader import loader_of
+from offrl.data.loader import DAMAGED, check_format, loader_of
 from offrl.errors import InputError
 from offrl.version import __version__
 
@@ -52,6 +53,8 @@ def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -
         meta = {
             "offrl": __version__,
             "card": card.model_dump(mode="json"),
+            "origin": card.origin.file,
+            "loader_key": loader_key(card, split),
             "split": split,
             "files": files,
             "totals": dataclasses.asdict(source),
@@ -64,13 +67,14 @@ def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -
 def _read(card: Card, path: Path) -> Columns:
     """The columns of one file or folder."""
     loader = loader_of(card)
-    check_ordinary(path)
-    advice = "it is no such data, or damaged: copy it from its source or write it again"
+    advice = DAMAGED
     if cache_folder() in path.parents:
         advice = f"the copy here is damaged: delete it, then `offrl data fetch {card.id}`"
         if card.source.maker:
             advice = f"make it again: `offrl data make {card.id} --again`"
     with reading(path, f"{card.source.loader} data", advice):
+        check_format(card, path)
+        check_ordinary(path)
         return loader.read(path, card)
 
 

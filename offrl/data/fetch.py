@@ -6,11 +6,19 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from offrl import registry
-from offrl.data.cache import cache_folder, digest, folder_name, lock, made_folder, writing
+from offrl.data.cache import (
+    digest,
+    download_path,
+    earlier_download_path,
+    lock,
+    made_folder,
+    making_path,
+    writing,
+)
 from offrl.data.card import Card, File
 from offrl.data.download import download
 from offrl.data.foreign import check_ordinary, reading
-from offrl.data.loader import fetcher_of
+from offrl.data.loader import DAMAGED, check_format, fetcher_of
 from offrl.errors import InputError
 from offrl.files import below
 from offrl.progress import Progress
@@ -58,22 +66,30 @@ def _fetch_file(
     card: Card, file: File, directory_from: Path | None, progress: Progress | None
 ) -> Path:
     """The path of one file of a card, brought here where it is missing and checked either way."""
+    what = f"{card.source.loader} data"
     if Path(file.name).is_absolute():  # a user's own card, or a path: it stays where it is
         path = Path(file.name)
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; {card.id} reads its data from there")
-        check_ordinary(path)
-        check_file(path, file, given=True)
+        with reading(path, what, DAMAGED):
+            if not path.exists():
+                raise InputError(
+                    f"{path}: no such file or folder; {card.id} reads its data from there"
+                )
+            check_format(card, path)
+            check_ordinary(path)
+            check_file(path, file, given=True)
         return path
-    target = below(cache_folder() / "downloads" / folder_name(card), file.name)
+    target = download_path(card, file)
+    unverifiable = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
+    earlier = earlier_download_path(card, file)
+    if not (unverifiable or target.exists()) and earlier.is_file() and not _mismatch(earlier, file):
+        return earlier
     with lock(target):
-        unverifiable = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
         if target.is_file() and not (directory_from is not None and unverifiable):
             check_file(target, file)
         elif directory_from is not None:
             original = _find(file, directory_from)
             check_ordinary(original)
-            with writing(target) as temporary:
+            with reading(original, what, DAMAGED), writing(target) as temporary:
                 shutil.copyfile(original, temporary)
                 check_file(temporary, file, name=str(original), given=True)
             log.info("%s: took %s", card.id, original)
@@ -152,7 +168,7 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
         raise InputError(
             f"{card.id}: is published, not made here; use `offrl data fetch {card.id}`"
         )
-    folder = cache_folder() / "made" / folder_name(card)
+    folder = making_path(card)
     with lock(folder):
         path = _made(folder)
         if path is None or not path.exists() or again:
@@ -162,16 +178,19 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
                 raise InputError(
                     f"card {card.id}: source.maker: {name!r} is no maker: it has no function make"
                 )
-            with made_folder(folder) as temporary:
-                made: Path = maker.make(temporary, progress)
-                if not made.is_relative_to(temporary):
-                    raise InputError(
-                        f"card {card.id}: source.maker: {name!r} made {made}, which is not in the "
-                        "folder that it was given; correct the maker"
-                    )
-                relative = made.relative_to(temporary)
-                text = json.dumps({"path": relative.as_posix()})
-                (temporary / "made.json").write_text(text + "\n")
+            try:
+                with made_folder(folder) as temporary:
+                    made: Path = maker.make(temporary, progress)
+                    if not made.is_relative_to(temporary):
+                        raise InputError(
+                            f"card {card.id}: source.maker: {name!r} made {made}, which is not in "
+                            "the folder that it was given; correct the maker"
+                        )
+                    relative = made.relative_to(temporary)
+                    text = json.dumps({"path": relative.as_posix()})
+                    (temporary / "made.json").write_text(text + "\n")
+            except OSError as error:  # of what the maker needs
+                raise InputError(f"card {card.id}: source.maker: {name!r}: {error}") from error
             path = folder / relative
     return path
 

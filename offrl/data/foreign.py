@@ -16,6 +16,7 @@ from offrl.errors import InputError
 
 MODEST = 512 * 2**20  # bytes that any file may unfold to
 DENSEST = 100  # beyond that, bytes in memory per byte on disk: observations compress less
+MOST_FILES = 500_000  # and folders below a folder of data: more is no data set, but a disk
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK, errno.ENOLCK, errno.ETXTBSY)
 
 
@@ -66,8 +67,7 @@ def check_ordinary(path: Path) -> None:
 
     Reading one may wait for ever, or never end.
     """
-    inside = path.rglob("*") if path.is_dir() else ()
-    for part in (path, *inside):
+    for part in parts(path):
         try:
             mode = part.stat().st_mode
         except OSError:  # absent, or a link to nothing: whoever reads it says so
@@ -75,6 +75,19 @@ def check_ordinary(path: Path) -> None:
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
             raise InputError(f"{part}: is a {kind}; expected a file or a folder, so copy its data")
+
+
+def parts(path: Path) -> Iterator[Path]:
+    """A path and, where it is a folder, all that lies below. Raises InputError for too much."""
+    yield path
+    if path.is_dir():
+        for number, part in enumerate(path.rglob("*")):
+            if number == MOST_FILES:
+                raise InputError(
+                    f"{path}: holds more than {MOST_FILES:,} files and folders; expected one data "
+                    "set, so give its own folder"
+                )
+            yield part
 
 
 def check_size(where: str | Path, arrays: Iterable[Any], stored: int) -> None:
@@ -121,8 +134,7 @@ def _gib(size: int) -> str:
 
 def disk_usage(path: Path) -> int:
     """The bytes of a file, or of all files of a folder."""
-    inside = path.rglob("*") if path.is_dir() else (path,)
-    return sum(part.stat().st_size for part in inside if part.is_file())
+    return sum(part.stat().st_size for part in parts(path) if part.is_file())
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

@@ -8,10 +8,11 @@ point of the group `offrl.datasets`, and holds
     read        reads one file or folder
 
 and, where the format has more to offer, `card` (see `Describes`), `lacking` (see `Recognises`) and
-`fetch` with `stamp` (see `Fetches`). What a loader raises on foreign bytes becomes one line in
-`offrl.data.foreign`, so it catches nothing itself. Nothing else in offrl depends on a format. All
-loaders are imported to find the one of a path: a loader imports a slow library inside the function
-that needs it.
+`fetch` with `stamp` (see `Fetches`). `VERSION` is a whole number, 1 where there is none, which is
+raised whenever the same file would be read otherwise: what is cached is then read again. What a
+loader raises on foreign bytes becomes one line in `offrl.data.foreign`, so it catches nothing
+itself. Nothing else in offrl depends on a format. All loaders are imported to find the one of a
+path: a loader imports a slow library inside the function that needs it.
 """
 
 import functools
@@ -24,6 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 from offrl import registry
 from offrl.data.card import Card
 from offrl.data.columns import Columns
+from offrl.data.foreign import parts, reading
 from offrl.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,13 @@ class Describes(Protocol):
 
 @runtime_checkable
 class Recognises(Protocol):
-    """A loader that shares a suffix with another and tells its files by their names for columns."""
+    """A loader that finds out whether a file or folder is of its format without reading it whole.
+
+    Loaders that share a suffix are told apart so, and a folder is looked through only then.
+    """
 
     def lacking(self, path: Path) -> list[str]:
-        """The names of columns that a file would have to hold; empty where it is this format."""
+        """The names of columns or files that `path` lacks; empty where it is of this format."""
 
 
 @runtime_checkable
@@ -100,6 +105,21 @@ def loader_of(card: Card) -> Loader:
             f"card {card.id}, loader {name!r}: {unknown('view', card.view, module.VIEWS)}"
         )
     return module
+
+
+DAMAGED = "it is no such data, or damaged: copy it from its source or write it again"
+
+
+def check_format(card: Card, path: Path) -> None:
+    """Raises InputError where a folder is not of the format of a card's loader, if that can say.
+
+    So no folder is looked through that holds other things, such as a whole disk.
+    """
+    loader = loader_of(card)
+    if isinstance(loader, Recognises) and path.is_dir():
+        with reading(path, f"{card.source.loader} data", DAMAGED):
+            if lacking := loader.lacking(path):
+                raise InputError(f"{path}: lacks {', '.join(lacking)}; {DAMAGED}")
 
 
 def fetcher_of(card: Card) -> Fetches:
@@ -158,5 +178,5 @@ def _warn(text: str) -> None:
 
 def path_stamp(path: Path) -> list[Any]:
     """Path, sizes and modification times of a file or folder here: they change when it does."""
-    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    inside = sorted(p for p in parts(path) if p.is_file()) if path.is_dir() else [path]
     return [str(path), *((p.stat().st_size, p.stat().st_mtime_ns) for p in inside)]

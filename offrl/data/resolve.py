@@ -8,6 +8,7 @@ from offrl.data.cache import cached_folder, kept_card
 from offrl.data.card import Card, File, Source, read_card, shipped_cards
 from offrl.data.foreign import check_ordinary, reading
 from offrl.data.loader import (
+    DAMAGED,
     Describes,
     Fetches,
     Recognises,
@@ -21,7 +22,6 @@ from offrl.toml import validate
 from offrl.trust import Files, Origin, trusted
 
 _BY_PATH = "Given by its path, without a card: no checks and no reference returns."
-_DAMAGED = "it is no such data, or damaged: copy it from its source or write it again"
 
 
 def resolve(source: str | Path | Card, view: str | None = None, trust: Files = ()) -> Card:
@@ -125,7 +125,7 @@ def _recognised(path: Path, readers: list[str]) -> str:
         name: loader for name in readers if isinstance(loader := every[name], Recognises)
     }
     if len(recognising) == len(readers):
-        with reading(path, f"{' or '.join(readers)} data", _DAMAGED):
+        with reading(path, f"{' or '.join(readers)} data", DAMAGED):
             lacking = {name: loader.lacking(path) for name, loader in recognising.items()}
     found = [name for name, columns in lacking.items() if not columns]
     if len(found) == 1:
@@ -162,7 +162,7 @@ def _description(name: str, source: str | Path) -> dict[str, Any]:
     loader = loaders()[name]
     if not isinstance(loader, Describes):
         return {}
-    with reading(source, f"{name} data", _DAMAGED):
+    with reading(source, f"{name} data", DAMAGED):
         return loader.card(source)
 
 

@@ -39,6 +39,11 @@ def card(files: list[dict[str, Any]], **keys: Any) -> Card:
     )
 
 
+def kept(cache: Path, kind: str = "downloads") -> list[Path]:
+    """The files that a cache holds of those that were downloaded, or "made"."""
+    return [p for p in (cache / kind).rglob("*") if p.is_file() and not p.name.startswith(".")]
+
+
 def left_over(folder: Path) -> list[str]:
     """Files and folders that are neither data nor locks: nothing half-written may stay."""
     return [p.name for p in folder.rglob(".*") if not p.name.endswith(".lock")]

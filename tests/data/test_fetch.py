@@ -1,9 +1,11 @@
 """Bringing data here: downloads, files from a folder, and data that offrl makes."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sources import card, left_over, npz
+from sources import card, kept, left_over, npz
 
 from offrl.data import download
 from offrl.data.card import Card, find_card
@@ -83,7 +85,7 @@ def test_a_mirror_serves_what_the_first_address_lacks(
     assert len(loaded) == 100
     assert server.requests == ["/first/a.npz", "/mirror/a.npz"]
     assert reported[-1] == (len(data), len(data))
-    assert (own_cache / "downloads" / "tiny-v1" / "a.npz").read_bytes() == data
+    assert [path.read_bytes() for path in kept(own_cache)] == [data]
     assert left_over(own_cache) == []
     load_dataset(remote(server, data, "/first/a.npz", "/mirror/a.npz"))
     assert len(server.requests) == 2
@@ -103,7 +105,7 @@ def test_a_wrong_checksum_leads_to_the_mirror_and_then_to_an_error(
     assert "`offrl data fetch tiny`" in message
     assert "`offrl data fetch tiny --from DIR`" in message
     assert "\n" not in message
-    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+    assert kept(own_cache) == []
     assert left_over(own_cache) == []
     server.files["/mirror/a.npz"] = data
     assert len(load_dataset(remote(server, data, "/first/a.npz", "/mirror/a.npz"))) == 20
@@ -117,7 +119,7 @@ def test_an_answer_that_breaks_off_is_not_kept(
     server.cut.add("/a.npz")
     with pytest.raises(InputError, match=r"a\.npz is not on this machine and could not be down"):
         load_dataset(remote(server, data, "/a.npz", md5=False))
-    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+    assert kept(own_cache) == []
     assert left_over(own_cache) == []
 
 
@@ -146,6 +148,42 @@ def test_a_server_that_is_not_there_is_one_line(own_cache: Path, server: Server)
         load_dataset(remote(server, b"", "/a.npz"))
     assert "\n" not in str(caught.value)
     assert left_over(own_cache) == []
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_no_card_brings_a_file_for_another_with_its_id(tmp_path: Path, server: Server) -> None:
+    data = npz(tmp_path / "a.npz").read_bytes()
+    server.files["/a.npz"] = data
+    planted = server.files["/planted.npz"] = npz(tmp_path / "p.npz", rows=30).read_bytes()
+    urls = [server.url + "/planted.npz"]
+    assert len(load_dataset(card([{"name": "a.npz", "urls": urls}]))) == 30
+    sha256 = hashlib.sha256(planted).hexdigest()
+    assert len(load_dataset(card([{"name": "a.npz", "urls": urls, "sha256": sha256}]))) == 30
+    for md5 in (False, True):
+        theirs = remote(server, data, "/a.npz", md5=md5)
+        assert [path.read_bytes() for path in fetch(theirs)] == [data]
+        assert len(load_dataset(theirs)) == 20
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a.npz").write_bytes(planted)
+    fetch(card([{"name": "a.npz", "urls": ["http://x"]}]), tmp_path / "from")
+    assert [path.read_bytes() for path in fetch(remote(server, data, "/a.npz"))] == [data]
+
+
+def test_a_file_of_an_earlier_version_is_used_where_its_checksum_verifies_it(
+    tmp_path: Path, own_cache: Path, server: Server
+) -> None:
+    data = npz(tmp_path / "a.npz").read_bytes()
+    server.files["/a.npz"] = data
+    earlier = own_cache / "downloads" / "tiny-v1" / "a.npz"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(data)
+    assert fetch(remote(server, data, "/a.npz")) == [earlier]
+    assert server.requests == []
+    earlier.write_bytes(npz(tmp_path / "planted.npz", rows=30).read_bytes())
+    for md5 in (True, False):
+        (path,) = fetch(remote(server, data, "/a.npz", md5=md5))
+        assert path != earlier
+        assert path.read_bytes() == data
 
 
 class Hostile(Server):
@@ -214,7 +252,7 @@ def test_a_download_has_limits(
         load_dataset(card([file]))
     assert hostile.sent < 2**24
     assert left_over(own_cache) == []
-    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+    assert kept(own_cache) == []
 
 
 # --- files from a folder ---
@@ -227,7 +265,7 @@ def test_files_are_taken_from_a_folder_by_name_or_checksum(tmp_path: Path, own_c
     npz(folder / "decoy.npz", seed=1)
     source = card([{"name": "a.npz", "md5": hashlib.md5(data).hexdigest(), "urls": ["http://x"]}])
     paths = fetch(source, folder)
-    assert paths == [own_cache / "downloads" / "tiny-v1" / "a.npz"]
+    assert paths == kept(own_cache)
     assert paths[0].read_bytes() == data
     assert fetch(source) == paths  # now it is here: no network is used
     assert len(load_dataset(source)) == 20
@@ -249,7 +287,21 @@ def test_a_folder_without_the_file_is_named(tmp_path: Path, own_cache: Path) -> 
     with pytest.raises(InputError, match=r"here/a\.npz: MD5 \w{32}, expected 0{32}"):
         fetch(source, folder)
     assert left_over(own_cache) == []
-    assert not (own_cache / "downloads" / "tiny-v1" / "a.npz").exists()
+    assert kept(own_cache) == []
+
+
+def test_an_original_that_cannot_be_read_is_named(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(original: Path, _target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(original))
+
+    npz(tmp_path / "a.npz")
+    monkeypatch.setattr(shutil, "copyfile", closed)
+    with pytest.raises(InputError, match=r"/a\.npz: may not be read by this user") as caught:
+        fetch(card([{"name": "a.npz", "urls": ["http://x"]}]), tmp_path)
+    assert str(own_cache) not in str(caught.value).replace(str(tmp_path / "a.npz"), "")
+    assert left_over(own_cache) == []
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -303,10 +355,31 @@ def test_what_offrl_makes_is_made_once_and_kept(
     assert reported == [(1, 1)]
     assert data.episode_returns.tolist() == [4.0]
     path = make(source)
-    assert path == own_cache / "made" / "tiny-v1" / "sub" / "made.npz"
+    assert path in kept(own_cache, "made")
+    assert path.parts[-2:] == ("sub", "made.npz")
     assert (tmp_path / "calls.txt").read_text() == "x"
     assert make(source, again=True) == path
     assert (tmp_path / "calls.txt").read_text() == "xx"
+    assert left_over(own_cache) == []
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_what_one_maker_made_is_not_what_another_makes(tmp_path: Path) -> None:
+    made = {}
+    for name in ("one", "two"):
+        maker = tmp_path / f"{name}.py"
+        maker.write_text(MAKER.replace("rows = 4", f"rows, name = 4, {name!r}"))
+        made[name] = make(card([], source={"loader": "neorl2", "maker": str(maker)}))
+    assert made["one"] != made["two"]
+    assert (tmp_path / "calls.txt").read_text() == "xx"
+
+
+def test_a_maker_that_lacks_its_input_names_it(tmp_path: Path, own_cache: Path) -> None:
+    maker = tmp_path / "maker.py"
+    maker.write_text("def make(directory, progress=None):\n    open('/gone/my input')\n")
+    source = card([], source={"loader": "neorl2", "maker": str(maker)})
+    with pytest.raises(InputError, match=r"maker: .*maker\.py.*No such file.*'/gone/my input'"):
+        make(source)
     assert left_over(own_cache) == []
 
 
@@ -319,7 +392,7 @@ def test_a_maker_that_fails_leaves_nothing(tmp_path: Path, own_cache: Path) -> N
     source = card([], source={"loader": "neorl2", "maker": str(maker)})
     with contextlib.suppress(KeyboardInterrupt):
         make(source)
-    assert not (own_cache / "made" / "tiny-v1").exists()
+    assert kept(own_cache, "made") == []
     assert left_over(own_cache) == []
 
 

@@ -17,6 +17,8 @@ from sources import card, npz
 from offrl.data import foreign
 from offrl.data.archive import open_archive
 from offrl.data.dataset import load_dataset
+from offrl.data.describe import check
+from offrl.data.fetch import fetch
 from offrl.data.foreign import check_ordinary, check_size, free_memory, reading
 from offrl.errors import InputError
 
@@ -85,6 +87,68 @@ def test_devices_links_to_them_and_sockets_are_refused_in_folders_too(tmp_path: 
         listening.bind(str(link))
         with pytest.raises(InputError, match=r"data/main: is a device or socket"):
             check_ordinary(tmp_path)
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("loader", ["d4rl", "neorl2", "minari"])
+@pytest.mark.parametrize("checksum", [{}, {"sha256": "0" * 64}])
+def test_a_folder_that_is_no_data_is_not_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader: str, checksum: dict[str, str]
+) -> None:
+    """Such as "/": the loader says so first."""
+
+    def walk(*_: Any) -> None:
+        raise AssertionError("walked")
+
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "rglob", walk)
+    source = {"loader": loader, "files": [{"name": str(tmp_path / "disk"), **checksum}]}
+    for act in (load_dataset, fetch, check):
+        with pytest.raises(InputError, match=r"/disk: (lacks|cannot be read as)") as caught:
+            act(card([], source=source))
+        assert "\n" not in str(caught.value)
+
+
+FOLDERS = """
+from offrl.datasets.neorl2 import VIEWS, read as read_file
+SUFFIXES = ()
+def read(path, card):
+    return read_file(path / "a.npz", card)
+"""
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_loader_that_recognises_no_folder_gets_one_of_limited_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folders.py").write_text(FOLDERS)
+    (tmp_path / "disk").mkdir()
+    npz(tmp_path / "disk" / "a.npz")
+    files = [{"name": str(tmp_path / "disk")}]
+    source = card([], source={"loader": str(tmp_path / "folders.py"), "files": files})
+    assert len(load_dataset(source)) == 20
+    monkeypatch.setattr(foreign, "MOST_FILES", 3)
+    for name in "bcd":
+        (tmp_path / "disk" / name).touch()
+    for act in (load_dataset, fetch, check):
+        with pytest.raises(InputError, match=r"/disk: holds more than 3 files and folders; exp"):
+            act(source)
+
+
+def test_a_folder_that_may_not_be_looked_through_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/proc/1/cwd")
+
+    (tmp_path / "folders.py").write_text(FOLDERS)
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "rglob", closed)
+    files = [{"name": str(tmp_path / "disk")}]
+    source = card([], source={"loader": str(tmp_path / "folders.py"), "files": files})
+    for act in (load_dataset, fetch, check):
+        with pytest.raises(InputError, match=r"/disk: may not be read by this user; allow it"):
+            act(source)
 
 
 def test_sizes_are_compared_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from offrl.data.cache import cached_folder
-from offrl.data.card import Card, Source
+from offrl.data.card import Card, Reference, Source
 from offrl.data.dataset import load_dataset
 from offrl.data.fetch import fetch
 from offrl.data.loader import Describes, Fetches, loader_and_name, loader_of, loaders
@@ -141,6 +142,20 @@ def test_data_with_names_are_read_again_when_they_change_and_kept_when_they_go(p
     kept = load_dataset("plug:one")
     assert (kept.folder, kept.card) == (changed.folder, changed.card)
     assert load_dataset("plug:one", view="first").folder == first.folder
+
+
+def test_the_card_that_is_kept_is_that_of_the_name(plug: Path) -> None:
+    """Not one of a file that has its id and its source, but numbers of its own."""
+    first = load_dataset("plug:one")
+    theirs = source_card(loader="plug", id="one").model_copy(update={"id": "plug-one"})
+    reference = Reference(min=0, max=1, source="made up")
+    theirs = theirs.model_copy(update={"reference": reference, "view": "transitions"})
+    shutil.rmtree(first.folder)
+    load_dataset(theirs)
+    shutil.rmtree(plug)
+    with pytest.raises(InputError, match=r"plug:one|cannot be read|no title"):
+        load_dataset("plug:one")
+    assert len(load_dataset(theirs)) == 3
 
 
 def test_data_with_names_may_come_from_a_folder(plug: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import npz
+from sources import kept, npz
 
+from offrl.data.cache import making_path
 from offrl.data.card import Card, Environment, read_card
 from offrl.data.dataset import load_dataset
 from offrl.data.describe import check
@@ -142,7 +143,7 @@ def test_a_plain_name_is_downloaded(tmp_path: Path, own_cache: Path, server: str
         tmp_path, f'loader = "neorl2"\nfiles = [{{ name = "x.npz", urls = ["{server}"] }}]'
     )
     assert len(load_dataset(path)) == 20
-    assert (own_cache / "downloads" / "pend-v1" / "x.npz").is_file()
+    assert [file.name for file in kept(own_cache)] == ["x.npz"]
 
 
 def test_a_card_made_in_python_keeps_to_the_cache_too(tmp_path: Path, own_cache: Path) -> None:
@@ -268,12 +269,12 @@ def test_a_folder_that_offrl_did_not_make_stays(tmp_path: Path, own_cache: Path)
     (folder / "thesis").write_text("mine")
     with pytest.raises(InputError, match=r"has no meta\.json, so offrl did not make it; move it"):
         load_dataset(path)
-    (own_cache / "made" / "pend-v1").mkdir(parents=True)
-    (own_cache / "made" / "pend-v1" / "thesis").write_text("mine")
     own(tmp_path, "maker.py")
     card = read_card(
         write(tmp_path, 'loader = "neorl2"\nmaker = "maker.py"'), trust=tmp_path / "card.toml"
     )
+    making_path(card).mkdir(parents=True)
+    (making_path(card) / "thesis").write_text("mine")
     with pytest.raises(InputError, match=r"has no made\.json, so offrl did not make it; move it"):
         make(card)
     texts = [p.read_text() for p in own_cache.rglob("thesis")]
