@@ -11,6 +11,7 @@ DIR/figures/           each figure as .svg, .pdf and .png
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,16 +31,26 @@ from offrl.reporting.origins import origins
 from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.reporting.words import HTML, Words
 from offrl.results.files import write_csv
-from offrl.statistics.labels import METHOD_COLUMNS, metric_heading
+from offrl.statistics.bootstrap import MOST_AUTOMATIC, SHARE
+from offrl.statistics.frames import CURVE_POINTS, CURVE_REPS
+from offrl.statistics.labels import METHOD_COLUMNS, metric_heading, percent
+from offrl.statistics.pairs import POWER
+from offrl.statistics.resampling import COVERAGE
+from offrl.statistics.significance import ALPHA
 from offrl.text import one_line, visible
 
 log = logging.getLogger(__name__)
 ROWS = 15  # pairs shown one by one: those of six algorithms
 INTERIM = ("interim", "unfinished")  # the first words of notes on scores that may still move
+LEVEL = percent(COVERAGE)  # of every interval on the page
 BANDS = {  # by engine
-    "offrl": "two 95 % bands, the inner one pointwise (expanded percentile), the outer one for the "
-    "whole line at once",
-    "rliable": "rliable's pointwise 95 % bands (percentile)",
+    "offrl": f"two {LEVEL} bands, the inner one pointwise (expanded percentile), the outer one for "
+    "the whole line at once",
+    "rliable": f"rliable's pointwise {LEVEL} bands (percentile)",
+}
+CURVE_RESAMPLES = {  # by engine
+    "offrl": f"{CURVE_REPS:,} resamples of whole runs",
+    "rliable": f"{CURVE_REPS:,} resamples at each step",
 }
 
 
@@ -108,7 +119,7 @@ def _aggregates(findings: Findings) -> Iterator[_Figure]:
         main = (summary["metric"] == metric) & (summary["ci_method"] == findings.main_method)
         values = "; ".join(
             f"{row['algorithm']} {words.score(row['estimate'])}, "
-            f"95 % interval {words.interval(row['ci_low'], row['ci_high'])}"
+            f"{LEVEL} interval {words.interval(row['ci_low'], row['ci_high'])}"
             for row in summary[main].to_dict("records")
         )
         title = metric_heading(metric)
@@ -130,7 +141,7 @@ def _profile(findings: Findings) -> Iterator[_Figure]:
     yield _Figure(
         "profile",
         "Performance profile",
-        "Performance profile. Share of runs above each threshold, with 95 % bands, for "
+        f"Performance profile. Share of runs above each threshold, with {LEVEL} bands, for "
         f"{', '.join(findings.table.algorithms)}.",
         partial(
             plots.profile_plot,
@@ -164,7 +175,8 @@ def _comparisons(findings: Findings) -> Iterator[_Figure]:
             "improvement",
             title,
             partial(plots.improvement_plot, pairs, labels=labels),
-            "Above one half the first does better more often than not; intervals are 95 % "
+            "Above one half the first does better more often than not; intervals are "
+            f"{LEVEL} "
             + ("percentile ones, by rliable." if rliable else "expanded percentile ones."),
         )
     else:
@@ -204,7 +216,7 @@ def _curves(findings: Findings) -> Iterator[_Figure]:
         yield _Figure(
             f"curve-{number:02d}-{plain[:60]}",
             title,
-            f"{title}. IQM against gradient steps, with 95 % bands, for "
+            f"{title}. IQM against gradient steps, with {LEVEL} bands, for "
             f"{', '.join(table.algorithms)}.",
             partial(plots.curve_plot, curve, scale=table.scale, labels=findings.labels, title=what),
             section="curve",
@@ -262,6 +274,7 @@ def _render(
     )
     table, methods = findings.table, set(findings.summary["ci_method"])
     notes = [note.rstrip(".") for note in findings.notes]
+    error = float(findings.summary["mc_error"].max())
     return environment.get_template("report.html.j2").render(
         algorithms=table.algorithms,
         main=table.main_algorithms,
@@ -287,9 +300,17 @@ def _render(
         few_pairs=ROWS,
         left_out=[name for name in table.main_algorithms if name not in findings.compared],
         resamples=_resamples(findings),
+        level=LEVEL,
+        quantiles=[percent((1 - COVERAGE) / 2), percent((1 + COVERAGE) / 2)],
+        alpha=f"{findings.comparison.alpha if findings.comparison else ALPHA:g}",
+        power=f"{POWER:g}",
         bands=BANDS[findings.resampling.engine],
+        curve_resamples=CURVE_RESAMPLES[findings.resampling.engine],
+        curve_points=CURVE_POINTS,
+        share=percent(SHARE),
+        most_resamples=f"{MOST_AUTOMATIC:,}",
         cells=_cells(findings),
-        largest_error=Words(HTML).error(findings.summary["mc_error"].max()),
+        largest_error=None if math.isnan(error) else Words(HTML).error(error),
         record=record,
         provenance=list(origins(table.provenance)),
         entries=len(table.provenance),

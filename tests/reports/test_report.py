@@ -12,13 +12,18 @@ import pandas as pd
 import pytest
 from simulated import table, with_another_way
 
-from offrl import statistics
+from offrl import registry, statistics
 from offrl.plots.style import INK
 from offrl.reporting.report import report_table
 from offrl.results.collect import collect
 from offrl.results.table import Failure, ScoreTable
+from offrl.statistics.bootstrap import MOST_AUTOMATIC, SHARE
 from offrl.statistics.comparison import compare
-from offrl.statistics.resampling import Resampling
+from offrl.statistics.frames import CURVE_POINTS, CURVE_REPS
+from offrl.statistics.labels import percent
+from offrl.statistics.pairs import POWER
+from offrl.statistics.resampling import COVERAGE, Resampling
+from offrl.statistics.significance import ALPHA
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
@@ -297,6 +302,35 @@ def test_published_scores_make_a_report(shared, tmp_path):
     cell = source.cells()["TD3+BC"]["hopper-medium-v0"]
     assert f"{cell.mean():.1f} ± {cell.std(ddof=1):.1f}" in text
     assert "d3rlpy.csv" in text
+
+
+def test_limits_and_levels_on_the_page_are_those_of_the_library(report, tmp_path):
+    limits = [f"{CURVE_REPS:,}", f"{ALPHA:g}", f"{POWER:g}", percent(COVERAGE)]
+    limits += [f"at most {CURVE_POINTS} of"]
+    automatic = [percent(SHARE), f"{MOST_AUTOMATIC:,}"]
+    text = Page(report[1]).text
+    other = write(table(("IQL",), tasks=1, steps=(0,)), tmp_path / "out", resampling=Resampling())
+    assert all(limit in text for limit in limits)
+    assert all(limit in Page(other).text for limit in automatic)
+    template = (registry.folder("reports") / "report.html.j2").read_text(encoding="utf-8")
+    for limit in (*limits, *automatic):
+        assert limit not in template.partition("</style>")[2]
+    assert "Expanded percentile: quantiles further out" in text
+    assert f"from {CURVE_REPS:,} resamples of whole runs" in text
+    assert "Monte-Carlo error is" in text
+
+
+def test_a_page_by_rliable_describes_what_rliable_computes(tmp_path):
+    resampling = Resampling(100, engine="rliable")
+    path = write(table(tasks=2, steps=(0, 9)), tmp_path / "out", resampling=resampling)
+    text = Page(path).text
+    for other in ("expanded", "whole runs", "Monte-Carlo", "MC error", "whole line at once"):
+        assert other not in text.replace("Expanded", "expanded")
+    assert f"from {CURVE_REPS:,} resamples at each step" in text
+    assert "the interval of the difference is offrl's" in text
+    assert "Of differences of IQMs: quantiles further out" in text
+    alone = write(table(("IQL",), tasks=1, steps=(0,)), tmp_path / "one", resampling=resampling)
+    assert "further out" not in Page(alone).text
 
 
 def test_names_with_controls_and_formulas_leave_every_file_whole(tmp_path):
