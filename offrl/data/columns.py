@@ -19,6 +19,10 @@ NAMES = (
 )
 
 
+FLAGS = ("terminations", "truncations")
+BLOCK = 2**22  # numbers looked at together: a mask of all would cost a quarter of a column
+
+
 @dataclass(frozen=True)
 class Totals:
     """What a source holds, before a view leaves rows out: what a card's `expected` is about."""
@@ -82,16 +86,67 @@ def column(values: ArrayLike, where: Path, key: str, rows: int, axes: int) -> ND
         raise InputError(f"{where}: {key}: shape {given.shape}, expected {expected}")
     with np.errstate(over="ignore"):  # float64 beyond float32 turns to infinity: caught below
         result = np.ascontiguousarray(given, dtype=np.float32)
-    for start in range(0, rows, 65536):  # in blocks: a mask of the whole would cost a quarter of it
-        block = result[start : start + 65536]
+    _check_finite(result, given, where, key)
+    return result
+
+
+def _check_finite(values: NDArray[Any], given: NDArray[Any], where: Path, key: str) -> None:
+    """Raises InputError for the first NaN or infinity among numbers, shown as it was given."""
+    rows = max(1, BLOCK // values[0].size)
+    for start in range(0, len(values), rows):
+        block = values[start : start + rows]
         if not np.isfinite(block).all():
             row = start + int(np.argwhere(~np.isfinite(block.reshape(len(block), -1)))[0, 0])
-            bad = given[row][~np.isfinite(np.asarray(result[row]))] if axes == 2 else given[row]
+            bad = np.ravel(given[row])[~np.isfinite(np.ravel(values[row]))]
             raise InputError(
-                f"{where}: {key}: {np.ravel(bad)[0]} in row {row} (counted from 0); expected "
-                f"finite float32 numbers, so repair or leave out that episode"
+                f"{where}: {key}: {bad[0]} in row {row} (counted from 0); expected finite float32 "
+                f"numbers, so repair or leave out that episode"
             )
-    return result
+
+
+def check_columns(columns: Any, where: Path) -> None:
+    """Raises InputError where what a loader returned is not as `Columns` says.
+
+    Args:
+        columns: of any loader, one of a user's own too; its arrays may be larger than the memory.
+        where: the file or folder that was read, for messages.
+    """
+    if not isinstance(columns, Columns):
+        raise InputError(
+            f"{where}: its loader returned {type(columns).__name__}, expected offrl.data.Columns; "
+            "correct the loader"
+        )
+    arrays = columns.arrays()
+    rows = len(arrays["rewards"]) if np.ndim(arrays["rewards"]) else 0
+    for name, values in arrays.items():
+        dtype = np.dtype(np.bool_ if name in FLAGS else np.float32)
+        axes = 1 if name in (*FLAGS, "rewards") else 2
+        if not isinstance(values, np.ndarray) or values.dtype != dtype:
+            kind = getattr(values, "dtype", type(values).__name__)
+            raise _wrong(where, name, f"{kind}, expected an array of {dtype}")
+        if rows == 0 or values.ndim != axes or len(values) != rows or 0 in values.shape:
+            form = f"({rows or 'rows'},{' dimensions' if axes == 2 else ''}) by the rewards"
+            raise _wrong(where, name, f"shape {values.shape}, expected {form}")
+        if name not in FLAGS:
+            _check_finite(values, values, where, name)
+    if columns.next_observations.shape != columns.observations.shape:
+        shapes = columns.next_observations.shape, columns.observations.shape
+        raise _wrong(
+            where, "next_observations", "shape {}, but observations have {}".format(*shapes)
+        )
+    if not (columns.terminations[-1] or columns.truncations[-1]):
+        raise _wrong(where, "truncations", "the last row ends no episode, expected a flag in it")
+    if not (isinstance(columns.notes, list) and all(isinstance(n, str) for n in columns.notes)):
+        raise _wrong(where, "notes", f"{columns.notes!r:.60}, expected a list of sentences")
+    if not isinstance(columns.source, Totals | None):
+        raise _wrong(where, "source", f"{columns.source!r:.60}, expected offrl.data.Totals or None")
+
+
+def _wrong(where: Path, name: str, what: str) -> InputError:
+    return InputError(
+        f"{where}: what its loader returned is not right: {name}: {what}; correct the loader "
+        "(offrl.data has `column`, `actions` and `flags` for it)"
+    )
 
 
 def actions(values: ArrayLike, where: Path, key: str, rows: int) -> NDArray[np.float32]:

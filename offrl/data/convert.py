@@ -18,7 +18,7 @@ from offrl.data.cache import (
     write_columns,
 )
 from offrl.data.card import Card
-from offrl.data.columns import NAMES, Columns, Totals, totals
+from offrl.data.columns import NAMES, Columns, Totals, check_columns, totals
 from offrl.data.foreign import check_ordinary, reading
 from offrl.data.loader import DAMAGED, check_format, loader_of
 from offrl.errors import InputError
@@ -44,7 +44,10 @@ def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -
         columns = _joined([_read(card, path) for path in paths])
         source = _source_totals(columns)
         check_expected(card, split, source)
-        files = [{"path": str(path), "sha256": digest(path)} for path in paths if path.is_file()]
+        files = [
+            {"path": str(path), "sha256": digest(path) if path.is_file() else None}
+            for path in paths  # a folder keeps its place, so that the others keep theirs
+        ]
         unchecked = [
             f"{file.name} has no published checksum; its SHA-256 here is {entry['sha256']}"
             for file, entry in zip(card.source.of_split(split), files, strict=False)
@@ -75,7 +78,9 @@ def _read(card: Card, path: Path) -> Columns:
     with reading(path, f"{card.source.loader} data", advice):
         check_format(card, path)
         check_ordinary(path)
-        return loader.read(path, card)
+        columns = loader.read(path, card)
+        check_columns(columns, path)
+    return columns
 
 
 def _source_totals(columns: Columns) -> Totals:

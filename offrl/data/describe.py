@@ -47,7 +47,7 @@ def check(source: str | Path | Card, *, view: str | None = None, trust: Files = 
         entries = read_meta(dataset.folder)["files"]
         for file, entry in zip(card.source.of_split(split), entries, strict=False):
             path = Path(entry["path"])
-            if not path.is_file():
+            if entry["sha256"] is None or not path.is_file():  # a folder, or gone
                 continue
             check_file(path, file, given=not file.urls)
             files[str(path)] = digest(path)
