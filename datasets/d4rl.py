@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from offrl.data import (
     Card,
     Columns,
+    Steps,
     Totals,
     actions,
     check_size,
@@ -35,6 +36,7 @@ from offrl.data import (
     disk_usage,
     flags,
     open_archive,
+    precedes,
     refuse_links,
 )
 from offrl.errors import InputError
@@ -42,6 +44,7 @@ from offrl.errors import InputError
 SUFFIXES = (".hdf5", ".h5", ".npz")
 VIEWS = ("transitions", "qlearning")
 VERSION = 1  # raised whenever the same file would be read otherwise
+STATES = ("infos/qpos", "infos/qvel")
 KEYS = ("observations", "actions", "rewards", "terminals")
 D4RL_KEYS = (*KEYS, "timeouts", "next_observations")
 # Names of columns that say where episodes begin and end, as other tools spell them.
@@ -67,6 +70,51 @@ def read(path: Path, card: Card) -> Columns:
     """The columns of a D4RL file in the card's view. Raises InputError where it is not one."""
     with _opened(path) as file:
         return _read(file, path, card)
+
+
+def steps(path: Path, card: Card, most: int) -> Steps | None:
+    """Up to `most` steps of a file that holds `infos/qpos` and `infos/qvel`, spread over it.
+
+    Some files hold a row's state before its action, as its observation shows it, others the state
+    after it: the observations say which.
+    """
+    with _opened(path) as file:
+        if _missing(file) or any(not hasattr(file.get(key), "shape") for key in STATES):
+            return None
+        rows = file["observations"].shape[0]
+        for key in STATES:
+            shape, kind = file[key].shape, file[key].dtype.kind
+            if len(shape) != 2 or shape[0] != rows or not shape[1] or kind != "f":
+                raise InputError(
+                    f"{path}: {key}: {file[key].dtype} of shape {shape}, expected floats of shape "
+                    f"({rows}, numbers), a row per step"
+                )
+        used = [file[key] for key in (*STATES, "observations", "actions")]
+        check_size(path, used, disk_usage(path))
+        terminals = flags(file["terminals"][()], path, "terminals", rows)
+        ends = terminals | _timeouts(file, path, card, terminals)[0]
+        inside = np.flatnonzero(~ends[:-1])
+        if not len(inside):
+            return None
+        count = min(most, len(inside))
+        first = inside[np.linspace(0, len(inside) - 1, count).round().astype(np.int64)]
+        (qpos, next_qpos), (qvel, next_qvel) = (
+            (_at(file[key], first), _at(file[key], first + 1)) for key in STATES
+        )
+        seen, seen_next = (_at(file["observations"], rows) for rows in (first, first + 1))
+        before = precedes(np.concatenate([qpos, qvel], 1), seen, seen_next)
+        actions = _at(file["actions"], first if before else first + 1)
+    whole = np.isfinite(np.concatenate([qpos, qvel, actions, next_qpos, next_qvel], 1)).all(1)
+    return Steps(
+        *(part[whole] for part in (qpos, qvel, actions, next_qpos, next_qvel)),
+        note=f"a row holds the state {'before' if before else 'after'} its action",
+    )
+
+
+def _at(stored: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Some rows of a column, read alone where HDF5 can, of one axis more where it has one only."""
+    chosen = stored[rows] if hasattr(stored, "file") else stored[()][rows]
+    return np.asarray(chosen).reshape(len(rows), -1)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from offrl.cli.console import (
     progress_bar,
     show_rows,
 )
+
+if TYPE_CHECKING:
+    from offrl.evaluation.replay import Errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,13 +71,21 @@ def make_data(
 def check_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> None:
     """Read every byte again and compare checksums, counts and the mean return with the card.
 
+    Where the file holds states of its simulator, up to 1,000 of its steps are made again in the
+    card's.
+
     Example: offrl data check neorl2-dmsd
     """
     from offrl.data.describe import check
+    from offrl.data.resolve import resolve
+    from offrl.evaluation.replay import check_steps
 
     checked = check(name, trust=trust or ())
+    replays, unreplayed = check_steps(resolve(name, trust=trust or ()), checked.files)
     if as_json:
-        print_json(dataclasses.asdict(checked))
+        replayed = [dataclasses.asdict(replay) for replay in replays]
+        notes = [*checked.notes, *unreplayed]
+        print_json({**dataclasses.asdict(checked), "notes": notes, "replays": replayed})
         return
     for split, totals in checked.totals.items():
         print_line(
@@ -82,8 +93,24 @@ def check_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> 
             f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}"
         )
     print_line(f"compared with: {', '.join(checked.compared)}")
-    for note in checked.notes:
+    for replay in replays:
+        print_line(
+            f"{replay.steps:,} steps of {Path(replay.file).name} made again in "
+            f"{replay.environment} ({replay.note}):"
+        )
+        rounding = replay.rounding or (None, None)
+        for name, errors, rounded in (
+            ("positions", replay.positions, rounding[0]),
+            ("velocities", replay.velocities, rounding[1]),
+        ):
+            expected = f" (by the file's rounding alone: {_errors(rounded)})" if rounded else ""
+            print_line(f"  {name} off by {_errors(errors)}{expected}")
+    for note in (*checked.notes, *unreplayed):
         print_line(f"note: {note}")
+
+
+def _errors(errors: "Errors") -> str:
+    return f"median {errors.median:.1g}, 99 % {errors.quantile_99:.1g}, most {errors.maximum:.1g}"
 
 
 @app.command("stats")

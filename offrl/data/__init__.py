@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from offrl.data.loader import path_stamp as path_stamp
     from offrl.data.observations import flatten as flatten
     from offrl.data.observations import layout_of as layout_of
+    from offrl.data.steps import Steps as Steps
+    from offrl.data.steps import precedes as precedes
     from offrl.data.transitions import Transitions as Transitions
     from offrl.data.unfolded import check_table as check_table
     from offrl.data.unfolded import nested_arrays as nested_arrays
@@ -42,6 +44,7 @@ _NAMES = {
     "observations": ("flatten", "layout_of"),
     "foreign": ("check_size", "disk_usage"),
     "loader": ("path_stamp",),
+    "steps": ("Steps", "precedes"),
     "transitions": ("Transitions",),
     "unfolded": ("check_table", "nested_arrays", "ragged_blocks"),
 }

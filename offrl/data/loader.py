@@ -7,12 +7,12 @@ point of the group `offrl.datasets`, and holds
     VIEWS       names of choices of rows; the first, "transitions", is every row
     read        reads one file or folder
 
-and, where the format has more to offer, `card` (see `Describes`), `lacking` (see `Recognises`) and
-`fetch` with `stamp` (see `Fetches`). `VERSION` is a whole number, 1 where there is none, which is
-raised whenever the same file would be read otherwise: what is cached is then read again. What a
-loader raises on foreign bytes becomes one line in `offrl.data.foreign`, so it catches nothing
-itself. Nothing else in offrl depends on a format. All loaders are imported to find the one of a
-path: a loader imports a slow library inside the function that needs it.
+and, where the format has more to offer, `card` (see `Describes`), `lacking` (see `Recognises`),
+`steps` (see `Replays`) and `fetch` with `stamp` (see `Fetches`). `VERSION` is a whole number, 1 where
+there is none, which is raised whenever the same file would be read otherwise: what is cached is then
+read again. What a loader raises on foreign bytes becomes one line in `offrl.data.foreign`, so it
+catches nothing itself. Nothing else in offrl depends on a format. All loaders are imported to find
+the one of a path: a loader imports a slow library inside the function that needs it.
 """
 
 import functools
@@ -26,6 +26,7 @@ from offrl import registry
 from offrl.data.card import Card
 from offrl.data.columns import Columns
 from offrl.data.foreign import parts, reading
+from offrl.data.steps import Steps
 from offrl.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,14 @@ class Recognises(Protocol):
 
     def lacking(self, path: Path) -> list[str]:
         """The names of columns or files that `path` lacks; empty where it is of this format."""
+
+
+@runtime_checkable
+class Replays(Protocol):
+    """A loader whose files may hold the states of the simulator that made them."""
+
+    def steps(self, path: Path, card: Card, most: int) -> Steps | None:
+        """Up to `most` steps, from all parts of a file or folder; None where it holds no states."""
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """`offrl data`: what works, and one clear line for data that cannot be read."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,30 @@ def test_a_checksum_of_a_card_of_ones_own(call: Call, tiny: Path) -> None:
         assert f"{tiny.with_name('good.npz')}: SHA256 " in error
         assert f"expected {'0' * 64}" in error
     assert not tiny.with_name("runs").exists()
+
+
+SIMULATED = CARD.replace('loader = "neorl2"', 'loader = "d4rl"').replace("good.npz", "data.hdf5")
+
+
+def test_states_are_made_again_in_the_simulator(call: Call, tmp_path: Path) -> None:
+    states = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    actions = np.tanh(states[:, :3])
+    write_hdf5(tmp_path, actions=actions, **{"infos/qpos": states, "infos/qvel": states})
+    card = tmp_path / "card.toml"
+    card.write_text(SIMULATED)
+    checked = call("data", "check", card)
+    assert checked.code == 0
+    assert "data.hdf5 holds states that were not replayed: environment" in checked.stdout
+    simulator = "offrl.datasets.d4rl_locomotion:offrl/Hopper-D4RL-v2"
+    card.write_text(re.sub('(?m)^id = ".*:.*"$', f'id = "{simulator}"', SIMULATED))
+    checked = call("data", "check", card)
+    line = "18 steps of data.hdf5 made again in offrl/Hopper-D4RL-v2 (a row holds the state "
+    assert line in checked.stdout
+    assert "  velocities off by median " in checked.stdout
+    assert " (by the file's rounding alone: median " in checked.stdout
+    (replay,) = json.loads(call("data", "check", card, "--json").stdout)["replays"]
+    assert replay["steps"] == 18
+    assert replay["positions"]["maximum"] > 0.01
 
 
 def test_data_that_changed_since_they_were_read(call: Call, tiny: Path) -> None:

@@ -32,6 +32,8 @@ from safetensors.torch import load as load_tensors
 
 from offrl.data.card import read_card
 from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.steps import Steps
+from offrl.evaluation.replay import read_steps
 from offrl.files import unseal
 from offrl.learning import checkpoint
 from offrl.results.collect import read_runs
@@ -669,10 +671,15 @@ def _agree_in_order(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) ->
         place += 1
 
 
+STATES = ("infos/qpos", "infos/qvel")
+
+
 def _make_hdf5(folder: Path) -> None:
     with h5py.File(folder / "data.hdf5", "w") as file:
         for name, values in _columns(D4RL).items():
             file[name] = values
+        for name in STATES:
+            file[name] = np.arange(40, dtype=np.float32).reshape(20, 2)
         file["metadata/algorithm"] = "none"
 
 
@@ -685,7 +692,7 @@ def _mutate_hdf5(folder: Path, random: Random) -> None:
             mutate_file(path, random)
         case _:
             with h5py.File(path, "r+") as file:
-                _odd_item(file, random.choice(D4RL), random)
+                _odd_item(file, random.choice((*D4RL, *STATES)), random)
 
 
 def _odd_item(group: Any, name: str, random: Random) -> None:
@@ -715,14 +722,24 @@ def _odd_item(group: Any, name: str, random: Random) -> None:
                 group[name] = odd
 
 
-def _read_hdf5(folder: Path) -> Dataset:
-    return load_dataset(folder / "data.hdf5")
+def _read_hdf5(folder: Path) -> tuple[Dataset, Steps | None]:
+    dataset = load_dataset(folder / "data.hdf5")
+    return dataset, read_steps(dataset.card, folder / "data.hdf5")
 
 
-def _agree_hdf5(folder: Path, dataset: Dataset) -> None:
+def _agree_hdf5(folder: Path, read: tuple[Dataset, Steps | None]) -> None:
+    dataset, steps = read
     with h5py.File(folder / "data.hdf5") as file:
-        stored = {name: file[name][()] for name in D4RL if hasattr(file.get(name), "shape")}
+        names = [name for name in (*D4RL, *STATES) if hasattr(file.get(name), "shape")]
+        stored = {name: file[name][()] for name in names}
     _agree_columns(dataset, stored, D4RL)
+    if steps is not None:
+        for ours in (steps.qpos, steps.next_qpos):
+            _agree_in_order(ours, stored[STATES[0]])
+        for ours in (steps.qvel, steps.next_qvel):
+            _agree_in_order(ours, stored[STATES[1]])
+        _agree_in_order(steps.actions, stored["actions"].reshape(len(stored["actions"]), -1))
+        assert np.isfinite(np.concatenate([steps.qpos, steps.next_qvel, steps.actions], 1)).all()
 
 
 def _make_minari(folder: Path) -> None:

@@ -1,0 +1,151 @@
+"""Replays steps that a source holds in the simulator of its card, and compares.
+
+It shows whether data were made by the simulator that scores policies trained on them. A simulator
+takes part that has, as Gymnasium's on MuJoCo have, `set_state(qpos, qvel)` and `data` with `qpos`
+and `qvel`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.data.card import Card, Environment
+from offrl.data.foreign import reading
+from offrl.data.loader import Replays, loader_of
+from offrl.data.steps import Steps
+from offrl.errors import InputError
+from offrl.evaluation.environments import make, simulator_errors
+
+ROWS = 1000  # of each file
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The largest difference of a number of the state after a step, over steps."""
+
+    median: float
+    quantile_99: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How far a simulator's steps are from those that a file holds.
+
+    `rounding` is how far data of this very simulator would be, of positions and of velocities,
+    because the file rounds states: its steps from the stored states, against those from states that
+    round to them. None where the file holds double precision.
+    """
+
+    file: str
+    environment: str
+    steps: int
+    positions: Errors
+    velocities: Errors
+    rounding: tuple[Errors, Errors] | None
+    note: str  # how the file's rows were read
+
+
+def check_steps(card: Card, paths: Iterable[str | Path]) -> tuple[list[Replay], list[str]]:
+    """Replays of those files of a card that hold steps, and notes on what cannot be replayed."""
+    if card.environment is None:
+        return [], []
+    replays, notes = [], []
+    for path in paths:
+        steps = read_steps(card, Path(path))
+        if steps is None:
+            continue
+        try:
+            replays.append(replay(card.environment, steps, str(path)))
+        except InputError as reason:  # the data are as they should be all the same
+            notes.append(f"{path} holds states that were not replayed: {reason}")
+    return replays, notes
+
+
+def read_steps(card: Card, path: Path, most: int = ROWS) -> Steps | None:
+    """Up to `most` steps of a file of a card; None where it holds no states."""
+    loader = loader_of(card)
+    if not isinstance(loader, Replays):
+        return None
+    with reading(path, f"{card.source.loader} data", "copy it again"):
+        return loader.steps(path, card, most)
+
+
+def replay(environment: Environment, steps: Steps, file: str = "") -> Replay:
+    """The errors of a simulator's steps from the states of a source.
+
+    Raises InputError where the simulator cannot be set to them, and Untrusted where it is code that
+    the card may not name.
+    """
+    env = make(environment)
+    simulator: Any = env.unwrapped
+    where = f"environment {environment.id!r} of the data set's card"
+    held = getattr(simulator, "data", None)
+    if not callable(getattr(simulator, "set_state", None)) or not hasattr(held, "qpos"):
+        raise InputError(f"{where} cannot be set to a state: it has no set_state, or no data.qpos")
+    for name, stored in (("qpos", steps.qpos), ("qvel", steps.qvel)):
+        if stored.shape[1] != getattr(simulator.data, name).size:
+            raise InputError(
+                f"{where} has {getattr(simulator.data, name).size} numbers of {name}, and the file "
+                f"{stored.shape[1]}: they are of another model"
+            )
+
+    def step(qpos: Array, qvel: Array, action: Array) -> tuple[Array, Array]:
+        env.reset(seed=0)
+        simulator.set_state(qpos.astype(np.float64), qvel.astype(np.float64))
+        env.step(action)
+        return simulator.data.qpos.copy(), simulator.data.qvel.copy()
+
+    with simulator_errors(environment, "set to states of the data and stepped"):
+        found = _steps(step, steps.qpos, steps.qvel, steps.actions)
+        rounding = None
+        if steps.qpos.dtype.itemsize < 8:
+            rng = np.random.default_rng(0)
+            qpos, qvel = _unrounded(steps.qpos, rng), _unrounded(steps.qvel, rng)
+            other = _steps(step, qpos, qvel, steps.actions)
+            rounding = (
+                _errors(found[0], other[0].astype(steps.qpos.dtype)),
+                _errors(found[1], other[1].astype(steps.qvel.dtype)),
+            )
+    env.close()
+    return Replay(
+        file=file,
+        environment=environment.id.rpartition(":")[2],
+        steps=len(steps),
+        positions=_errors(found[0], steps.next_qpos),
+        velocities=_errors(found[1], steps.next_qvel),
+        rounding=rounding,
+        note=steps.note,
+    )
+
+
+def _steps(
+    step: Callable[[Array, Array, Array], tuple[Array, Array]],
+    qpos: Array,
+    qvel: Array,
+    actions: Array,
+) -> tuple[Array, Array]:
+    """The states after every step."""
+    after = [step(*row) for row in zip(qpos, qvel, actions, strict=True)]
+    return np.array([state[0] for state in after]), np.array([state[1] for state in after])
+
+
+def _unrounded(stored: Array, rng: np.random.Generator) -> Array:
+    """States that would be stored as these are."""
+    half = np.spacing(np.abs(stored)).astype(np.float64) / 2
+    return stored.astype(np.float64) + half * rng.uniform(-1.0, 1.0, stored.shape)
+
+
+def _errors(found: Array, expected: Array) -> Errors:
+    apart = np.abs(found - expected).max(1)
+    return Errors(
+        median=float(np.median(apart)),
+        quantile_99=float(np.quantile(apart, 0.99)),
+        maximum=float(apart.max()),
+    )
