@@ -284,6 +284,20 @@ def open_own(path: Path) -> int:
     raise OSError(0, "it is a folder, pipe or device; expected a regular file", str(path))
 
 
+def check_lock(path: Path) -> None:
+    """Raises OSError unless a lock file is absent, or empty and a file of its own.
+
+    Locking may empty it, and one that holds something is another file's second name.
+    """
+    if not os.path.lexists(path):
+        return
+    descriptor = open_own(path)
+    size = os.fstat(descriptor).st_size
+    os.close(descriptor)
+    if size:
+        raise OSError(0, f"it has {size:,} bytes; expected an empty lock file", str(path))
+
+
 def user_path(path: str | Path) -> Path:
     """A path that a user or a file gives, its `~` expanded.
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import filelock
 
+from offrl.files import check_lock
+
 log = logging.getLogger(__name__)
 
 
@@ -26,6 +28,7 @@ def take(
         quiet: seconds of waiting after which it is logged for whom.
         longest: seconds of waiting after which HeldElsewhere is raised; None is never.
     """
+    check_lock(path)
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=quiet)

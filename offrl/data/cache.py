@@ -89,8 +89,8 @@ def lock(target: Path) -> Iterator[None]:
         held = take(path, target.name, "reads or writes the same data", quiet=WAIT)
     except OSError as error:
         raise InputError(
-            f"{target.parent}: cannot be written: {error.strerror or error}; set OFFRL_CACHE to a "
-            f"folder that can be written"
+            f"{error.filename or target.parent}: cannot be written: {error.strerror or error}; set "
+            f"OFFRL_CACHE to a folder that can be written"
         ) from error
     try:
         sweep(target)

@@ -49,6 +49,8 @@ def read_scores(
     if not name.endswith(SUFFIXES):
         raise InputError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}")
     kind = "Parquet" if name.endswith(".parquet") else "CSV in UTF-8"
+    if path.stat().st_size > 4 * MOST_TEXT:  # at once: a file may be a hole of any size
+        raise InputError(f"{path}: has more than {4 * MOST_TEXT / 2**20:.0f} MiB; {SMALLER}")
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,6 +10,7 @@ have a checksum, and the rows are all those that the record's status or the chec
 for. A gap is that run's fault alone, and named.
 """
 
+import io
 import itertools
 import json
 import os
@@ -34,6 +35,7 @@ from offrl.version import __version__
 LOCK_SECONDS = 10.0  # a worker whose parent was killed ends, and frees its run, at its next step
 SPACE = "free some space, or choose another -o"
 LARGEST = 2**28  # bytes of a file of records; a run of 100,000 evaluations has a fifth
+LONGEST = 2**24  # bytes of a record or a row, which take some 25 times as much when they are read
 DEEPEST = 50  # levels of JSON
 RUN_NAMES = re.compile(r"(?P<label>.+)-(?P<config>[0-9a-f]{8})/seed-(?P<seed>[0-9]{1,18})")
 
@@ -88,8 +90,6 @@ class RunFolder:
         lock_file = self.path / ".lock"
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(lock_file):
-                os.close(open_own(lock_file))
             name = str(self.path)
             lock = take(lock_file, name, "works on the same run", quiet=0, longest=timeout)
         except HeldElsewhere as holder:
@@ -273,8 +273,10 @@ class RunFolder:
     def _read_rows(self) -> Iterator[ScoreRow]:
         if not os.path.lexists(self.rows_file):
             return
-        lines = _bytes(self.rows_file).split(b"\n")
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn
+        lines = io.BytesIO(_bytes(self.rows_file))
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return  # torn
             where = f"{self.rows_file}: line {number}"
             yield _validated(ScoreRow, _parse(where, line), where)
 
@@ -391,6 +393,8 @@ def _bytes(path: Path) -> bytes:
 def _parse(where: str, data: bytes) -> dict[str, Any]:
     """A JSON object that offrl wrote, without its checksum. Raises Damaged for anything else."""
     try:
+        if len(data) > LONGEST:
+            raise ValueError(f"it has more than {LONGEST:,} bytes")
         text = data.decode()
         value = json.loads(text)
         if not isinstance(value, dict):

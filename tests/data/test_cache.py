@@ -359,3 +359,23 @@ def test_a_wait_for_another_process_names_it(
     assert "goes on" in went_on
     if Path("/proc/locks").exists():
         assert f"process {holder.pid} (started 2" in waited
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "another file"])
+def test_a_lock_is_an_empty_file_of_its_own(tmp_path: Path, kind: str) -> None:
+    """Else locking would empty, or follow, what another put there in a shared cache."""
+    mine, lock_file = tmp_path / "mine", tmp_path / ".data.lock"
+    mine.write_text("mine")
+    match kind:
+        case "pipe":
+            os.mkfifo(lock_file)
+        case "link":
+            lock_file.symlink_to(mine)
+        case _:
+            os.link(mine, lock_file)
+    with (
+        pytest.raises(InputError, match=r"\.data\.lock: cannot be written"),
+        lock(tmp_path / "data"),
+    ):
+        pass
+    assert mine.read_text() == "mine"

@@ -800,6 +800,13 @@ def test_a_table_has_no_more_cells_than_fit(tmp_path, monkeypatch):
     refused(lambda: read_scores(tmp_path / "s.parquet"), "48 cells")
 
 
+@pytest.mark.parametrize("name", ["s.csv", "s.csv.gz", "s.parquet"])
+def test_a_file_of_any_size_is_refused_at_once(tmp_path, name):
+    path = write(tmp_path / name, HEADER)
+    os.truncate(path, 2**43)  # a hole
+    refused(lambda: read_scores(path), f"{path}: has more than 1024 MiB; give fewer columns")
+
+
 def test_a_pipe_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "s.csv")
     refused(lambda: read_scores(tmp_path / "s.csv"), "no file, but something else")

@@ -3,10 +3,12 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,6 +333,34 @@ def test_a_damaged_folder_is_a_failure_beside_the_others(name: str, tmp_path: Pa
     assert run.read().state is State.UNFINISHED
 
 
+BOMBS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "holes": ("run.json", lambda p: os.truncate(p, 2**40), "above 268435456 B"),
+    "holes for rows": ("evaluations.jsonl", lambda p: os.truncate(p, 2**40), "above 268435456 B"),
+    "values": ("run.json", lambda p: p.write_text("[" + "{}," * 2**24 + "0]"), "16,777,216 bytes"),
+    "values in a row": (
+        "evaluations.jsonl",
+        lambda p: p.write_text("[" + "{}," * 2**24 + "0]\n"),
+        "line 1: .* 16,777,216 bytes",
+    ),
+    "empty rows": ("evaluations.jsonl", lambda p: p.write_bytes(b"\n" * 2**26), "line 1: expected"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_large_files_are_that_runs_failure_and_take_no_memory(name: str, tmp_path: Path) -> None:
+    file, damage, cause = BOMBS[name]
+    folders = [write_run(tmp_path, seed) for seed in range(2)]
+    damage(folders[1] / file)
+    tracemalloc.start()
+    try:
+        (failure,) = read_runs(tmp_path).failures
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert re.search(rf"seed-1/{file}: .*{cause}", failure.cause)
+    assert peak < 2**29 + 2**26  # what is read of a file, twice
+
+
 def test_rows_up_to_the_checkpoint_are_demanded_of_an_unfinished_run(tmp_path: Path) -> None:
     folder = RunFolder(write_run(tmp_path, 0, status="interrupted"))
     checkpoint.save(folder.checkpoint, {"step": 15, "learner": {"w": torch.ones(2)}})
@@ -377,6 +407,7 @@ def replaced(path: Path) -> Path:
 FOREIGN: dict[str, Callable[[Path, Path], Any]] = {
     "a pipe for run.json": lambda f, _: os.mkfifo(replaced(f / "run.json")),
     "a pipe for rows": lambda f, _: os.mkfifo(replaced(f / "evaluations.jsonl")),
+    "another's file for the lock": lambda f, o: os.link(o / "rows", replaced(f / ".lock")),
     "a pipe for the lock": lambda f, _: os.mkfifo(replaced(f / ".lock")),
     "zeros without end": lambda f, _: replaced(f / "run.json").symlink_to("/dev/zero"),
     "rows without end": lambda f, _: replaced(f / "evaluations.jsonl").symlink_to("/dev/zero"),
