@@ -7,12 +7,14 @@ from pathlib import Path
 
 from offrl import registry
 from offrl.errors import InputError
-from offrl.files import replacing_folder
+from offrl.files import open_own, replacing_folder
 from offrl.progress import Progress, stage
 from offrl.reporting.findings import KIND, compute
 from offrl.results.collect import Source, collect
 from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import Resampling
+
+MOST_RECORD = 2**27  # bytes of summary.json
 
 
 def report(
@@ -92,7 +94,8 @@ def _check_replaceable(directory: Path) -> None:
     if not directory.exists() or not any(directory.iterdir()):
         return
     try:
-        record = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        with os.fdopen(open_own(directory / "summary.json"), "rb") as file:
+            record = json.loads(file.read(MOST_RECORD).decode())  # not JSON where it is cut
         listed = set(record["files"]) if record["kind"] == KIND else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         listed = set()

@@ -1,5 +1,6 @@
 """A report is whole or absent, and takes the place of nothing but a report."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,30 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="not a folder"):
         write(small, tmp_path / "file")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder", "huge"])
+def test_a_folder_whose_record_is_no_file_of_its_own_is_no_report(tmp_path, kind):
+    small = table(("IQL",), tasks=1, steps=(5,))
+    out = tmp_path / "out"
+    write(small, out, resampling=Resampling(100))
+    record = out / "summary.json"
+    whole = record.rename(tmp_path / "whole.json")
+    if kind == "pipe":
+        os.mkfifo(record)
+    elif kind == "device":
+        record.symlink_to("/dev/zero")
+    elif kind == "link":
+        record.symlink_to(whole)
+    elif kind == "folder":
+        record.mkdir()
+    else:
+        with record.open("wb") as file:
+            file.write(whole.read_bytes())
+            file.truncate(2**36)  # sparse
+    with pytest.raises(InputError, match="no report of offrl"):
+        write(small, out, resampling=Resampling(100))
+    assert (out / "index.html").exists()
 
 
 def test_a_report_that_breaks_off_leaves_the_old_one_and_no_rest(tmp_path):
