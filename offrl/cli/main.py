@@ -116,6 +116,11 @@ def main() -> None:
         if error.ctx is not None:
             end = "" if message.endswith((".", "?")) else "."
             message += f"{end} See {error.ctx.command_path} --help."
+    except MemoryError as error:
+        message = (
+            f"this takes more memory than is free ({str(error) or 'out of memory'}); end other "
+            "programs, raise the limit, or give less at once: fewer scores, --reps or --workers"
+        )
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit

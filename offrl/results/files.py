@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 
+from offrl.data.foreign import reading
 from offrl.errors import InputError
 from offrl.files import replacing
 from offrl.results.checks import REQUIRED, check_columns, with_labels_of_index
@@ -48,24 +49,15 @@ def read_scores(
         raise InputError(f"{path}: {what}; expected a score table ({', '.join(SUFFIXES)})")
     if not name.endswith(SUFFIXES):
         raise InputError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}")
-    kind = "Parquet" if name.endswith(".parquet") else "CSV in UTF-8"
     if path.stat().st_size > 4 * MOST_TEXT:  # at once: a file may be a hole of any size
         raise InputError(f"{path}: has more than {4 * MOST_TEXT / 2**20:.0f} MiB; {SMALLER}")
-    try:
+    kind, read, advice = "Parquet", _read_parquet, "if it was copied or downloaded, do so again"
+    if not name.endswith(".parquet"):
+        kind, read, advice = "CSV in UTF-8", _read_csv, f"save it so; {advice}"
+    with reading(path, kind, advice):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        frame, notes = _read_parquet(path) if kind == "Parquet" else _read_csv(path)
-    except InputError:
-        raise
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not readable as CSV in UTF-8: {error}; save it in UTF-8"
-        ) from error
-    except Exception as error:  # damaged bytes have decoders raise what they please
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(
-            f"{path}: not readable as {kind}: {text}; if it was copied or downloaded, do so again"
-        ) from error
+        frame, notes = read(path)
     origin = {"source": str(path), "sha256": digest, "rows": len(frame)}
     return ScoreTable.from_frame(
         frame, str(path), scale=scale, notes=notes, provenance=[origin], complete=complete

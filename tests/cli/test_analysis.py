@@ -52,7 +52,7 @@ def test_folders_without_runs(call: Call, tmp_path: Path) -> None:
     assert "no such folder" in call("scores", "table.txt", "-o", "scores.csv").error
     assert "table.txt: unknown kind of file" in call("report", "table.txt", "-o", "report").error
     error = call("report", "broken.parquet", "-o", "report").error
-    assert "broken.parquet: not readable as Parquet" in error
+    assert "broken.parquet: cannot be read as Parquet" in error
     assert files(tmp_path) == before
 
 
@@ -95,6 +95,19 @@ def test_a_report_takes_a_scale_an_engine_and_studentized_intervals(call, tmp_pa
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["engine"] == "rliable"
     assert {row["ci_method"] for row in record["summary"]} == {"percentile"}
+
+
+@pytest.mark.parametrize("said", ["", "Unable to allocate 9 GiB"])
+def test_memory_that_runs_out_is_one_line(call, tmp_path, monkeypatch, said):
+    def all_of_it(*_: object, **__: object) -> None:
+        raise MemoryError(said)
+
+    write_scores(tmp_path / "scores.csv")
+    monkeypatch.setattr("offrl.statistics.comparison.compare", all_of_it)
+    error = call("compare", "scores.csv").error
+    assert "more memory than is free" in error
+    assert said in error
+    assert "--reps" in error
 
 
 def test_compare_prints_pairs_with_verdicts(call, tmp_path):

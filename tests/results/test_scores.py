@@ -1,4 +1,6 @@
+import errno
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -217,11 +219,11 @@ def test_bad_csv_is_one_clear_line(tmp_path, text, expected):
 def test_bad_files_are_one_clear_line(tmp_path):
     refused(lambda: read_scores(tmp_path / "no.csv"), "no such file")
     refused(lambda: read_scores(write(tmp_path / "s.xlsx", "")), ".parquet")
-    refused(lambda: read_scores(write(tmp_path / "s.parquet", "text")), "not readable as Parquet")
+    refused(lambda: read_scores(write(tmp_path / "s.parquet", "text")), "cannot be read as Parquet")
     (tmp_path / "latin.csv").write_bytes(HEADER.encode() + "Ä,x,1,2".encode("latin-1"))
     refused(lambda: read_scores(tmp_path / "latin.csv"), "UTF-8")
     (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(HEADER.encode() * 99)[:30])
-    refused(lambda: read_scores(tmp_path / "torn.csv.gz"), "not readable")
+    refused(lambda: read_scores(tmp_path / "torn.csv.gz"), "cannot be read", "do so again")
 
 
 def test_frames_in_memory_are_checked_alike():
@@ -715,6 +717,29 @@ def test_names_of_many_digits_are_sorted_by_value(tmp_path):
     text = HEADER + f"a,x,{'9' * 5000},1\n"
     message = refused(lambda: read_scores(write(tmp_path / "s.csv", text)), "seed is '999")
     assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError("Unable to allocate 9 GiB"), "takes more memory than is free"),
+        (PermissionError(errno.EACCES, "Permission denied"), "may not be read by this user"),
+        (OSError(errno.EIO, "Input/output error"), "the machine's fault"),
+        (BlockingIOError(errno.EAGAIN, "locked"), "held by another program"),
+    ],
+)
+@pytest.mark.parametrize("name", ["s.csv", "s.csv.gz", "s.parquet"])
+def test_a_file_that_cannot_be_read_here_is_not_called_damaged(
+    tmp_path, monkeypatch, name, error, text
+):
+    grid().to_csv(tmp_path / name)
+
+    def broken(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(hashlib, "file_digest", broken)
+    message = refused(lambda: read_scores(tmp_path / name), name, text)
+    assert "do so again" not in message
 
 
 def test_many_columns_are_read_or_named_in_short(tmp_path):
