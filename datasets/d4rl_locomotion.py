@@ -19,6 +19,7 @@ Known differences: none in a step from any of 1,800 states recorded with MuJoCo 
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.half_cheetah_v4 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v4 import HopperEnv
@@ -27,8 +28,10 @@ from gymnasium.envs.mujoco.walker2d_v4 import Walker2dEnv
 from numpy.typing import NDArray
 
 from offrl.evaluation.capsules import restore_bodies
+from offrl.evaluation.lockstep import Lockstep
 
 Array = NDArray[Any]
+Bools = NDArray[np.bool_]
 Step = tuple[Array, Any, bool, bool, dict[str, Any]]
 
 
@@ -43,7 +46,7 @@ class _D4RL(MujocoEnv):
 
     def step(self, action: Array) -> Step:
         """The next observation and the reward of the clipped action."""
-        return super().step(np.clip(action, -1.0, 1.0))
+        return super().step(np.asarray(action, np.float64).clip(-1.0, 1.0))
 
 
 class HalfCheetah(_D4RL, HalfCheetahEnv):
@@ -60,6 +63,102 @@ class Walker2d(_D4RL, Walker2dEnv):
     """Walk. Terminates where it falls."""
 
 
+class RobotVector(Lockstep):
+    """Many episodes of a robot; for `gymnasium.make_vec`.
+
+    A row equals the robot alone, bit for bit. MuJoCo steps one row after another; the rest is
+    computed for all rows at once, so that a step takes 0.6 to 0.7 of the time of single ones.
+    """
+
+    single: type[_D4RL]
+    cost: float  # of a squared action
+    alive = 0.0  # reward of a step
+    fastest = np.inf  # velocities are observed up to this
+
+    def __init__(self, num_envs: int = 1, max_episode_steps: int | None = None) -> None:
+        self._alone = alone = self.single()
+        space = alone.observation_space
+        super().__init__(num_envs, space, alone.action_space, max_episode_steps)  # type: ignore[arg-type]
+        self._rows = [mujoco.MjData(alone.model) for _ in range(num_envs)]
+        self._qpos = np.zeros((num_envs, alone.model.nq))
+        self._qvel = np.zeros((num_envs, alone.model.nv))
+
+    def fallen(self, qpos: Array, qvel: Array) -> Bools:  # noqa: ARG002
+        """Which of the states (N, ...) end an episode."""
+        return np.zeros(len(qpos), np.bool_)
+
+    def begin(self, row: int, rng: np.random.Generator) -> None:
+        """Starts a row as the robot alone starts."""
+        alone = self._alone
+        alone.np_random = rng
+        alone.data = self._rows[row]
+        mujoco.mj_resetData(alone.model, alone.data)
+        alone.reset_model()
+        self._read(row)
+
+    def observe(self) -> Array:
+        """Positions but for the way travelled, and velocities."""
+        velocities = self._qvel.clip(-self.fastest, self.fastest)
+        return np.concatenate([self._qpos[:, 1:], velocities], 1)
+
+    def advance(self, actions: Array) -> tuple[Array, Array, Bools]:
+        """One step of every row."""
+        alone = self._alone
+        actions = actions.clip(-1.0, 1.0)
+        before = self._qpos[:, 0].copy()
+        for row, data in enumerate(self._rows):
+            data.ctrl[:] = actions[row]
+            mujoco.mj_step(alone.model, data, alone.frame_skip)
+            self._read(row)
+        speeds = (self._qpos[:, 0] - before) / alone.dt
+        rewards = speeds + self.alive - self.cost * np.square(actions).sum(1)
+        return self.observe(), rewards, self.fallen(self._qpos, self._qvel)
+
+    def _read(self, row: int) -> None:
+        self._qpos[row], self._qvel[row] = self._rows[row].qpos, self._rows[row].qvel
+
+
+class HalfCheetahVector(RobotVector):
+    """Half-cheetahs."""
+
+    single = HalfCheetah
+    cost = 0.1
+
+
+class HopperVector(RobotVector):
+    """Hoppers."""
+
+    single = Hopper
+    cost = 1e-3
+    alive = 1.0
+    fastest = 10.0
+
+    def fallen(self, qpos: Array, qvel: Array) -> Bools:
+        """Those that are low, slanted or broken."""
+        numbers = np.abs(np.concatenate([qpos[:, 2:], qvel], 1))
+        upright = (qpos[:, 1] > 0.7) & (np.abs(qpos[:, 2]) < 0.2)
+        return np.asarray(~(upright & (numbers < 100).all(1)))
+
+
+class Walker2dVector(RobotVector):
+    """Walkers."""
+
+    single = Walker2d
+    cost = 1e-3
+    alive = 1.0
+    fastest = 10.0
+
+    def fallen(self, qpos: Array, qvel: Array) -> Bools:  # noqa: ARG002
+        """Those that are low, high or slanted."""
+        height, angle = qpos[:, 1], qpos[:, 2]
+        return np.asarray(~((height > 0.8) & (height < 2.0) & (np.abs(angle) < 1.0)))
+
+
 for _robot in (HalfCheetah, Hopper, Walker2d):
     if (_id := f"offrl/{_robot.__name__}-D4RL-v2") not in gymnasium.registry:  # a reload
-        gymnasium.register(_id, entry_point=f"{__name__}:{_robot.__name__}", max_episode_steps=1000)
+        gymnasium.register(
+            _id,
+            entry_point=f"{__name__}:{_robot.__name__}",
+            vector_entry_point=f"{__name__}:{_robot.__name__}Vector",
+            max_episode_steps=1000,
+        )

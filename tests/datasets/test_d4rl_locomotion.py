@@ -20,7 +20,7 @@ from offrl.evaluation.capsules import (
     restore_inertia,
     turned,
 )
-from offrl.evaluation.environments import make
+from offrl.evaluation.environments import make, make_vector
 
 Array = NDArray[Any]
 ROBOTS = ["HalfCheetah", "Hopper", "Walker2d"]
@@ -127,6 +127,70 @@ def test_a_second_import_registers_nothing_again() -> None:
     before = gymnasium.registry["offrl/Hopper-D4RL-v2"]
     importlib.reload(d4rl_locomotion)  # warnings are errors, and registering twice warns
     assert gymnasium.registry["offrl/Hopper-D4RL-v2"] is before
+
+
+# --- many at once ---
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_rows_equal_single_environments_bit_for_bit(name: str) -> None:
+    """Over ends of episodes of either kind, with seeds of their own and without."""
+    limit, rows = 40, 3
+    card = Environment(
+        id=f"offrl.datasets.d4rl_locomotion:offrl/{name}-D4RL-v2", max_episode_steps=limit
+    )
+    many = make_vector(card, rows)
+    assert isinstance(many, d4rl_locomotion.RobotVector)
+    single = [make(card) for _ in range(rows)]
+    reset: Any = many.reset
+    observations, _ = reset(seed=[5, 6, 7])
+    expected = [env.reset(seed=5 + row)[0] for row, env in enumerate(single)]
+    np.testing.assert_array_equal(observations, expected)
+    rng = np.random.default_rng(0)
+    ends: set[str] = set()
+    for _ in range(2 * limit):
+        actions = rng.uniform(-1.5, 1.5, (rows, *single[0].action_space.shape))  # type: ignore[misc]
+        actions = actions.astype(np.float32)
+        stepped = many.step(actions)
+        alone = [env.step(action) for env, action in zip(single, actions, strict=True)]
+        for part in range(4):
+            np.testing.assert_array_equal(stepped[part], [step[part] for step in alone])
+        over = stepped[2] | stepped[3]
+        kinds = zip(("fall", "limit"), stepped[2:4], strict=True)
+        ends |= {kind for kind, flags in kinds if flags.any()}
+        if over.any():
+            seeds = [None if row == 1 else 11 for row in range(rows)]
+            observations, _ = reset(seed=seeds, options={"reset_mask": over})
+            for row in np.flatnonzero(over):
+                first, _ = single[row].reset(seed=seeds[row])
+                np.testing.assert_array_equal(observations[row], first)
+    assert ends == {"limit"} if name == "HalfCheetah" else "fall" in ends
+
+
+def test_states_end_an_episode_as_gymnasium_says() -> None:
+    """Each limit from both sides: height, angle, and, of the hopper, any number beyond 100."""
+    for name in ("Hopper", "Walker2d"):
+        single = robot(name).unwrapped
+        many = getattr(d4rl_locomotion, f"{name}Vector")()
+        states = np.zeros((0, single.model.nq + single.model.nv))
+        base = np.concatenate([single.init_qpos, single.init_qvel])
+        for number, values in (
+            (1, [0.69, 0.71, 0.79, 0.81, 1.99, 2.01]),
+            (2, [-1.01, -0.99, -0.21, -0.19, 0.19, 0.21, 0.99, 1.01]),
+            (4, [-100.1, -99.9, 99.9, 100.1]),
+            (len(base) - 1, [99.9, 100.1]),
+        ):
+            for value in values:
+                states = np.vstack([states, base])
+                states[-1, number] = value
+        qpos, qvel = np.split(states, [single.model.nq], axis=1)
+        expected = []
+        for row in range(len(states)):
+            single.set_state(qpos[row], qvel[row])
+            expected.append(single.terminated)
+        assert any(expected)
+        assert not all(expected)
+        np.testing.assert_array_equal(many.fallen(qpos, qvel), expected)
 
 
 # --- capsules ---
