@@ -26,7 +26,7 @@ def take(
         what: what is locked, for messages.
         doing: what the other process does with it, for messages.
         quiet: seconds of waiting after which it is logged for whom.
-        longest: seconds of waiting after which HeldElsewhere is raised; None is never.
+        longest: seconds of waiting after which HeldElsewhere is raised; 0 is at once, None never.
     """
     check_lock(path)
     lock = filelock.FileLock(path)
@@ -34,6 +34,8 @@ def take(
         lock.acquire(timeout=quiet)
     except filelock.Timeout:
         named = _holder(path)
+        if longest == 0:
+            raise HeldElsewhere(named or "") from None
         log.warning(
             "%s: waiting for %s, which %s and holds %s; go on waiting, or end it, or stop with "
             "Ctrl-C",

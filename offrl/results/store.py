@@ -44,6 +44,14 @@ class Unreadable(Damaged):
     """A run folder, or a file in it, that cannot be read or is no folder or file of its own."""
 
 
+class Newer(Damaged):
+    """A run that a newer offrl wrote: only that one can read it."""
+
+
+class Held(InputError):
+    """Another process holds the run."""
+
+
 class State(StrEnum):
     """What can be made of a run folder."""
 
@@ -51,7 +59,7 @@ class State(StrEnum):
     UNFINISHED = "unfinished"
     FAILED = "failed"
     LACKING = "lacking"  # rows or the checkpoint: the run is known, and can be made whole
-    DAMAGED = "damaged"  # nobody can tell which run it is, or it cannot be read
+    DAMAGED = "damaged"  # nobody can tell which run it is, or it cannot be read here
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class RunFolder:
     def held(self, timeout: float = LOCK_SECONDS) -> Iterator[None]:
         """Holds the run, and says for whom it waits.
 
-        Raises InputError where another process has it, and Unreadable where it cannot be held.
+        Raises Held where another process has it, and Unreadable where it cannot be held.
         """
         self._check_folders()
         lock_file = self.path / ".lock"
@@ -94,7 +102,7 @@ class RunFolder:
             lock = take(lock_file, name, "works on the same run", quiet=0, longest=timeout)
         except HeldElsewhere as holder:
             named = f": {holder}" if str(holder) else ""
-            raise InputError(
+            raise Held(
                 f"{self.path}: another process holds this run{named}; wait for it, or choose "
                 "another -o"
             ) from None
@@ -158,10 +166,7 @@ class RunFolder:
         return rows
 
     def read(self) -> StoredRun:
-        """The run as it stands, whatever its files hold.
-
-        Raises InputError only where a newer offrl wrote it.
-        """
+        """The run as it stands, whatever its files hold."""
         record: RunRecord | None = None
         try:
             self._check_folders()
@@ -171,6 +176,8 @@ class RunFolder:
             step, why = self._demanded(record)
             rows = tuple(self._read_rows())
             self._check_rows(record, rows, step, why)
+        except Newer as error:
+            return StoredRun(self.path, State.DAMAGED, str(error), None)
         except Unreadable as error:
             cause = f"unreadable: {error}; make it a folder and files of its own that you may read"
             return StoredRun(self.path, State.DAMAGED, cause, record)
@@ -190,12 +197,12 @@ class RunFolder:
         return StoredRun(self.path, State.UNFINISHED, None if rows else unscored, record, rows)
 
     def record(self) -> RunRecord:
-        """What run.json holds. Raises Damaged where it is no record of this run."""
+        """What run.json holds. Raises Damaged where it is no record of this run, or a newer one."""
         where = str(self.record_file)
         values = _parse(where, _bytes(self.record_file))
         written = values.get("format", FORMAT)
         if isinstance(written, int) and written > FORMAT:
-            raise InputError(
+            raise Newer(
                 f"{where}: format {written}, but offrl {__version__} reads formats up to {FORMAT}; "
                 "update offrl"
             )

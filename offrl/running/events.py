@@ -18,7 +18,7 @@ class Event:
     status: Status
     step: int
     score: float | None = None
-    cause: str | None = None  # of a failure
+    cause: str | None = None  # of a failure, or why another process is left to run it
 
 
 def ended_before(job: Job, stored: StoredRun) -> Event:

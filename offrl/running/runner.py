@@ -7,6 +7,7 @@ command can be given again at once.
 
 import logging
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from offrl.errors import Damaged, InputError
 from offrl.files import user_path
 from offrl.progress import Progress
 from offrl.results.rows import Status
-from offrl.results.store import RunFolder, State
+from offrl.results.store import LOCK_SECONDS, Held, RunFolder, State
 from offrl.running.decisions import decide, decided
 from offrl.running.events import Event, Executor, OnEvent, ended_before
 from offrl.running.executors.local import cores, run_in_processes
@@ -62,11 +63,12 @@ def run(
             runs in `output` began still is.
 
     Raises InputError before anything is started where a name, a config or a file does not allow a
-    run, or where another process holds one; and KeyboardInterrupt after every worker has saved. A
-    run that fails is noted in its folder and among the events; the others go on. One that lacks
-    rows, or whose checkpoint is damaged, is run again from the last state that is whole, else from
-    the start. One whose record is damaged, or whose folder cannot be read, counts as failed, and
-    its folder stays as it is.
+    run, and KeyboardInterrupt after every worker has saved. A run that fails is noted in its folder
+    and among the events; the others go on. One that lacks rows, or whose checkpoint is damaged, is
+    run again from the last state that is whole, else from the start. One whose record is damaged or
+    of a newer offrl, or whose folder cannot be read, counts as failed, and its folder stays as it
+    is. One that another process holds is left to it, and its last event is that it waits; where it
+    is free by the time the others have ended, it is run.
     """
     check_guard()
     described = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
@@ -81,9 +83,16 @@ def run(
         if not (known := decided(root / described.id)):
             raise
         planned = plan(described, algorithms, datasets, progress, (*trusted(trust), *known))
-    waiting, ended = enlist(planned, root, on_event)
     execute: Executor = run_in_processes
-    ended += execute(waiting, root, workers or cores(), on_event)
+    waiting, ended = enlist(planned, root, on_event)
+    while waiting:
+        ended += execute(waiting, root, workers or cores(), on_event)
+        # Runs that other processes held may be free or done by now.
+        left = [event.job for event in ended if event.status is Status.WAITING]
+        ended = [event for event in ended if event.status is not Status.WAITING]
+        waiting, settled = enlist(replace(planned, jobs=left), root, on_event, seconds=0)
+        ended += settled
+    _log_left(ended)
     by_folder = {event.job.folder(root): event for event in ended}
     return [by_folder[job.folder(root)] for job in planned.jobs]
 
@@ -142,30 +151,55 @@ def plan(
     return replace(planned, jobs=[planned.named(job) for job in jobs])
 
 
-def enlist(planned: Plan, root: Path, on_event: OnEvent) -> tuple[list[Job], list[Event]]:
-    """Makes the run folders; the jobs that wait, and the last events of the others.
+def enlist(
+    planned: Plan, root: Path, on_event: OnEvent, seconds: float | None = None
+) -> tuple[list[Job], list[Event]]:
+    """Makes the run folders; the jobs that can begin, and the last events of the others.
 
-    A run that is done, or whose folder is damaged, does not wait; one that lacks rows does. Raises
-    InputError where a folder holds another run, or where another process holds it.
+    A run that is done, or whose folder is damaged, does not begin; one that lacks rows does. One
+    that another process holds is waited for, all of them together for `seconds` (LOCK_SECONDS); if
+    it is held still, its event is that it waits, with the cause. Raises InputError where a folder
+    holds another run.
     """
     root.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
     waiting, ended = [], []
-    for job in planned.jobs:
-        event = _enlisted(job, planned.dataset(job), root)
-        if event.status is Status.WAITING:
-            waiting.append(job)
+    for first in [_enlisted(job, planned, root, 0) for job in planned.jobs]:
+        event = first
+        if _is_held(first) and seconds != 0:
+            event = _enlisted(first.job, planned, root, max(0, deadline - time.monotonic()))
+        if event.status is Status.WAITING and not _is_held(event):
+            waiting.append(event.job)
         else:
             ended.append(event)
         on_event(event)
     return waiting, ended
 
 
-def _enlisted(job: Job, dataset: Dataset, root: Path) -> Event:
+def _is_held(event: Event) -> bool:
+    """Whether a run waits because another process holds it."""
+    return event.status is Status.WAITING and event.cause is not None
+
+
+def _log_left(events: Sequence[Event]) -> None:
+    """Says which runs are left to other processes."""
+    if left := [event for event in events if _is_held(event)]:
+        log.warning(
+            "%d of the runs are left to other processes, which hold them (the first: %s); the same "
+            "command looks at them again",
+            len(left),
+            left[0].cause,
+        )
+
+
+def _enlisted(job: Job, planned: Plan, root: Path, seconds: float) -> Event:
     """The last event of a run that is done or damaged, else that it waits."""
     folder = RunFolder(job.folder(root), root)
     try:
-        with folder.held():
-            stored = folder.enlist(identity(job, dataset), decide(job.trust))
+        with folder.held(seconds):
+            stored = folder.enlist(identity(job, planned.dataset(job)), decide(job.trust))
+    except Held as error:
+        return Event(job, Status.WAITING, 0, cause=str(error))
     except Damaged as error:
         return Event(job, Status.FAILED, 0, cause=str(error))
     step = stored.rows[-1].step if stored.rows else 0

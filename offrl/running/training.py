@@ -47,8 +47,9 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
     """Runs `job` in its folder below `root` to its last step.
 
     A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers
-    of an uninterrupted run. Raises Interrupted after saving if `on_progress` returns True, and
-    Diverged where a number is not finite; both are noted in run.json, as is any other failure.
+    of an uninterrupted run. Raises Held where another process holds it, Interrupted after
+    saving if `on_progress` returns True, and Diverged where a number is not finite; the latter two
+    are noted in run.json, as is any other failure.
     """
     folder = RunFolder(job.folder(root), root)
     with folder.held():

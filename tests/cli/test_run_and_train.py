@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from command_line import BROKEN, CARD, PROTOCOL, Call, files, neorl2
 
-from offrl.results.store import RunFolder
+from offrl.running import runner
 from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 
@@ -216,9 +216,9 @@ def test_a_bad_number(call: Call, tmp_path: Path, option: str, words: list[str])
 def test_a_run_that_another_process_holds(
     call: Call, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = vars(RunFolder.held)["__wrapped__"]
-    monkeypatch.setattr(wait, "__defaults__", (0.2,))  # seconds, instead of ten
-    (job,) = expand(find_protocol(str(tiny)))
+    monkeypatch.setattr(runner, "LOCK_SECONDS", 0.2)  # instead of ten
+    tiny.write_text(PROTOCOL.replace("[0]", "[0, 1]"))
+    job, _ = expand(find_protocol(str(tiny)))
     held = job.folder(tmp_path / "runs")
     hold = textwrap.dedent(
         """
@@ -240,15 +240,18 @@ def test_a_run_that_another_process_holds(
         assert holder.stdout.readline() == "held\n"
         result = call("run", tiny, "-o", tmp_path / "runs")
         holder.communicate("")
-    *_, waiting, error = result.stderr.splitlines()
-    assert result.code == 2
-    assert f"{held}: waiting for " in waiting
-    assert error.startswith(f"error: {held}: another process holds this run")
-    assert error.endswith("; wait for it, or choose another -o")
+    assert result.code == 1
+    assert result.stdout == f"1 of 2 runs are done in {tmp_path / 'runs'}\n"
+    assert "done mine bc seed 1 at step 20" in result.stderr
+    assert "1 of the runs are left to other processes, which hold them (the first: " in (
+        result.stderr
+    )
+    assert f"{held}: another process holds this run" in result.stderr
     if Path("/proc/locks").exists():
-        assert f"waiting for process {holder.pid} (started 2" in waiting
-        assert f"holds this run: process {holder.pid} (started 2" in error
+        assert f"holds this run: process {holder.pid} (started 2" in result.stderr
     assert not [path for path in files(held) if path.is_file()]
+    result = call("run", tiny, "-o", tmp_path / "runs")
+    assert (result.code, result.stdout) == (0, f"2 of 2 runs are done in {tmp_path / 'runs'}\n")
 
 
 @pytest.mark.parametrize("value", ["[" * 2000 + "]" * 2000, "9" * 5000, "{a=" * 2000 + "}" * 2000])

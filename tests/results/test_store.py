@@ -147,15 +147,22 @@ def test_another_identity_is_named_by_its_keys(tmp_path: Path) -> None:
         folder.begin(Identity(**IDENTITY))
 
 
-def test_a_newer_format_ends_in_one_line(tmp_path: Path) -> None:
+def test_a_newer_format_is_that_run_s_failure(tmp_path: Path) -> None:
     path = write_run(tmp_path, 0)
     write_run(tmp_path, 1)
     change_record(path, lambda record: record.update(format=FORMAT + 1, identity="elsewhere"))
-    with pytest.raises(InputError, match=r"run\.json: format 2, but .* up to 1; update") as caught:
-        read_runs(tmp_path)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="update offrl"):
-        RunFolder(path).read()
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    table = read_runs(tmp_path)
+    assert set(table.frame["seed"]) == {1}
+    (failure,) = table.failures
+    assert (failure.algorithm, failure.dataset, failure.seed) == ("bc", "maze", 0)
+    assert re.search(r"run\.json: format 2, but .* up to 1; update offrl$", failure.cause)
+    folder = RunFolder(path)
+    assert (folder.read().state, folder.read().cause) == ("damaged", failure.cause)
+    with folder.held(), pytest.raises(InputError, match="update offrl"):
+        folder.begin(Identity(**IDENTITY))
+    after = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert {file: after[file] for file in before} == before
 
 
 def torn(folder: Path) -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,10 @@ from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.results.collect import read_runs
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder, State, run_folders
+from offrl.running import runner
 from offrl.running.events import Event
-from offrl.running.jobs import expand
+from offrl.running.executors.local import run_in_processes
+from offrl.running.jobs import Job, expand
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import enlist, plan
 from offrl.running.training import train_run
@@ -341,9 +345,8 @@ def test_a_return_that_is_not_finite_fails_the_run(
     assert "not finite" in failure.cause
 
 
-def test_a_held_run_is_refused(tmp_path: Path) -> None:
-    protocol, runs = str(write_protocol(tmp_path, steps=300)), tmp_path / "runs"
-    offrl.run(protocol, runs, workers=2)
+def hold(run: Path) -> "subprocess.Popen[str]":
+    """A process that holds a run, until its input ends."""
     holder = subprocess.Popen(
         [
             sys.executable,
@@ -358,7 +361,7 @@ def test_a_held_run_is_refused(tmp_path: Path) -> None:
                     sys.stdin.read()
                 """
             ),
-            str(next(runs.rglob("seed-0"))),
+            str(run),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -366,9 +369,81 @@ def test_a_held_run_is_refused(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another process holds this run"):
-        offrl.run(protocol, runs)
+    return holder
+
+
+def run_here(
+    jobs: Sequence[Job], root: Path, workers: int, on_event: Callable[[Event], None]
+) -> list[Event]:
+    """Carries out jobs in this process, which is faster for small ones."""
+    assert workers > 0
+    events = []
+    for job in jobs:
+        train_run(job, root)
+        events.append(Event(job, Status.DONE, job.steps))
+        on_event(events[-1])
+    return events
+
+
+@pytest.mark.parametrize("free", ["never", "when the other has ended", "soon"])
+def test_a_held_run_is_left_to_its_holder_and_the_others_go_on(
+    free: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
+    monkeypatch.setattr(runner, "run_in_processes", run_here)
+    monkeypatch.setattr(runner, "LOCK_SECONDS", 60.0 if free == "soon" else 0.0)
+    held = next(job for job in expand(find_protocol(protocol)) if job.seed == 0).folder(runs)
+    holder = hold(held)
+    if free == "soon":
+        threading.Timer(0.1, lambda: holder.communicate("")).start()
+
+    def let_go(event: Event) -> None:
+        if free == "when the other has ended" and event.status is Status.DONE:
+            holder.communicate("")
+
+    first, second = offrl.run(protocol, runs, on_event=let_go)
+    assert second.status is Status.DONE
+    if free == "never":
+        assert first.status is Status.WAITING
+        assert f"{held}: another process holds this run" in str(first.cause)
+        assert "1 of the runs are left to other processes" in caplog.text
+        assert not (held / "run.json").exists()
+        holder.communicate("")
+        first, second = offrl.run(protocol, runs)
+    else:
+        assert "left to other processes" not in caplog.text
+    assert (first.status, second.status) == (Status.DONE, Status.DONE)
+
+
+def test_a_run_that_another_takes_before_its_worker_starts_is_no_failure(tmp_path: Path) -> None:
+    protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
+    (job, *_), _ = enlist(plan(find_protocol(protocol)), runs, lambda _event: None)
+    holder = hold(job.folder(runs))
+    (event,) = run_in_processes([job], runs, 1, lambda _event: None)
+    assert event.status is Status.WAITING
+    assert "another process holds this run" in str(event.cause)
+    assert RunFolder(job.folder(runs)).read().state is State.UNFINISHED
     holder.communicate("")
+
+
+def test_a_record_of_a_newer_offrl_fails_alone_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
+    monkeypatch.setattr(runner, "run_in_processes", run_here)
+    newer = next(job for job in expand(find_protocol(protocol)) if job.seed == 0).folder(runs)
+    newer.mkdir(parents=True)
+    text = '{"format": 99, "identity": "elsewhere"}'
+    (newer / "run.json").write_text(text)
+    first, second = offrl.run(protocol, runs)
+    assert (first.status, second.status) == (Status.FAILED, Status.DONE)
+    assert str(first.cause).startswith(f"{newer / 'run.json'}: format 99, but offrl ")
+    assert str(first.cause).endswith("; update offrl")
+    assert (newer / "run.json").read_text() == text
+    assert [failure.cause for failure in read_runs(runs).failures] == [first.cause]
 
 
 def test_a_damaged_record_fails_alone_and_stays_as_it_is(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from offrl.errors import InputError
 from offrl.results.rows import Status
-from offrl.results.store import RunFolder, State
+from offrl.results.store import Held, RunFolder, State
 from offrl.running.events import Event, OnEvent, ended_before
 from offrl.running.faults import AlgorithmError
 from offrl.running.jobs import Job
@@ -156,6 +156,8 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
     try:
         train_run(job, root, report)
         end = Event(job, Status.DONE, *last)
+    except Held as held:  # by another process, which has taken it meanwhile
+        end = Event(job, Status.WAITING, *last, cause=str(held))
     except Interrupted:
         end = Event(job, Status.INTERRUPTED, *last)
     except Exception as error:  # run.json has the traceback
