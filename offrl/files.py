@@ -19,6 +19,7 @@ from typing import Any
 from offrl.errors import InputError
 
 ADVICE = "choose another place"
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of most file systems
 
 
 def plain(name: str, where: str) -> str:
@@ -301,10 +302,18 @@ def check_lock(path: Path) -> None:
 def user_path(path: str | Path) -> Path:
     """A path that a user or a file gives, its `~` expanded.
 
-    Raises InputError where no system could open it: with a NUL, or in the home of nobody.
+    Raises InputError where no system could open it: with a NUL, too long, or in the home of nobody.
     """
     if "\0" in str(path):
-        raise InputError(f"{str(path)!r}: holds a NUL character; no path has one, so correct it")
+        raise InputError(
+            f"{str(path)!r:.80}: holds a NUL character; no path has one, so correct it"
+        )
+    parts = map(os.fsencode, Path(path).parts)
+    if len(os.fsencode(path)) > LONGEST_PATH or max(map(len, parts), default=0) > LONGEST_NAME:
+        raise InputError(
+            f"{str(path)!r:.80}: a path has at most {LONGEST_PATH} bytes, {LONGEST_NAME} in each "
+            "name; correct it"
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError:

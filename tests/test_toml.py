@@ -1,10 +1,12 @@
 """TOML files of any kind and size: read, or refused in one line and at once."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from offrl.data.dataset import load_dataset
 from offrl.errors import InputError, unknown
 from offrl.files import user_path
 from offrl.running.protocol import Evaluation, Protocol, find_protocol
@@ -86,7 +88,18 @@ def test_a_reason_that_quotes_a_value_shows_its_beginning() -> None:
     assert len(str(caught.value)) < 700
 
 
-@pytest.mark.parametrize("path", ["~nosuchuser/x", "a\0b"])
-def test_a_path_that_no_system_can_open_is_one_line(path: str) -> None:
-    with pytest.raises(InputError, match=r"no such user's home|NUL"):
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "a\0b", "a" * 300, "a/" * 3000, "\u00e9" * 128])
+def test_a_path_that_no_system_can_open_is_one_line(path: str, tmp_path: Path) -> None:
+    message = r"no such user's home|NUL|a path has at most 4095 bytes, 255 in each name"
+    with pytest.raises(InputError, match=message):
         user_path(path)
+    for source in (path, f"{path}.npz"):
+        with pytest.raises(InputError, match=f"{message}|unknown data set"):
+            load_dataset(source)
+    keys = {"id": "a", "version": 1, "title": "", "licence": "", "citation": ""}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    lines += ["[source]", 'loader = "neorl2"', f"files = [{{ name = {json.dumps(path)} }}]"]
+    (tmp_path / "card.toml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(tmp_path / "card.toml")
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from offrl.errors import InputError, unknown
-from offrl.files import plain
+from offrl.files import plain, user_path
 from offrl.registry import modules, resources, simulator_plugins
 from offrl.toml import Strict, read_toml, validate
 from offrl.trust import Files, Origin, trusted
@@ -259,9 +259,15 @@ def read_card(path: Path, trust: Files = ()) -> Card:
     card = validate(Card, read_toml(path), str(path))
     folder = path.absolute().parent
 
+    def path_of(name: str) -> str:
+        try:
+            return str(folder / user_path(name))
+        except InputError as error:
+            raise InputError(f"{path}: source: {error}") from None
+
     def placed(files: list[File]) -> list[File]:
         return [
-            file if file.urls else file.model_copy(update={"name": str(folder / file.name)})
+            file if file.urls else file.model_copy(update={"name": path_of(file.name)})
             for file in files
         ]
 
