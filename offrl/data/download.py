@@ -8,6 +8,7 @@ from typing import Any
 
 from offrl.data.foreign import DENSEST, MODEST
 from offrl.progress import Progress
+from offrl.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def download(url: str, path: Path, size: int | None, progress: Progress | None) 
         network = isinstance(error, ConnectionError | TimeoutError)
         if getattr(error, "errno", None) is not None and not network:
             raise  # of this disk
-        log.info("%s: %s", url, error)
+        log.info("%s", one_line(f"{url}: {error}"))
         answer = getattr(error, "response", None)
         return f"HTTP {answer.status_code}" if answer is not None else type(error).__name__
 

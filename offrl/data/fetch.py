@@ -3,7 +3,10 @@
 import json
 import logging
 import shutil
+import traceback
 from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
 
 from offrl import registry
 from offrl.data.cache import (
@@ -19,9 +22,10 @@ from offrl.data.card import Card, File
 from offrl.data.download import download
 from offrl.data.foreign import check_ordinary, reading
 from offrl.data.loader import DAMAGED, check_format, fetcher_of
-from offrl.errors import InputError
+from offrl.errors import InputError, is_interrupt
 from offrl.files import below
 from offrl.progress import Progress
+from offrl.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +148,12 @@ def _download(card: Card, file: File, target: Path, progress: Progress | None) -
     failures = []
     with writing(target) as temporary:
         for url in file.urls:
-            log.info("%s: downloading %s", card.id, url)
+            shown = one_line(url)
+            log.info("%s: downloading %s", card.id, shown)
             reason = download(url, temporary, file.size, progress) or _mismatch(temporary, file)
             if reason is None:
                 return
-            failures.append(f"{url}: {reason}")
+            failures.append(f"{shown}: {reason}")
         tried = "; ".join(failures) or "the card gives no URL"
         raise InputError(
             f"{card.id}: {file.name} is not on this machine and could not be downloaded ({tried}); "
@@ -180,8 +185,8 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
                 )
             try:
                 with made_folder(folder) as temporary:
-                    made: Path = maker.make(temporary, progress)
-                    if not made.is_relative_to(temporary):
+                    made = _call(maker, card, name, temporary, progress)
+                    if not (isinstance(made, Path) and made.is_relative_to(temporary)):
                         raise InputError(
                             f"card {card.id}: source.maker: {name!r} made {made}, which is not in "
                             "the folder that it was given; correct the maker"
@@ -193,6 +198,28 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
                 raise InputError(f"card {card.id}: source.maker: {name!r}: {error}") from error
             path = folder / relative
     return path
+
+
+def _call(maker: ModuleType, card: Card, name: str, folder: Path, progress: Progress | None) -> Any:
+    """What a maker returns.
+
+    Raises InputError, with the line, where it raises anything but an OSError: that may be of the
+    disk.
+    """
+    try:
+        return maker.make(folder, progress)
+    except (InputError, OSError):
+        raise
+    except BaseException as error:  # SystemExit, and whatever a file may raise
+        if is_interrupt(error):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == maker.__file__]
+        at = f", line {lines[-1]}," if lines else ""
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300].removesuffix(":")
+        raise InputError(
+            f"card {card.id}: source.maker: {name!r}{at} raised {text}; correct the maker"
+        ) from error
 
 
 def _made(folder: Path) -> Path | None:

@@ -21,6 +21,7 @@ from offrl.data.card import Card, find_card
 from offrl.data.dataset import load_dataset
 from offrl.data.fetch import fetch, make
 from offrl.errors import InputError
+from offrl.text import one_line
 
 # --- downloads ---
 
@@ -184,6 +185,19 @@ def test_a_file_of_an_earlier_version_is_used_where_its_checksum_verifies_it(
         (path,) = fetch(remote(server, data, "/a.npz", md5=md5))
         assert path != earlier
         assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("path", ["\n/x", "/\x1b[2J\r\nerror: all is well", "/a\u202eb"])
+def test_an_address_is_shown_as_text_on_one_line(
+    path: str, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = card([{"name": "a.npz", "urls": [server.url + path]}])
+    with caplog.at_level(logging.INFO), pytest.raises(InputError) as caught:
+        fetch(source)
+    assert len(caplog.messages) == 2
+    for line in [*caplog.messages, str(caught.value)]:
+        assert one_line(line) == line
+        assert server.url in line
 
 
 class Hostile(Server):
@@ -383,14 +397,17 @@ def test_a_maker_that_lacks_its_input_names_it(tmp_path: Path, own_cache: Path) 
     assert left_over(own_cache) == []
 
 
-def test_a_maker_that_fails_leaves_nothing(tmp_path: Path, own_cache: Path) -> None:
+@pytest.mark.parametrize("error", ["SystemExit", "ValueError('no\\nspace')"])
+def test_a_maker_that_fails_is_named_and_leaves_nothing(
+    error: str, tmp_path: Path, own_cache: Path
+) -> None:
     maker = tmp_path / "bad_maker.py"
     maker.write_text(
         "def make(directory, progress=None):\n    (directory / 'half').write_text('')\n"
-        "    raise KeyboardInterrupt\n"
+        f"    raise {error}\n"
     )
     source = card([], source={"loader": "neorl2", "maker": str(maker)})
-    with contextlib.suppress(KeyboardInterrupt):
+    with pytest.raises(InputError, match=rf"bad_maker\.py', line 3, raised {error[:9]}") as caught:
         make(source)
     assert kept(own_cache, "made") == []
     assert left_over(own_cache) == []
