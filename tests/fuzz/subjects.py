@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import struct
 import tomllib
 import unicodedata
@@ -25,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from mutations import TEXT, mutate, mutate_file, mutate_json, replace_by_oddity
@@ -764,22 +766,35 @@ def _make_minari(folder: Path) -> None:
             )
         )
     os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Minari's advice on metadata
-        minari.create_dataset_from_buffers(
-            "own/tiny-v0",
-            episodes,
-            env="Pendulum-v1",
-            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32),
-            action_space=gymnasium.spaces.Box(-1, 1, (2,), np.float32),
-            ref_min_score=0.0,
-            ref_max_score=9.0,
-        )
+    for form, name in (
+        ("hdf5", "own/tiny-v0"),
+        ("arrow", "own/arrow-v0"),
+        ("parquet", "own/rows-v0"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Minari's advice on metadata
+            minari.create_dataset_from_buffers(
+                name,
+                episodes,
+                env="Pendulum-v1",
+                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32),
+                action_space=gymnasium.spaces.Box(-1, 1, (2,), np.float32),
+                ref_min_score=0.0,
+                ref_max_score=9.0,
+                data_format=form,
+            )
 
 
 def _mutate_minari(folder: Path, random: Random) -> None:
-    data = folder / "own" / "tiny-v0" / "data"
+    own = folder / "own"
+    chosen = random.choice(["tiny-v0", "tiny-v0", "arrow-v0", "rows-v0"])
+    if chosen != "tiny-v0":
+        shutil.rmtree(own / "tiny-v0")
+        (own / chosen).rename(own / "tiny-v0")
+    data = own / "tiny-v0" / "data"
     metadata, episodes = data / "metadata.json", data / "main_data.hdf5"
+    if chosen != "tiny-v0":
+        (episodes,) = data.glob(f"{random.randrange(3)}/part-0.*")
     match random.randrange(12):
         case 0:
             replace_by_oddity(random.choice([metadata, episodes]), random)
@@ -796,6 +811,8 @@ def _mutate_minari(folder: Path, random: Random) -> None:
             text = random.choice([mutate_json(text, random), mutate(text, random, TEXT)])
             values[key] = text.decode("utf-8", "replace")
             metadata.write_text(json.dumps(values))
+        case _ if chosen != "tiny-v0":
+            _write_table(_odd_table(_read_rows(episodes), random), episodes, random)
         case _:
             with h5py.File(episodes, "r+") as file:
                 episode = file[f"episode_{random.randrange(3)}"]
@@ -807,18 +824,69 @@ def _mutate_minari(folder: Path, random: Random) -> None:
                     _odd_item(episode, random.choice(names), random)
 
 
+def _read_rows(path: Path) -> pa.Table:
+    if path.suffix == ".parquet":
+        return pq.read_table(path, partitioning=None)
+    with pa.ipc.open_file(path) as file:
+        return file.read_all()
+
+
+def _write_table(table: pa.Table, path: Path, random: Random) -> None:
+    if path.suffix == ".parquet":
+        kinds = random.choice(["none", "snappy", "zstd"])
+        pq.write_table(table, path, compression=kinds, use_dictionary=random.random() < 0.5)
+        return
+    options = pa.ipc.IpcWriteOptions(compression=random.choice([None, "lz4", "zstd"]))
+    with pa.ipc.new_file(path, table.schema, options=options) as file:
+        file.write_table(table)
+
+
+def _odd_table(table: pa.Table, random: Random) -> pa.Table:
+    """The table with a column of another type, with other values or less, or other rows."""
+    place = random.randrange(table.num_columns)
+    name, column, size = table.column_names[place], table.column(place), table.num_rows
+    match random.randrange(4):
+        case 0:
+            return table.drop_columns([name])
+        case 1:
+            return table.slice(random.randrange(size), random.randrange(size))
+        case 2:
+            return pa.concat_tables([table] * random.choice([2, 3000])).combine_chunks()
+    odd: Any = random.choice(
+        [
+            lambda: pa.nulls(size),
+            lambda: pa.nulls(size, column.type),
+            lambda: pa.array([f"{k}" * 500 for k in range(size)]),
+            lambda: pa.array(["x"] * size).dictionary_encode(),
+            lambda: pa.array([{"a": k} for k in range(size)]),
+            lambda: pa.array([[1.0] * k for k in range(size)]),
+            lambda: pa.array([[1.0] * 7] * size, pa.list_(pa.float32(), 7)),
+            lambda: pa.array([k % 2 == 0 for k in range(size)]),
+            lambda: pa.array(np.arange(size) * 1e300),
+            lambda: pa.array([np.nan] * size),
+            lambda: pa.array([b"\xff\xd8"] * size),
+        ]
+    )()
+    return table.set_column(place, name, odd)
+
+
 def _read_minari(folder: Path) -> Dataset:
     return load_dataset(folder / "own" / "tiny-v0")
 
 
 def _agree_minari(folder: Path, dataset: Dataset) -> None:
+    data = folder / "own" / "tiny-v0" / "data"
+    keys = ("observations", "actions", "rewards")
     parts = []
-    with h5py.File(folder / "own" / "tiny-v0" / "data" / "main_data.hdf5") as file:
-        for name in sorted(file, key=lambda name: int(name.removeprefix("episode_"))):
-            episode = file[name]
-            rows = len(episode["rewards"])
-            values = [episode[k][()][:rows] for k in ("observations", "actions", "rewards")]
-            parts.append(_joined(*values))
+    if (main := data / "main_data.hdf5").exists():
+        with h5py.File(main) as file:
+            for name in sorted(file, key=lambda name: int(name.removeprefix("episode_"))):
+                rows = len(file[name]["rewards"])
+                parts.append(_joined(*(file[name][key][()][:rows] for key in keys)))
+    for number in range(3):
+        for path in data.glob(f"{number}/part-0.*"):
+            table = _read_rows(path).slice(0, _read_rows(path).num_rows - 1)  # the last is filling
+            parts.append(_joined(*(np.array(table[key].to_pylist()) for key in keys)))
     ours = _joined(dataset.observations, dataset.actions, dataset.rewards)
     _agree_in_order(ours, np.concatenate(parts))
 
