@@ -299,6 +299,18 @@ def check_lock(path: Path) -> None:
         raise OSError(0, f"it has {size:,} bytes; expected an empty lock file", str(path))
 
 
+def read_own(path: Path, largest: int) -> bytes:
+    """The bytes of a file of offrl's own.
+
+    Raises OSError where `open_own` does, and for a file of more than `largest` bytes.
+    """
+    with os.fdopen(open_own(path), "rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(errno.EFBIG, f"it has more than {largest:,} bytes", str(path))
+    return data
+
+
 def user_path(path: str | Path) -> Path:
     """A path that a user or a file gives, its `~` expanded.
 

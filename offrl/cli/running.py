@@ -124,7 +124,7 @@ def train(
             algorithm,
             dataset,
             output,
-            config=dict(_config_value(setting) for setting in settings or ()),
+            config=dict(config_value(setting) for setting in settings or ()),
             steps=steps,
             seeds=seed or [0],
             evaluate_every=every,
@@ -137,7 +137,7 @@ def train(
     _conclude(events, output)
 
 
-def _config_value(setting: str) -> tuple[str, Any]:
+def config_value(setting: str) -> tuple[str, Any]:
     """The key and the value of KEY=VALUE, read as TOML; a bare word is a string."""
     key, equals, text = setting.partition("=")
     if not equals or not key:

@@ -25,11 +25,21 @@ from offrl.data.columns import NAMES, Totals
 from offrl.data.foreign import reading
 from offrl.data.loader import DAMAGED, check_format, fetcher_of, loader_of, path_stamp
 from offrl.errors import InputError
-from offrl.files import below, replacing, replacing_folder, seal, sweep, unseal, user_path
+from offrl.files import (
+    below,
+    read_own,
+    replacing,
+    replacing_folder,
+    seal,
+    sweep,
+    unseal,
+    user_path,
+)
 from offrl.locks import take
 
 WAIT = 5.0  # seconds before a wait for another process is spoken of
 LONGEST = 241  # bytes of a name, to which `files.replacing` adds 14 while it writes
+LARGEST_META = 2**26  # bytes of a folder's record, which has some kilobytes
 FORMAT = 2  # of the folder; another number is another folder name, so old caches are left alone
 SHORT = 20  # hexadecimal digits of a hash in a name: so many that nobody finds another text for it
 
@@ -290,7 +300,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """The contents of a folder's `meta.json`. Raises NotCached unless it is whole."""
     path = folder / "meta.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_own(path, LARGEST_META).decode())
         if not isinstance(content, dict):
             raise ValueError("expected a JSON object")
         meta = _Meta.model_validate(unseal(content))
@@ -322,7 +332,9 @@ def open_columns(
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             if check and (checksum := _digest_once(path)) != column_meta["sha256"]:
                 raise NotCached(f"{path}: SHA-256 {checksum}, expected {column_meta['sha256']}")
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except NotCached:
+            raise
+        except Exception as error:  # numpy's reader of headers raises its tokenizer's errors too
             raise NotCached(f"{path}: {error}") from error
         layout = {"shape": list(values.shape), "dtype": str(values.dtype)}
         if layout != {key: column_meta.get(key) for key in layout}:

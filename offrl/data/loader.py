@@ -8,11 +8,11 @@ point of the group `offrl.datasets`, and holds
     read        reads one file or folder
 
 and, where the format has more to offer, `card` (see `Describes`), `lacking` (see `Recognises`),
-`steps` (see `Replays`) and `fetch` with `stamp` (see `Fetches`). `VERSION` is a whole number, 1 where
-there is none, which is raised whenever the same file would be read otherwise: what is cached is then
-read again. What a loader raises on foreign bytes becomes one line in `offrl.data.foreign`, so it
-catches nothing itself. Nothing else in offrl depends on a format. All loaders are imported to find
-the one of a path: a loader imports a slow library inside the function that needs it.
+`steps` (see `Replays`) and `fetch` with `stamp` (see `Fetches`). `VERSION` is a whole number, 1
+where there is none, which is raised whenever the same file would be read otherwise: what is cached
+is then read again. What a loader raises on foreign bytes becomes one line in `offrl.data.foreign`,
+so it catches nothing itself. Nothing else in offrl depends on a format. All loaders are imported to
+find the one of a path: a loader imports a slow library inside the function that needs it.
 """
 
 import functools

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from offrl import registry
 from offrl.errors import InputError
-from offrl.files import open_own, replacing_folder
+from offrl.files import read_own, replacing_folder
 from offrl.progress import Progress, stage
 from offrl.reporting.findings import KIND, compute
 from offrl.results.collect import Source, collect
 from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import Resampling
 
-MOST_RECORD = 2**27  # bytes of summary.json
+LARGEST_SUMMARY = 2**30  # bytes; a report of a million estimates has a third
 
 
 def report(
@@ -73,7 +73,7 @@ def report_table(
     files are written beside it first and moved in at the end, so a report is whole or absent.
     """
     directory = Path(os.path.abspath(output))  # noqa: PTH100 (resolve() would follow a link)
-    _check_replaceable(directory)
+    check_replaceable(directory)
     findings = compute(
         table,
         resampling=resampling,
@@ -82,20 +82,20 @@ def report_table(
     )
     page = registry.load("reports", "html", "report")
     advice = "give another folder for the report"
-    with replacing_folder(directory, _check_replaceable, advice) as temporary:
+    with replacing_folder(directory, check_replaceable, advice) as temporary:
         page.write(findings, temporary, command=command, progress=stage(progress, 60, 100))
     return directory / "index.html"
 
 
-def _check_replaceable(directory: Path) -> None:
-    """Raise InputError unless the folder is absent, empty or a report with nothing added."""
+def check_replaceable(directory: Path) -> None:
+    """Raises InputError unless the folder is absent, empty or a report with nothing added."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise InputError(f"{directory}: not a folder; give a new folder for the report")
     if not directory.exists() or not any(directory.iterdir()):
         return
     try:
-        with os.fdopen(open_own(directory / "summary.json"), "rb") as file:
-            record = json.loads(file.read(MOST_RECORD).decode())  # not JSON where it is cut
+        text = read_own(directory / "summary.json", LARGEST_SUMMARY).decode()
+        record = json.loads(text)
         listed = set(record["files"]) if record["kind"] == KIND else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         listed = set()

@@ -158,7 +158,12 @@ def test_the_simulator_is_closed_however_a_run_ends(
 ) -> None:
     closed: list[Evaluator] = []
     close = Evaluator.close
-    monkeypatch.setattr(Evaluator, "close", lambda self: (closed.append(self), close(self))[1])
+
+    def counted(self: Evaluator) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Evaluator, "close", counted)
     job, other = plan.jobs
     interrupted(job, tmp_path / "runs")
     train_run(job, tmp_path / "runs")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +380,33 @@ def test_a_lock_is_an_empty_file_of_its_own(tmp_path: Path, kind: str) -> None:
     ):
         pass
     assert mine.read_text() == "mine"
+
+
+def torn_header(folder: Path) -> None:
+    """As many bytes as before, of which no header can be made."""
+    path = folder / "rewards.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:10] + b"{'descr': (".ljust(118) + data[128:])
+
+
+def endless(folder: Path) -> None:
+    (folder / "meta.json").unlink()
+    (folder / "meta.json").symlink_to("/dev/zero")
+
+
+def silent(folder: Path) -> None:
+    (folder / "meta.json").unlink()
+    os.mkfifo(folder / "meta.json")
+
+
+@pytest.mark.parametrize("damage", [torn_header, endless, silent])
+@pytest.mark.usefixtures("own_cache")
+def test_what_stands_in_the_cache_and_is_no_file_of_offrl_is_made_again(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = npz(tmp_path / "a.npz")
+    rewards = load_dataset(path).rewards.copy()
+    (meta,) = cache.cache_folder().rglob("meta.json")
+    damage(meta.parent)
+    np.testing.assert_array_equal(load_dataset(path).rewards, rewards)
+    assert "converted again" in caplog.text

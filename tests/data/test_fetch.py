@@ -407,7 +407,7 @@ def test_a_maker_that_fails_is_named_and_leaves_nothing(
         f"    raise {error}\n"
     )
     source = card([], source={"loader": "neorl2", "maker": str(maker)})
-    with pytest.raises(InputError, match=rf"bad_maker\.py', line 3, raised {error[:9]}") as caught:
+    with pytest.raises(InputError, match=rf"bad_maker\.py', line 3, raised {error[:9]}"):
         make(source)
     assert kept(own_cache, "made") == []
     assert left_over(own_cache) == []

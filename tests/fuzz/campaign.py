@@ -21,6 +21,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from subjects import SUBJECTS
+
 SECONDS = 5  # per case, by a signal
 LAST_SECONDS = 20  # per case, where a signal does not end it
 FIRST_SECONDS = 300  # for the imports of a worker, which busy cores make slow
@@ -43,15 +45,9 @@ class Outcome:
         return self.kind in ("refused", "read")
 
 
-READERS = (
-    *("csv", "csv.gz", "parquet", "run store", "checkpoint"),
-    *("card", "protocol", "npz", "hdf5", "minari"),
-)
-
-
 def reader_of(case: int) -> str:
     """The reader of a case."""
-    return READERS[case % len(READERS)]
+    return list(SUBJECTS)[case % len(SUBJECTS)]
 
 
 class _Slow(BaseException):
@@ -64,8 +60,6 @@ def _ring(_signal: int, _frame: Any) -> None:
 
 def play(case: int, templates: Path, folder: Path, show: bool = False) -> Outcome:
     """Carries out one case in an empty folder, which then holds its input."""
-    from subjects import SUBJECTS
-
     from offrl.errors import InputError
 
     subject = SUBJECTS[reader_of(case)]
@@ -89,6 +83,8 @@ def play(case: int, templates: Path, folder: Path, show: bool = False) -> Outcom
         except InputError as error:
             if len(str(error)) > LONGEST:
                 return ended("long", f"a message of {len(str(error))} characters: {error!s:.200}")
+            if _out_of_memory(error):
+                return ended("memory", str(error)[:300])
             if left := _half_written(folder):
                 return ended("left over", ", ".join(left))
             return ended("refused", str(error)[:300])
@@ -112,6 +108,13 @@ def play(case: int, templates: Path, folder: Path, show: bool = False) -> Outcom
     return ended("read")
 
 
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out before the refusal; a check of sizes refuses before it does."""
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _half_written(folder: Path) -> list[str]:
     """What a reader began to write and left, hidden files and folders but for locks."""
     return [path.name for path in folder.rglob(".*") if path.suffix in (".tmp", ".old")]
@@ -129,8 +132,7 @@ def _place(trace: Any) -> str:
 
 def _work(first: int, stop: int, step: int, folder: Path) -> None:
     """A worker: plays its cases and prints a line of JSON before and after each."""
-    import subjects  # noqa: F401 (its imports are not the case's memory)
-
+    # The imports so far are not the case's memory.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

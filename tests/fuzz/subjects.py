@@ -29,21 +29,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from mutations import TEXT, mutate, mutate_file, mutate_json, replace_by_oddity
+from mutations import BYTES, TEXT, mutate, mutate_file, mutate_json, replace_by_oddity
 from safetensors.torch import load as load_tensors
 
+from offrl.cli.running import config_value
 from offrl.data.card import read_card
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.steps import Steps
 from offrl.evaluation.replay import read_steps
 from offrl.files import unseal
 from offrl.learning import checkpoint
+from offrl.reporting.findings import KIND
+from offrl.reporting.report import check_replaceable
 from offrl.results.collect import read_runs
 from offrl.results.files import read_scores
 from offrl.results.rows import Identity, ScoreRow, Status
 from offrl.results.store import RunFolder
 from offrl.results.table import ScoreTable
-from offrl.running.jobs import Job, expand
+from offrl.running.jobs import Job, configure, expand
 from offrl.running.protocol import Protocol, find_protocol
 
 
@@ -266,13 +269,17 @@ def _make_store(folder: Path) -> None:
             evaluation={"every": 10, "episodes": 2, "seed": 0},
             seed=seed,
         )
-        run = RunFolder(folder / "runs" / "tiny" / "d" / "bc-01234567" / f"seed-{seed}")
+        run = RunFolder(_run_folder(folder, seed))
         with run.held():
             run.begin(identity)
             for step in (10, 20) if status is Status.DONE else (10,):
                 run.append(_row(seed, step))
             cause = "Diverged: nan" if status is Status.FAILED else None
             run.set_status(status, cause)
+
+
+def _run_folder(folder: Path, seed: int) -> Path:
+    return folder / "runs" / "tiny" / "d" / "bc-01234567" / f"seed-{seed}"
 
 
 def _row(seed: int, step: int) -> ScoreRow:
@@ -343,10 +350,15 @@ def _agree_store(folder: Path, table: ScoreTable) -> None:
     whole = {(0, 10), (0, 20), (1, 10), (1, 20), (2, 10), (3, 10)}
     missing = whole - {(int(seed), int(step)) for seed, step, _ in found}
     failed = {failure.seed for failure in table.failures}
+
+    def named(seed: int) -> bool:
+        place = str(_run_folder(folder, seed))
+        left_out = any(place in note and "left out" in note for note in table.notes)
+        return seed in failed or left_out
+
     for seed, step in missing:
-        named = seed in failed or any("left out" in note for note in table.notes)
-        assert named, f"the score of seed {seed} at step {step} is missing in silence"
-    assert 2 in failed or any("left out" in note for note in table.notes), "seed 2 had failed"
+        assert named(seed), f"the score of seed {seed} at step {step} is missing in silence"
+    assert named(2), "seed 2 had failed"
 
 
 def _make_checkpoint(folder: Path) -> None:
@@ -891,6 +903,110 @@ def _agree_minari(folder: Path, dataset: Dataset) -> None:
     _agree_in_order(ours, np.concatenate(parts))
 
 
+# Files of offrl's own, and settings
+
+
+def _make_report(folder: Path) -> None:
+    report = folder / "report"
+    (report / "figures").mkdir(parents=True)
+    files = ["figures/scores.svg", "index.html", "summary.json"]
+    for name in files[:2]:
+        (report / name).write_text("made by a test")
+    record = {"kind": KIND, "seed": 0, "notes": ["a note"], "summary": [{"x": 1.5}], "files": files}
+    (report / "summary.json").write_text(json.dumps(record))
+
+
+def _mutate_report(folder: Path, random: Random) -> None:
+    """Damage of the record of a report, or a file that the report does not have."""
+    path = folder / "report" / "summary.json"
+    match random.randrange(10):
+        case 0:
+            replace_by_oddity(path, random)
+        case 1:
+            (folder / "report" / random.choice(["notes.txt", "figures/x", "é"])).touch()
+        case 2 | 3 | 4 | 5:
+            path.write_bytes(mutate_json(path.read_bytes(), random))
+        case _:
+            mutate_file(path, random, TEXT)
+
+
+def _read_report(folder: Path) -> None:
+    check_replaceable(folder / "report")
+
+
+def _agree_report(folder: Path, _: None) -> None:
+    """What would be replaced is a report, and it lists every file that would go."""
+    report = folder / "report"
+    record = json.loads((report / "summary.json").read_bytes())
+    assert record["kind"] == KIND
+    for path in report.rglob("*"):
+        assert path.is_dir() or path.relative_to(report).as_posix() in record["files"], path
+
+
+def _make_cache(folder: Path) -> None:
+    _make_npz(folder)
+
+
+def _load_cached(folder: Path) -> Dataset:
+    os.environ["OFFRL_CACHE"] = str(folder / "own cache")
+    return load_dataset(folder / "data.npz", check=True)
+
+
+def _mutate_cache(folder: Path, random: Random) -> None:
+    """Damage of a column or of the cache's record, with its checksum or without."""
+    _load_cached(folder)  # here, as the name of its folder depends on where the data are
+    inside = sorted(p for p in (folder / "own cache").rglob("*") if p.suffix in (".npy", ".json"))
+    path = random.choice(inside) if random.random() < 0.5 else inside[0].with_name("meta.json")
+    if path.suffix == ".json" and random.random() < 0.7:
+        path.write_text(json.dumps(unseal(json.loads(path.read_text()))))
+    match random.randrange(10):
+        case 0:
+            replace_by_oddity(path, random)
+        case 1 | 2 | 3 | 4 | 5 if path.suffix == ".json":
+            path.write_bytes(mutate_json(path.read_bytes(), random))
+        case _:
+            mutate_file(path, random, TEXT if path.suffix == ".json" else BYTES)
+
+
+SETTINGS = (
+    *("beta=10", "expectile=0.8", "hidden=[8, 4]", "actor_lr=3e-4", "dropout=0.1"),
+    *("reward=corl return range", "normalize=true", 'policy="gaussian"', "batch_size=0x10"),
+)
+
+
+def _make_settings(folder: Path) -> None:
+    (folder / "settings.txt").write_text("beta=10")
+
+
+def _mutate_settings(folder: Path, random: Random) -> None:
+    text = random.choice(SETTINGS).encode()
+    (folder / "settings.txt").write_bytes(mutate(text, random, TEXT))
+
+
+def _setting(folder: Path) -> str:
+    """The text of `--set`, as an argument of the command line may be."""
+    return os.fsdecode((folder / "settings.txt").read_bytes().replace(b"\0", b""))
+
+
+def _read_settings(folder: Path) -> tuple[str, Any, Any]:
+    key, value = config_value(_setting(folder))
+    return key, value, getattr(configure("iql", {key: value}, "offrl train"), key)
+
+
+def _agree_settings(folder: Path, read: tuple[str, Any, Any]) -> None:
+    """The value is what TOML reads, or a bare word, and the config holds it."""
+    key, value, kept = read
+    name, _, text = _setting(folder).partition("=")
+    expected: Any
+    try:
+        tables = tomllib.loads(f"value = {text}")
+        expected = tables["value"] if len(tables) == 1 else text
+    except ValueError:
+        expected = text
+    assert (key, value) == (name, expected)
+    assert kept == (tuple(value) if isinstance(value, list) else value)
+
+
 SUBJECTS = {
     "csv": Subject(_make_csv, _mutate_csv, _read_table, _agree_csv),
     "csv.gz": Subject(_make_gz, _mutate_gz, _read_table, _agree_csv),
@@ -904,4 +1020,7 @@ SUBJECTS = {
     "npz": Subject(_make_npz, _mutate_npz, _read_npz, _agree_npz),
     "hdf5": Subject(_make_hdf5, _mutate_hdf5, _read_hdf5, _agree_hdf5),
     "minari": Subject(_make_minari, _mutate_minari, _read_minari, _agree_minari),
+    "report": Subject(_make_report, _mutate_report, _read_report, _agree_report),
+    "cache": Subject(_make_cache, _mutate_cache, _load_cached, _agree_npz),
+    "settings": Subject(_make_settings, _mutate_settings, _read_settings, _agree_settings),
 }

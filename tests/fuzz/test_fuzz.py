@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from campaign import READERS, counts, play, run
+from campaign import counts, play, run
 from subjects import SUBJECTS
+
+from offrl.data.foreign import check_size, reading
 
 CASES = 2_000
 AT_NIGHT = int(os.environ.get("OFFRL_FUZZ_CASES", 100_000))
@@ -26,7 +28,7 @@ def check(cases: range, folder: Path) -> None:
     wrong = [outcome for outcome in outcomes if not outcome.well]
     assert not wrong, "\n".join(map(str, [f"{len(wrong)} of {len(cases)}", *wrong[:20]]))
     read = {outcome.reader for outcome in outcomes if outcome.kind == "read"}
-    assert read == set(READERS)  # else nothing is compared
+    assert read == set(SUBJECTS)  # else nothing is compared
 
 
 def test_fuzzed_inputs_are_refused_or_read_as_others_read_them(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_many_fuzzed_inputs_are_refused_or_read_as_others_read_them(tmp_path: Pa
     check(range(CASES, CASES + AT_NIGHT), tmp_path)
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", list(SUBJECTS))
 def test_the_inputs_that_are_changed_are_read_whole(
     reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +74,13 @@ def test_a_reader_that_crashes_or_reads_something_else_is_seen(
         while True:
             pass
 
-    assert [kind(read) for read in (csv.read, crash, other, hang)] == [
-        *("read", "crashed", "differs", "slow")
+    def greedy(folder: Path) -> Any:
+        with reading(folder, "a table", "copy it"):
+            raise MemoryError
+
+    def bounded(folder: Path) -> Any:
+        check_size(folder, [(2**40, 2**10)], stored=10)
+
+    assert [kind(read) for read in (csv.read, crash, other, hang, greedy, bounded)] == [
+        *("read", "crashed", "differs", "slow", "memory", "refused")
     ]

@@ -8,7 +8,7 @@ import pytest
 from simulated import table
 
 from offrl.errors import InputError
-from offrl.reporting.report import report_table
+from offrl.reporting.report import check_replaceable, report_table
 from offrl.results.table import Failure, ScoreTable
 from offrl.statistics.resampling import Resampling
 
@@ -97,3 +97,14 @@ def test_a_report_that_breaks_off_leaves_the_old_one_and_no_rest(tmp_path):
         write(small, out, resampling=Resampling(500, seed=9), progress=stop)
     assert (out / "index.html").read_bytes() == page
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("record", ["a pipe", "a device"])
+def test_a_folder_whose_record_is_no_file_is_no_report(tmp_path: Path, record: str) -> None:
+    path = tmp_path / "summary.json"
+    if record == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="holds something that is no report of offrl"):
+        check_replaceable(tmp_path)
