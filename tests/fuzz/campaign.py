@@ -160,6 +160,8 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[list[Any]]:
 
 def _watch(first: int, stop: int, step: int, folder: Path, outcomes: list[Outcome]) -> None:
     """Keeps one worker at work, and starts another behind a case in which it dies or hangs."""
+    # A worker finds what stands beside this file even where PYTHONSAFEPATH is set.
+    modules = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     upcoming = first
     while upcoming < stop:
         log = folder / f"worker-{first}-{upcoming}.txt"
@@ -170,6 +172,7 @@ def _watch(first: int, stop: int, step: int, folder: Path, outcomes: list[Outcom
                 [sys.executable, __file__, *words],
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(modules)},
                 text=True,
                 bufsize=1,
             ) as process,
