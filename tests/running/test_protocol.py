@@ -645,6 +645,7 @@ PUBLISHED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("iql-paper", "iql", "hopper-medium-v2", {"expectile": 0.7, "reward": "return range"}),
     ("iql-paper", "iql", "antmaze-large-play-v2", {"beta": 10.0, "every": 100_000}),
     ("iql-paper", "iql", "pen-human-v1", {"beta": 0.5, "dropout": 0.1, "reward": "raw"}),
+    ("iql-paper", "iql", "kitchen-mixed-v0", {"beta": 0.5, "dropout": 0.1, "every": 5000}),
     # aviralkumar2907/CQL d67dbe9, README and d4rl/examples/cql_antmaze_new.py
     ("cql-paper", "cql-alpha-10", "hopper-medium-v2", {"cql_alpha": 10.0, "lagrange": "off"}),
     ("cql-paper", "cql-alpha-5", "antmaze-umaze-v2", {"reward_scale": 4.0, "reward_bias": -2.0}),
