@@ -4,6 +4,7 @@ A name may hold what a terminal, an XML reader or a spreadsheet acts on instead 
 """
 
 import re
+import unicodedata
 
 # Controls (C0, C1), line separators, what turns or hides the text after it, half characters, and
 # what XML has no place for. Joiners of letters (U+200C, U+200D) belong to words and stay.
@@ -27,6 +28,11 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The same on one line, every run of white space as one space."""
     return visible(re.sub("[ \t\n\r\v\f]+", " ", text).strip())
+
+
+def one_form(name: str) -> str:
+    """The name in Unicode's form NFC: letters and their accents may be one sign or two."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def to_cell(text: str) -> str:

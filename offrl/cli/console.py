@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offrl import progress, registry
-from offrl.text import one_line, visible
+from offrl.text import one_form, one_line, visible
 
 if TYPE_CHECKING:
     from offrl.results.table import ScoreTable
@@ -241,7 +241,11 @@ Trusted = Annotated[
 ]
 Baseline = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Compare every algorithm with this one alone."),
+    typer.Option(
+        metavar="NAME",
+        help="Compare every algorithm with this one alone.",
+        callback=lambda name: name and one_form(name),
+    ),
 ]
 CsvFile = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="A .csv file to write.")

@@ -3,9 +3,8 @@
 import difflib
 import itertools
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -13,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from offrl.errors import InputError
+from offrl.text import one_form
 
 REQUIRED = ("algorithm", "dataset", "seed", "score")
+NAMES = ("algorithm", "dataset", "setting")
 LARGEST = 1e150  # of a score, in size: variances hold its square
 TOO_LARGE = 2**63  # for a seed or a step
 LISTED = 1_000  # columns among which a message looks for one that is meant
@@ -93,21 +94,22 @@ def label_text(value: Any) -> str:
     return "" if missing else one_form(str(value)).strip()
 
 
-def one_form(name: str) -> str:
-    """The name in Unicode's form NFC: letters and their accents may be one sign or two."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+def written_names(frame: pd.DataFrame) -> set[tuple[str, str]]:
+    """Names as a frame has them that was not yet checked, by column, where they are not ASCII."""
+    return {
+        (column, name.strip())
+        for column in NAMES
+        for name in frame.get(column, ())  # of any kind, unhashable ones too
+        if isinstance(name, str) and not name.isascii()
+    }
 
 
-def form_notes(frame: pd.DataFrame) -> list[str]:
-    """Which names stand in several Unicode forms in a frame that was not yet checked."""
+def form_notes(written: Collection[tuple[str, str]]) -> list[str]:
+    """Which names stand in several Unicode forms, among names by column as they were written."""
     notes = []
-    for column in ("algorithm", "dataset", "setting"):
-        forms: dict[str, set[str]] = {}
-        for name in frame.get(column, ()):  # of any kind, unhashable ones too
-            if isinstance(name, str) and not name.isascii():
-                forms.setdefault(one_form(name).strip(), set()).add(name.strip())
-        several = [name for name, of_name in forms.items() if len(of_name) > 1]
-        if several:
+    for column in NAMES:
+        names = Counter(one_form(name) for of, name in sorted(written) if of == column)
+        if several := [name for name, forms in names.items() if forms > 1]:
             notes.append(
                 f"the {column} {first_few(several, repr)} is written in several Unicode forms, "
                 "which are taken as one name"

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from offrl.errors import InputError
-from offrl.results.checks import run_keys, run_text
+from offrl.results.checks import form_notes, run_keys, run_text
 from offrl.results.files import SUFFIXES, read_scores
 from offrl.results.provenance import POOLED
 from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
 from offrl.results.table import Failure, ScoreTable
+from offrl.text import one_form
 
 COLUMNS = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]  # without rows
 
@@ -93,7 +94,13 @@ def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> 
             owner[run] = where
     name = " + ".join(where for where, _ in parts)
     frame = pd.concat([table.frame for _, table in parts], ignore_index=True)
-    notes = [note for _, table in parts for note in table.notes]
+    notes = [
+        note
+        for _, table in parts
+        for note in table.notes
+        if note not in form_notes(table.written)  # the whole has its own
+    ]
+    written = frozenset[tuple[str, str]]().union(*(table.written for _, table in parts))
     return ScoreTable.from_frame(
         frame,
         name,
@@ -101,6 +108,7 @@ def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> 
         failures=[failure for _, table in parts for failure in table.failures],
         notes=[*notes, *_environment_notes(frame)],
         provenance=[entry for _, table in parts for entry in table.provenance],
+        written=written,
         complete=complete,
     )
 
@@ -320,7 +328,7 @@ def _provenance(run: _Run) -> list[dict[str, Any]]:
         return []
     record = run.stored.record
     sessions = [session.model_dump() for session in record.sessions]
-    return [{**record.identity.model_dump(), "label": run.name, "sessions": sessions}]
+    return [{**record.identity.model_dump(), "label": one_form(run.name), "sessions": sessions}]
 
 
 def _unfinished_notes(runs: Sequence[_Run]) -> list[str]:
@@ -329,7 +337,7 @@ def _unfinished_notes(runs: Sequence[_Run]) -> list[str]:
     for run in runs:
         record, rows = run.stored.record, run.stored.rows
         if run.stored.state is State.UNFINISHED and record is not None and rows:
-            key = (run.name, run.dataset, rows[-1].step, record.identity.steps)
+            key = (one_form(run.name), run.dataset, rows[-1].step, record.identity.steps)
             seeds.setdefault(key, []).append(run.labels.seed)
     return [
         f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(of_step)))}: "

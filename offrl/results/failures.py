@@ -1,9 +1,11 @@
 """Runs without a score."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
+
+from offrl.results.checks import NAMES, cause_of, label_text, run_keys
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,30 @@ class Failure:
     cause: str
     setting: str = ""
     way: str = ""  # to act, where it is not the first one and `algorithm` ends with it
+
+
+def with_names_in_one_form(failure: Failure) -> Failure:
+    """The failure with its names as a table has them."""
+    names = {name: label_text(getattr(failure, name)) for name in (*NAMES, "way")}
+    return replace(failure, **names)
+
+
+def without_failed_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Failure]]:
+    """The rows that have a score, and the failures that the others give in a column `failure`."""
+    if "failure" not in frame:
+        return frame, []
+    causes = pd.Series(map(cause_of, frame["failure"]), index=frame.index, dtype=object)
+    frame = frame.drop(columns="failure")
+    failed = causes != ""
+    bad = frame[failed]
+    ways = bad["way"] if "way" in bad else [""] * len(bad)
+    failures = [
+        Failure(algorithm, dataset, int(seed), cause, setting, way)
+        for (algorithm, setting, dataset, seed), cause, way in zip(
+            run_keys(bad), causes[failed], ways, strict=True
+        )
+    ]
+    return frame[~failed].copy(), failures
 
 
 def rows_of(failures: Iterable[Failure]) -> pd.DataFrame:

@@ -22,7 +22,6 @@ from offrl.results.arrays import frame_of_arrays
 from offrl.results.checks import (
     REQUIRED,
     algorithm_text,
-    cause_of,
     cell_text,
     check_columns,
     check_unique,
@@ -37,10 +36,12 @@ from offrl.results.checks import (
     score_column,
     whole_numbers,
     with_labels_of_index,
+    written_names,
 )
 from offrl.results.failures import Failure as Failure
-from offrl.results.failures import rows_of
+from offrl.results.failures import rows_of, with_names_in_one_form, without_failed_rows
 from offrl.results.steps import at_last_steps
+from offrl.text import one_form
 
 
 def _is_of(entry: Mapping[str, Any], names: Collection[str], datasets: Collection[str]) -> bool:
@@ -66,6 +67,7 @@ class ScoreTable:
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()  # for the reader: interim scores, unequal steps, ...
     provenance: tuple[Mapping[str, Any], ...] = ()  # one per run, or one per score file
+    written: frozenset[tuple[str, str]] = frozenset()  # see `from_frame`
 
     @classmethod
     def from_frame(
@@ -77,6 +79,7 @@ class ScoreTable:
         failures: Iterable[Failure] = (),
         notes: Iterable[str] = (),
         provenance: Iterable[Mapping[str, Any]] = (),
+        written: Collection[tuple[str, str]] | None = None,
         complete: bool = True,
     ) -> "ScoreTable":
         """A checked table; raises InputError with the row, cell or column that is wrong.
@@ -92,6 +95,9 @@ class ScoreTable:
                 not a score. Several causes of a run are joined.
             notes: lines for the reader.
             provenance: where the scores come from, one mapping per run or per file.
+            written: pairs of a column and a name in it that is not ASCII, in each Unicode form in
+                which the sources have it (the table has one, and a note says so); by default those
+                of the frame and the failures.
             complete: whether every algorithm, with every setting it has, must have every data set
                 that another has. Pass False for a part that is merged later (`merge` checks the
                 whole).
@@ -100,7 +106,9 @@ class ScoreTable:
             raise InputError(f"{where}: scale {scale:g}; expected 100 (scores 0-100) or 1 (0-1)")
         frame = with_labels_of_index(frame)
         check_columns(frame, where)
-        more = form_notes(frame)
+        failed = list(failures)
+        if written is None:
+            written = written_names(frame) | written_names(rows_of(failed))
         frame = frame.copy()
         for column in ("algorithm", "dataset"):
             frame[column] = label_column(frame, column, where)
@@ -109,19 +117,8 @@ class ScoreTable:
         if "way" in frame:
             frame["way"] = list(map(label_text, frame["way"]))
         frame["seed"] = whole_numbers(frame, "seed", where)
-        failed = list(failures)
-        if "failure" in frame:
-            failure = frame.pop("failure")
-            causes = pd.Series(map(cause_of, failure), index=frame.index, dtype=object)
-            bad = frame[causes != ""]
-            ways = bad["way"] if "way" in bad else [""] * len(bad)
-            failed += [
-                Failure(algorithm, dataset, int(seed), cause, setting, way)
-                for (algorithm, setting, dataset, seed), cause, way in zip(
-                    run_keys(bad), causes[causes != ""], ways, strict=True
-                )
-            ]
-            frame = frame[causes == ""].copy()
+        frame, own = without_failed_rows(frame)
+        failed = [*map(with_names_in_one_form, failed), *own]
         run = operator.attrgetter("algorithm", "dataset", "setting", "seed")
         failed = [  # one for each run
             replace(first, cause="; ".join(dict.fromkeys(f.cause for f in (first, *others))))
@@ -148,8 +145,15 @@ class ScoreTable:
         rest = [c for c in frame.columns if c not in (*labels, "score")]
         frame = frame[[*labels, "score", *rest]].sort_values(labels).reset_index(drop=True)
         frame.index.name = None
-        every_note = dict.fromkeys([*map(str, notes), *more, *scale_notes(frame, where, scale)])
-        table = cls(frame, float(scale), tuple(failed), tuple(every_note), tuple(provenance))
+        more = [*form_notes(written), *scale_notes(frame, where, scale)]
+        table = cls(
+            frame,
+            float(scale),
+            tuple(failed),
+            tuple(dict.fromkeys([*map(str, notes), *more])),
+            tuple(provenance),
+            frozenset(written),
+        )
         if complete:
             table.check_complete(where)
         return table
@@ -247,7 +251,7 @@ class ScoreTable:
 
     def only(self, algorithms: Iterable[str]) -> "ScoreTable":
         """A table of these algorithms alone."""
-        names = set(algorithms)
+        names = set(map(one_form, algorithms))
         return replace(
             self,
             frame=self.frame[self.frame["algorithm"].isin(list(names))].reset_index(drop=True),
@@ -271,12 +275,12 @@ class ScoreTable:
                 says which.
             where: what messages name.
         """
-        names = set(self.algorithms if algorithms is None else algorithms)
+        names = set(self.algorithms if algorithms is None else map(one_form, algorithms))
         for name in sorted(names - {*self.algorithms}):
             raise unknown("algorithm", name, self.algorithms)
         names |= {way for way, main in self.ways.items() if main in names}
         kept: set[str] = set()
-        for pattern in self.datasets if datasets is None else datasets:
+        for pattern in self.datasets if datasets is None else map(one_form, datasets):
             matching = {pattern} & {*self.datasets} or set(fnmatch.filter(self.datasets, pattern))
             if not matching:
                 raise unknown("data set", pattern, self.datasets)

@@ -635,7 +635,34 @@ def test_a_name_in_two_unicode_forms_is_one_and_a_note_says_so(tmp_path):
     assert any("several Unicode forms" in note for note in found.notes)
     once = read_scores(write(tmp_path / "s.csv", HEADER + "\n".join(rows[1:])))
     assert not any("Unicode" in note for note in once.notes)
-    assert once.only([composed]).algorithms == [composed]
+    assert once.only([apart]).algorithms == [composed]
+    assert once.selected(algorithms=[apart]).algorithms == [composed]
+
+
+def test_names_in_two_unicode_forms_are_noted_once_wherever_tables_are_joined(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+
+    def table(name, label, seeds=(0, 1)):
+        rows = [f"{label},x,{seed},{seed}" for seed in seeds]
+        return write(tmp_path / name, HEADER + "\n".join(rows))
+
+    def forms(*sources):
+        return [note for note in collect(list(sources)).notes if "Unicode" in note]
+
+    two = table("a.csv", composed), table("b.csv", apart, (2, 3))
+    assert collect(list(two)).algorithms == [composed]
+    assert forms(*two) == [
+        "the algorithm 'caf\u00e9' is written in several Unicode forms, which are taken as one name"
+    ]
+    assert forms(*two, table("c.csv", "bc")) == forms(*two)
+    assert forms(table("d.csv", apart), table("e.csv", apart, (4,))) == []
+    assert forms(table("f.csv", composed), table("g.csv", "cafe", (4,))) == []
+    both = write(tmp_path / "h.csv", HEADER + f"{composed},x,5,1\n{apart},x,6,1\n")
+    assert forms(both, *two) == forms(*two)
+    failed = Failure(apart, "x", 7, "disk full")
+    table = ScoreTable.from_frame(pd.read_csv(two[0]), failures=[failed])
+    assert table.algorithms == [composed]
+    assert sum("Unicode" in note for note in table.notes) == 1
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])

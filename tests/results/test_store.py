@@ -566,3 +566,18 @@ def test_states_of_runs(tmp_path: Path) -> None:
     }
     (failure,) = read_runs(tmp_path).failures
     assert (failure.seed, failure.cause) == (3, "no cause was noted")
+
+
+def test_a_run_s_name_in_another_unicode_form_is_one_name_and_noted(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    write_run(tmp_path / "runs", 0, label=apart)
+    write_run(tmp_path / "runs", 1, status="failed", label=apart)
+    (tmp_path / "s.csv").write_text(f"algorithm,dataset,seed,score\n{composed},maze,2,5\n")
+    alone = read_runs(tmp_path / "runs")
+    assert alone.algorithms == [composed]
+    assert [failure.algorithm for failure in alone.failures] == [composed]
+    assert not any("Unicode" in note for note in alone.notes)
+    whole = collect([tmp_path / "runs", tmp_path / "s.csv"])
+    assert whole.algorithms == [composed]
+    assert sum("several Unicode forms" in note for note in whole.notes) == 1
+    assert len(whole.selected(algorithms=[apart]).provenance) == 3
