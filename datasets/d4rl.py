@@ -141,7 +141,8 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
         hint = "; Minari's, so give its folder" if "episode_0" in file else ""
         raise InputError(
             f"{path}: lacks {', '.join(missing)}; found {here}{hint}, expected D4RL's "
-            f"{', '.join(KEYS)}"
+            f"{', '.join(KEYS)}; add or rename columns, or give a card (TOML) with a loader of "
+            "your own"
         )
     shape = file["observations"].shape
     rows = shape[0] if shape else 0

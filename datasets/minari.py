@@ -148,16 +148,20 @@ def _metadata(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder}: holds no data/metadata.json; expected the folder of a Minari data set"
         )
+    part = "JSON"
     try:
         metadata = _json(path)
-        text = metadata.get("eval_env_spec") or metadata.get("env_spec")
-        spec = json.loads(text) if text else {}
         keys = {"id": str(metadata["dataset_id"])} if metadata.get("dataset_id") else {}
-        notes = [_environment(spec, keys), _reference(metadata, keys)]
+        part = "eval_env_spec" if metadata.get("eval_env_spec") else "env_spec"
+        text = metadata.get(part)
+        notes = [_environment(json.loads(text) if text else {}, keys), _reference(metadata, keys)]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise InputError(f"{path}: expected Minari's metadata, but {error}") from None
+        raise InputError(
+            f"{path}: expected Minari's metadata, but its {part} cannot be read "
+            f"({type(error).__name__}: {error}); fetch the data set again, or correct it"
+        ) from None
     if said := " ".join(filter(None, notes)):
         keys["notes"] = said
     return keys
@@ -206,7 +210,7 @@ def _environment(spec: dict[str, Any], keys: dict[str, Any]) -> str:
 def _reference(metadata: dict[str, Any], keys: dict[str, Any]) -> str:
     """Puts the reference returns of a data set into a card's keys; a note where they are odd."""
     given: list[Any] = [metadata.get("ref_min_score"), metadata.get("ref_max_score")]
-    if None in given:
+    if given == [None, None]:
         return ""
     try:
         low, high = map(float, given)

@@ -41,6 +41,7 @@ ADVICE = {  # what to do about errors of the file system
     errno.ENOSPC: "free some space and give the same command again",
     errno.EEXIST: "a file stands where a folder is needed, so give another place",
     errno.ENOTDIR: "a file stands where a folder is needed, so give another place",
+    errno.ENAMETOOLONG: "give a shorter name",
     errno.EISDIR: "a folder stands where a file is needed, so give another name",
 }
 INTERRUPTED = 130  # the exit code after Ctrl-C

@@ -20,6 +20,9 @@ from offrl.errors import InputError
 
 # Wrappers that draw or record: they open windows and write files, and change no episode.
 WATCHING = ("HumanRendering", "RecordVideo", "RenderCollection", "AddWhiteNoise", "ObstructView")
+# Wrappers that scale by what they have seen so far: the same policy's score would depend on the
+# episodes before, and the averages with which the data were collected are not among them.
+ADAPTING = ("NormalizeObservation", "NormalizeReward")
 
 
 @contextlib.contextmanager
@@ -116,6 +119,12 @@ def _wrapped(
             f"offrl wraps in Gymnasium's own wrappers only, and not in those that draw or record, "
             f"so give a card whose environment.id makes the environment as it should be"
         )
+    if name in ADAPTING:
+        raise InputError(
+            f"environment {environment.id!r} of the data set was wrapped in {wrapper.entry_point}, "
+            f"whose averages over earlier episodes are not in the data, so no episode can be "
+            f"played as it was; give a card whose environment.id makes one with fixed averages"
+        )
     made: Any = load_env_creator(wrapper.entry_point)(env=env, **wrapper.kwargs)
     return cast("gymnasium.Env[Any, Any]", made)
 
@@ -164,15 +173,31 @@ def spaces(environment: Environment) -> tuple[int, int, float]:
     """
     env = make(environment)
     where = f"environment {environment.id!r} of the data set's card"
-    bound = _bound(env.action_space, environment)
-    layout = layout_of(env.observation_space, environment.observation_keys, where)
+    with simulator_errors(environment, "asked for its spaces"):
+        actions, observations = env.action_space, env.observation_space
+    bound = _bound(actions, environment)
+    layout = layout_of(observations, environment.observation_keys, where)
+
+    def check(observation: Any, when: str) -> int:
+        flat = flatten(_one(observation), environment.observation_keys, where, layout)
+        if not np.isfinite(flat).all():
+            raise InputError(
+                f"{where}: an observation is not finite when {when}; correct the environment"
+            )
+        return flat.shape[1]
+
     with simulator_errors(environment, "reset"):
-        observation, _ = env.reset(seed=0)
-    size = flatten(_one(observation), environment.observation_keys, where, layout).shape[1]
+        returned: Any = env.reset(seed=0)
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
+        raise InputError(
+            f"{where}: returned {type(returned).__name__} when reset; expected an observation and "
+            "a dict, as of Gymnasium's environments, so correct it, or wrap it for Gymnasium"
+        )
+    size = check(returned[0], "reset")
     with simulator_errors(environment, "stepped"):
-        middle = np.zeros(env.action_space.shape or (), dtype=env.action_space.dtype)
+        middle = np.zeros(actions.shape or (), dtype=actions.dtype)
         observation, reward, terminated, truncated, _ = env.step(middle)
-    flatten(_one(observation), environment.observation_keys, where, layout)
+    check(observation, "stepped")
     earned = np.asarray(reward)
     for name, value in (("reward", earned), ("terminated", terminated), ("truncated", truncated)):
         kind = np.asarray(value).dtype.kind

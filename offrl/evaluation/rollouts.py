@@ -82,7 +82,8 @@ class Evaluator:
             states = torch.from_numpy(flatten(observations, self.keys)).to(self.device)
             actions = policy.act(states.view(R, W, -1)).flatten(0, 1).cpu().numpy()
             if not np.isfinite(actions).all():
-                raise Diverged("the policy's action is not finite in evaluation")
+                seen = "" if torch.isfinite(states).all() else ", nor is an observation before it"
+                raise Diverged(f"the policy's action is not finite in evaluation{seen}")
             with simulator_errors(self.environment, "stepped"):
                 observations, rewards, terminations, truncations, _ = self.envs.step(actions)
             totals += rewards.reshape(R, W)

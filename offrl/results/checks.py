@@ -16,10 +16,22 @@ from offrl.text import one_form
 
 REQUIRED = ("algorithm", "dataset", "seed", "score")
 NAMES = ("algorithm", "dataset", "setting")
-LARGEST = 1e150  # of a score, in size: variances hold its square
 TOO_LARGE = 2**63  # for a seed or a step
+LARGEST = 1e75  # of a score, in size: tests square its variance
+# Words in the names of columns that are meant by those that are missing.
+MEANT = {
+    "algorithm": ("algo", "method", "agent"),
+    "dataset": ("dataset", "data_set", "data set", "env", "task"),
+    "seed": ("seed",),
+    "score": ("score",),
+}
 LISTED = 1_000  # columns among which a message looks for one that is meant
 WIDE = 6  # columns without labels that look like one for each run
+# Cells of a column `failure` that say that the run did not fail.
+WELL = {
+    *("", "false", "f", "0", "0.0", "no", "n", "none", "null", "nan", "na", "n/a", "<na>", "-"),
+    *("ok", "success", "succeeded", "done", "finished", "completed", "passed"),
+}
 T = TypeVar("T")
 
 
@@ -120,12 +132,12 @@ def form_notes(written: Collection[tuple[str, str]]) -> list[str]:
 def cause_of(value: Any) -> str:
     """The cause in a cell of a column `failure`; empty where the run did not fail.
 
-    A column of truth values (or 0 and 1) says whether, and no cause.
+    A column of truth values (or 0 and 1, or words for them) says whether, and no cause.
     """
     text = label_text(value)
-    if text.lower() in ("", "false", "0", "0.0", "no", "none", "nan"):
+    if text.lower() in WELL:
         return ""
-    return "no cause is given" if text.lower() in ("true", "1", "1.0", "yes") else text
+    return "no cause is given" if text.lower() in ("true", "t", "1", "1.0", "yes", "y") else text
 
 
 def with_labels_of_index(frame: pd.DataFrame) -> pd.DataFrame:
@@ -145,22 +157,45 @@ def check_columns(frame: pd.DataFrame, where: str) -> None:
     twice = [column for column, number in Counter(columns).items() if number > 1]
     if twice:
         raise InputError(f"{where}: column {twice[0]!r:.80} stands there twice; rename one")
-    for column in REQUIRED:
-        if column not in columns:
-            others = [name for name in columns[:LISTED] if name not in REQUIRED]
-            near = [name for name in others if column in name.lower()]
-            near = near or difflib.get_close_matches(column, others, n=1)
-            hint = f"; if {near[0]!r:.80} is meant, rename it" if near else ""
-            if not {"algorithm", "dataset", "score"} & {*columns} and len(columns) > WIDE:
-                hint = (
-                    "; in a table with a column per run these become rows, as by pandas' "
-                    "frame.melt(frame.columns[0], var_name='run', value_name='score'), and each "
-                    "run's name becomes algorithm, dataset and seed"
-                )
-            raise InputError(
-                f"{where}: no column {column!r}; expected {', '.join(REQUIRED)} (and step, where "
-                f"there are several), found {first_few(columns, _short) or 'none'}{hint}"
-            )
+    missing = [column for column in REQUIRED if column not in columns]
+    if missing:
+        nor = f" (nor {', '.join(missing[1:])})" if missing[1:] else ""
+        raise InputError(
+            f"{where}: no column {missing[0]!r}{nor}; expected {', '.join(REQUIRED)} (and step, "
+            f"where there are several), found {first_few(columns, _short) or 'none'}"
+            f"{_column_hint(columns, missing)}"
+        )
+
+
+def _column_hint(columns: Sequence[str], missing: Sequence[str]) -> str:
+    """What to do about columns that are missing, where something can be guessed."""
+    others = [name for name in columns[:LISTED] if name not in REQUIRED]
+    meant: dict[str, str] = {}
+    for column in missing:
+        left = [name for name in others if name not in meant.values()]
+        near = [name for name in left for word in MEANT[column] if word in name.lower()]
+        near = near or difflib.get_close_matches(column, left, n=1)
+        if near:
+            meant[column] = near[0]
+    a_run_each = not {"algorithm", "dataset", "score"} & {*columns} and len(columns) > WIDE
+    if a_run_each or ("score" in missing and "score" not in meant and len(others) > 1):
+        if "mean" in map(str.lower, others):
+            return "; a mean is not enough: give one row with its score per run"
+        kept = [name for name in columns if name in REQUIRED or name.lower() in ("step", "setting")]
+        each = [name for name in ("algorithm", "dataset") if name in missing]
+        what, then = (each or ["seed"])[0], ""
+        if len(each) == 2:
+            what, then = "run", ", and each run's name becomes algorithm, dataset and seed"
+        return (
+            f"; in a table with a column per {what} these become rows, as by pandas' "
+            f"frame.melt({kept or [_short(columns[0])]}, var_name={what!r}, value_name='score')"
+            f"{then}"
+        )
+    if not meant:
+        return ""
+    (_, first), *rest = meant.items()
+    renamed = "".join(f", and {name!r:.80} to {column}" for column, name in rest)
+    return f"; if {first!r:.80} is meant, rename it{renamed}"
 
 
 def label_column(frame: pd.DataFrame, column: str, where: str) -> list[str]:
@@ -248,7 +283,7 @@ def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
         raise InputError(
             f"{where}, {_row(frame, large[0])}: score of {run_of(frame.iloc[large[0]])} is "
             f"{scores[large[0]]:g}{_and_more(frame, large[1:])}; expected at most {LARGEST:g} in "
-            "size, as squares of larger ones are no numbers"
+            "size, as variances of larger ones have no squares"
         )
     return scores
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from offrl.results.checks import NAMES, cause_of, label_text, run_keys
+from offrl.results.checks import cause_of, label_text, run_keys
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,13 @@ class Failure:
 
 def with_names_in_one_form(failure: Failure) -> Failure:
     """The failure with its names as a table has them."""
-    names = {name: label_text(getattr(failure, name)) for name in (*NAMES, "way")}
-    return replace(failure, **names)
+    return replace(
+        failure,
+        algorithm=label_text(failure.algorithm),
+        dataset=label_text(failure.dataset),
+        setting=label_text(failure.setting),
+        way=label_text(failure.way),
+    )
 
 
 def without_failed_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Failure]]:

@@ -5,7 +5,7 @@ from typing import cast
 import pandas as pd
 
 from offrl.errors import InputError
-from offrl.results.checks import algorithm_text
+from offrl.results.checks import algorithm_text, first_few
 
 
 def at_last_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -30,9 +30,11 @@ def at_last_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         counts = cell["step"].value_counts()
         shared = counts.index[counts == cell["seed"].nunique()]
         if not len(shared):
+            last = cell.groupby("seed")["step"].max()
+            shown = first_few([f"seed {seed} at {step:,}" for seed, step in last.items()])
             raise InputError(
-                f"{named} on {dataset!r}: its runs share no step; "
-                "evaluate all seeds at the same steps"
+                f"{named} on {dataset!r}: its runs share no step (the last of {shown}); evaluate "
+                "all seeds at the same steps, or give their last scores the same step"
             )
         step, greatest = int(shared.max()), int(counts.index.max())
         part = cell[cell["step"] == step]

@@ -371,7 +371,9 @@ def test_d4rls_columns_in_an_npz_file_given_by_its_path_are_read(tmp_path: Path)
     assert dataset.checksum == load_dataset(path).checksum
     del columns["rewards"]
     np.savez(tmp_path / "c.npz", **columns)
-    with pytest.raises(InputError, match=r"c\.npz: lacks rewards; found .* expected D4RL's"):
+    with pytest.raises(
+        InputError, match=r"c\.npz: lacks rewards; found .* expected D4RL's .*; add or rename col"
+    ):
         load_dataset(tmp_path / "c.npz")
     del columns["terminals"]
     np.savez(tmp_path / "c.npz", **columns)

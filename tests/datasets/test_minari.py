@@ -316,6 +316,12 @@ def test_minari_environments_are_played_as_minari_recovers_them(
             spec_with(RESCALE | {"entry_point": "gymnasium.wrappers:RecordVideo"}),
             "was wrapped in gymnasium.wrappers:RecordVideo",
         ),
+        (
+            spec_with(
+                RESCALE | {"entry_point": "gymnasium.wrappers.stateful_reward:NormalizeReward"}
+            ),
+            "NormalizeReward, whose averages over earlier episodes are not in the data",
+        ),
         (spec_with(entry_point="other.module:PendulumEnv"), "was made by 'other.module:Pendulum"),
         (spec_with(id="nobody/Has-v0"), "'nobody/Has-v0' of the data set is not registered here"),
     ],
@@ -344,7 +350,7 @@ def test_minari_references_that_are_swapped_or_no_numbers_leave_the_data_readabl
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = minari_data(monkeypatch, tmp_path, [episode(3)])
-    for low, high in ((3.0, -1.0), (2.0, 2.0), ("a", 1.0), (float("nan"), 1.0)):
+    for low, high in ((3.0, -1.0), (2.0, 2.0), ("a", 1.0), (float("nan"), 1.0), (None, 1.0)):
         change(folder, ref_min_score=low, ref_max_score=high, env_spec=spec_with())
         dataset = load_dataset(folder)
         assert len(dataset) == 3
@@ -362,6 +368,7 @@ def test_minari_references_that_are_swapped_or_no_numbers_leave_the_data_readabl
 )
 def test_odd_metadata_are_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "metadata.json").write_text(text)
-    with pytest.raises(InputError, match=r"metadata\.json: expected Minari's metadata") as caught:
+    said = r"metadata\.json: expected Minari's metadata, but its (JSON|env_spec) .*, or correct it$"
+    with pytest.raises(InputError, match=said) as caught:
         load_dataset(tmp_path)
     assert "\n" not in str(caught.value)

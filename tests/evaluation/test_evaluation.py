@@ -213,8 +213,15 @@ def test_a_policy_may_keep_the_observations_that_it_was_given() -> None:
 def test_an_action_that_is_not_finite_stops_the_run() -> None:
     evaluator = Evaluator(PENDULUM, [0], episodes=2, seed=0)
     policy = StatelessPolicy(lambda observations: observations[..., :1] * torch.nan)
-    with pytest.raises(Diverged, match="action is not finite"):
+    with pytest.raises(Diverged, match=r"action is not finite in evaluation$"):
         evaluator(policy)
+
+
+def test_an_observation_that_is_not_finite_is_named() -> None:
+    environment = odd(fault="not finite later", steps=2)
+    evaluator = Evaluator(environment, [0], episodes=1, seed=0)
+    with pytest.raises(Diverged, match="nor is an observation before it"):
+        evaluator(StatelessPolicy(lambda observations: observations[..., :1]))
 
 
 def test_a_dict_is_flattened_in_the_declared_order() -> None:
@@ -271,14 +278,24 @@ class Odd(gymnasium.Env[Any, Any]):
         self.fault, self.steps = fault, steps
         if fault == "made" or render_mode is not None:
             raise AttributeError("no asset\nfile")
+        if fault == "made, and ends":
+            raise SystemExit("no licence")
+        if fault == "spaces":
+            del self.observation_space
 
     def seen(self) -> Any:
         one = np.zeros(2 if self.fault == "observation" else 1, np.float32)
+        if self.fault == "not finite" or (self.fault == "not finite later" and self.steps < 0):
+            one += np.nan
         return {"observation": one, "goal": {"b": one + 1, "a": (one + 2, one + 3)}}
 
     def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
         if self.fault == "reset":
             raise RuntimeError("no simulator")
+        if self.fault == "reset, and ends":
+            raise KeyboardInterrupt
+        if self.fault == "older":  # Gym's interface
+            return self.seen()  # type: ignore[no-any-return]
         return self.seen(), {}
 
     def step(self, _: Any) -> Any:
@@ -307,6 +324,11 @@ def odd(**kwargs: Any) -> Environment:
         ("reset", "raised RuntimeError when reset: no simulator"),
         ("stepped", "raised KeyError when stepped: 'body'"),
         ("closed", "raised OSError when closed: port lost"),
+        ("made, and ends", "raised SystemExit when made: no licence"),
+        ("reset, and ends", "raised KeyboardInterrupt when reset: "),
+        ("spaces", "raised AttributeError when asked for its spaces: .*observation_space"),
+        ("older", "returned dict when reset; expected an observation and a dict"),
+        ("not finite", "an observation is not finite when reset"),
         ("vector", r"reward is array\(\[1\., 1\.\]\) when stepped; expected one number"),
         ("text", "reward is array.* when stepped; expected one number"),
         ("nan", "reward is nan when stepped; expected a finite number"),
