@@ -252,8 +252,10 @@ def test_values_of_unequal_lengths_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     """One of them may stand in every row, so that a small file fills any memory."""
-    path = d4rl_file(tmp_path / "a.hdf5", 10, ends=[9], cuts=[4], **{key: None})
+    path = d4rl_file(tmp_path / "a.hdf5", 10, ends=[9], cuts=[4])
     with h5py.File(path, "a") as file:
+        if key in file:
+            del file[key]
         shape = () if key == "discrete_action" else (10,)
         file.create_dataset(key, shape, h5py.vlen_dtype(np.float32))
     read = h5py.Dataset.__getitem__
