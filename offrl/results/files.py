@@ -133,22 +133,33 @@ def _mend_decimal_commas(path: Path, frame: pd.DataFrame) -> list[str]:
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """The columns of a Parquet file, and labels in its index as columns too."""
-    from pyarrow import parquet, types
+    from pyarrow import Table, parquet, types
 
     with parquet.ParquetFile(path) as file:
         held, schema = file.metadata, file.schema_arrow
-        groups = [held.row_group(k) for k in range(held.num_row_groups)]
-        values = sum(g.column(k).num_values for g in groups for k in range(g.num_columns))
-        size = sum(group.total_byte_size for group in groups)
-    _check_size(path, max(values, held.num_rows * len(schema)), size)
+        size = sum(held.row_group(k).total_byte_size for k in range(held.num_row_groups))
+    _check_size(path, held.num_rows * len(schema), size)
+    flat = [field for field in schema if not types.is_nested(field.type)]
+    nested = sorted({*schema.names} - {field.name for field in flat})
     # A text that many rows share stays one.
-    texts = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]
-    with parquet.ParquetFile(path, read_dictionary=texts) as file:
-        frame = with_labels_of_index(file.read().to_pandas()).reset_index(drop=True)
+    texts = [f.name for f in flat if types.is_string(f.type) or types.is_binary(f.type)]
+    columns = [field.name for field in flat] if nested else None
+    batches, cells = [], 0
+    # In parts that are counted: what a damaged file says of a column may be wrong, and pyarrow
+    # aborts the process where it is asked for that alone.
+    with parquet.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(columns=columns):
+            cells += batch.num_rows * batch.num_columns
+            _check_size(path, cells)
+            batches.append(batch)
+        empty = file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)
+    whole = Table.from_batches(batches) if batches else empty
+    frame = with_labels_of_index(whole.to_pandas()).reset_index(drop=True)
     if frame.columns.is_unique:
         shared = [c for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)]
         frame = frame.astype(dict.fromkeys(shared, object))
-    return frame, []
+    notes = [f"{name!r} of {path} holds lists or records and is left out" for name in nested]
+    return frame, notes
 
 
 def _check_size(path: Path, cells: int, size: int = 0) -> None:
@@ -168,7 +179,7 @@ def write_scores(table: ScoreTable, path: Path) -> None:
         if path.suffix == ".csv":
             write_csv(frame, temporary)
         else:
-            frame.to_parquet(temporary, index=False)
+            frame.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
