@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of published data and scores, beside the checkout; absent on a user's machine."""
+    """The folder of published data and scores that OFFRL_SHARED names; absent on most machines."""
     root = Path(os.environ.get("OFFRL_SHARED", Path(__file__).parents[2] / "shared"))
     if not root.is_dir():
         pytest.skip(f"published data not found at {root} (set OFFRL_SHARED)")
