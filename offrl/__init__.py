@@ -41,7 +41,7 @@ _HOME = {
     "Protocol": "offrl.running.protocol",
     "ScoreTable": "offrl.results.table",
     "SingleSeedLearner": "offrl.learning.learner",
-    "Spec": "offrl.learning.learner",
+    "Spec": "offrl.learning.spec",
     "compare": "offrl.statistics.comparison",
     "load_dataset": "offrl.data.dataset",
     "read_runs": "offrl.results.collect",

@@ -81,16 +81,65 @@ def test_every_module_stands_in_a_room_of_the_house() -> None:
     }
 
 
+def test_the_page_on_architecture_names_every_module() -> None:
+    """A module of a wing in the paragraph on it, as `name` or `folder/name`."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    opening, *paragraphs = re.split(r"^\*\*(\w+)\.\*\*", page, flags=re.MULTILINE)
+    wings = dict(zip(paragraphs[::2], paragraphs[1::2], strict=True))
+    missing = []
+    for path in LIBRARY:
+        _, *folders, name = path.relative_to(ROOT).with_suffix("").parts
+        text = wings.get(folders[0], "") if folders else opening
+        if name not in ("__init__", "__main__") and not re.search(rf"[`/]{name}`", text):
+            missing.append(module_name(path))
+    assert missing == []
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=module_name)
 def test_no_import_runs_back(path: Path) -> None:
-    """A wing imports wings above it alone, and the ground floor imports no wing."""
+    """A wing imports wings above it alone, and the ground floor imports no wing.
+
+    Nothing imports a content module: they are found.
+    """
     parts = module_name(path).split(".")
-    if len(parts) == 1 or parts[1] == "__main__":
-        return  # the face and the way in stand above the house
     for module, name in imported(path):
         other = (*module.split(".")[1:], name)[0]
         assert other in ORDER, f"{path}: imports {module}.{name}"
+        if len(parts) == 1 or parts[1] == "__main__":
+            continue  # the face and the way in stand above the house
         assert ORDER.index(other) <= ORDER.index(parts[1]), f"{path}: imports {module} below it"
+
+
+def defined(path: Path) -> set[str]:
+    """Names that a module itself defines at its top, or in a branch there."""
+    names: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    while nodes:
+        for node in ast.iter_child_nodes(nodes.pop()):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            elif isinstance(node, ast.If | ast.Try):
+                nodes.append(node)
+    return names
+
+
+def test_names_are_imported_from_the_modules_that_define_them() -> None:
+    paths = {module_name(path): path for path in LIBRARY}
+    face = ast.parse(paths["offrl"].read_text())
+    (home,) = (
+        ast.literal_eval(node.value)
+        for node in face.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME"
+    )
+    uses = [("offrl", module, name) for name, module in home.items()]
+    for user, path in paths.items():
+        if path.name != "__init__.py" or user == "offrl":
+            uses += [(user, module, name) for module, name in imported(path) if name]
+    for user, module, name in uses:
+        if f"{module}.{name}" not in paths:
+            assert name in defined(paths[module]), f"{user}: {name} is not defined in {module}"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -108,7 +157,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_no_private_name_crosses_a_module() -> None:
     files = [
         path
-        for folder in ("offrl", "tests", "benchmarks")
+        for folder in ("offrl", "tests", "benchmarks", "docs", *registry.CONTENT)
         for path in (ROOT / folder).rglob("*.py")
     ]
     for path in files:
@@ -134,16 +183,6 @@ def test_content_modules_do_not_import_their_neighbours() -> None:
             assert f"offrl.{group}" not in "".join(
                 line for line in path.read_text().splitlines() if "import" in line.split("#")[0]
             ), f"{path} imports its neighbour"
-
-
-def test_the_core_names_no_content_module() -> None:
-    for path in (ROOT / "offrl").rglob("*.py"):
-        for line in path.read_text().splitlines():
-            words = line.split()
-            if words[:1] in (["import"], ["from"]):
-                assert not any(
-                    words[1].startswith(f"offrl.{group}") for group in registry.CONTENT
-                ), path
 
 
 # What the library may name nevertheless, by module; docs/architecture.md says why.

@@ -14,8 +14,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from offrl.data.card import Environment, Wrapper, simulator_modules
-from offrl.data.observations import flatten as flatten
-from offrl.data.observations import layout_of
+from offrl.data.observations import flatten, layout_of
 from offrl.errors import InputError
 
 # Wrappers that draw or record: they open windows and write files, and change no episode.

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from offrl.data.card import Environment
+from offrl.data.observations import flatten
 from offrl.errors import InputError
-from offrl.evaluation.environments import flatten, make, make_vector, native, simulator_errors
+from offrl.evaluation.environments import make, make_vector, native, simulator_errors
 from offrl.learning.policy import Policy
 from offrl.learning.streams import spawn_seed
 
