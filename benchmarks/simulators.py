@@ -1,11 +1,12 @@
 """Errors, resets, reference returns and speed of offrl's simulators.
 
-    python benchmarks/simulators.py mazes speed    # or one of them; without a name, all
+    python benchmarks/simulators.py mazes speed    # some of them; without a name, all
 
-A family (`mazes`) prints what docs/simulators.md says of it: how far one step from each recorded
-state of D4RL's own environments is off, once as today's MuJoCo compiles the model and once as offrl
-does, what resets draw, and the returns that D4RL published as references. The recorded steps are
-read from the folder `shared` beside the checkout, or OFFRL_SHARED, and left out where it is absent.
+A family (`mazes`, `locomotion`, `kitchen`) prints what docs/simulators.md says of it: how far one
+step from each recorded state of D4RL's own environments is off, once as today's MuJoCo compiles the
+model and once as offrl does, what resets draw, and the returns that D4RL published as references.
+The recorded steps are read from the folder `shared` beside the checkout, or OFFRL_SHARED, and left
+out where it is absent.
 
 `speed` drives each environment with a small numpy policy, since a policy costs something too. Set
 OMP_NUM_THREADS=1 for figures of one core.
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from offrl.data.card import find_card
 from offrl.datasets import d4rl_antmaze as antmaze
+from offrl.datasets import d4rl_kitchen, d4rl_locomotion
 from offrl.datasets import d4rl_maze2d as maze2d
 from offrl.evaluation import environments
 
@@ -218,12 +220,106 @@ def controlled_returns(card: Any, episodes: int, kept: bool) -> str:
     return mean(found)
 
 
+# --- locomotion and kitchen ---
+
+ROBOTS = ("HalfCheetah", "Hopper", "Walker2d")
+BODIES = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
+
+
+def errors_text(errors: Any) -> str:
+    """Median, 90 %, 99 % and largest of the largest errors (steps,) or errors (steps, numbers)."""
+    figures = np.quantile(errors.reshape(len(errors), -1).max(1), [0.5, 0.9, 0.99, 1])
+    return "  ".join(f"{figure:8.1e}" for figure in figures)
+
+
+def locomotion(_: int) -> None:
+    """Prints what docs/simulators.md says of half-cheetah, hopper and walker."""
+    print("\nlocomotion: one step from each recorded state, |error|: median, 90 %, 99 %, largest")
+    if not RECORDED.is_dir():
+        print(f"  not measured: no {RECORDED}")
+        return
+    with np.load(RECORDED / "d4rl_locomotion_mujoco210.npz") as archive:
+        recorded = dict(archive)
+    for name in ROBOTS:
+        columns = {key: recorded[f"{name}/{key}"] for key in ("qpos", "qvel", "action")}
+        after = recorded[f"{name}/next_qpos"], recorded[f"{name}/next_qvel"]
+        mended = getattr(d4rl_locomotion, name)()
+        for text, env in (
+            ("Gymnasium's v4", gymnasium.make(f"{name}-v4").unwrapped),
+            ("offrl's", mended),
+        ):
+            positions, velocities = after_steps(env, columns)
+            print(f"  {name:11} {text:14}  positions  {errors_text(abs(positions - after[0]))}")
+            print(f"  {'':11} {'':14}  velocities {errors_text(abs(velocities - after[1]))}")
+        model = mended.model
+        apart = max(abs(getattr(model, key) - recorded[f"{name}/{key}"]).max() for key in BODIES)
+        print(f"  {name:11} masses, inertias and their frames: {apart:.0e} from the recorded")
+
+
+def after_steps(env: Any, columns: Run) -> tuple[Array, Array]:
+    """Positions and velocities after each recorded action from its recorded state."""
+    positions, velocities = [], []
+    for qpos, qvel, action in zip(
+        columns["qpos"], columns["qvel"], columns["action"], strict=False
+    ):
+        env.reset(seed=0)
+        env.set_state(qpos, qvel)
+        env.step(action)
+        positions.append(env.data.qpos.copy())
+        velocities.append(env.data.qvel.copy())
+    return np.array(positions), np.array(velocities)
+
+
+def kitchen(_: int) -> None:
+    """Prints what docs/simulators.md says of the kitchen."""
+    env = d4rl_kitchen.Kitchen()
+    seen = np.array([env.reset(seed=seed)[0][:30] - env.data.qpos for seed in range(1000)])
+    groups = np.split(np.abs(seen).max(0), [9, 11, 17, 20, 23, 26, 29])
+    widths = ", ".join(f"{group.max():.1e}" for group in groups)
+    print(f"\nkitchen: noise of 1,000 first observations, largest: {widths}")
+    print("kitchen: one step from each recorded state, |error|: median, 90 %, 99 %, largest")
+    if not RECORDED.is_dir():
+        print(f"  not measured: no {RECORDED}")
+        return
+    with np.load(RECORDED / "d4rl_kitchen_mujoco210.npz") as archive:
+        recorded = dict(archive)
+    for text, model in kitchen_models():
+        env.model, env.data = model, mujoco.MjData(model)
+        arm, objects, controls = [], [], 0.0
+        for episode in sorted({key.partition("/")[0] for key in recorded} - {"model"}, key=int):
+            columns = {key: recorded[f"{episode}/{key}"] for key in ("qpos", "qvel", "action")}
+            positions, _ = after_steps(env, columns)
+            apart = abs(positions - columns["qpos"][1:])
+            arm.append(apart[:, :9].max(1))
+            objects.append(apart[:, 9:].max(1))
+            controls = max(controls, abs(env.data.ctrl - recorded[f"{episode}/ctrl"][-1]).max())
+        print(f"  {text:38} arm     {errors_text(np.concatenate(arm))}")
+        print(f"  {'':38} objects {errors_text(np.concatenate(objects))}")
+    print(f"  targets of the arm: {controls:.0e} from the recorded")
+
+
+def kitchen_models() -> Iterator[tuple[str, Any]]:
+    """Gymnasium-Robotics' model as it is, with the mends one after another, and offrl's."""
+    path = str(d4rl_kitchen.model_path())
+    model = mujoco.MjModel.from_xml_path(path)
+    yield "Gymnasium-Robotics' as it is", model
+    pedestal = d4rl_kitchen.body_geoms(model, model.body("panda0_link0").parentid[0])
+    model.geom_contype[pedestal] = model.geom_conaffinity[pedestal] = 0
+    if hasattr(mujoco.mjtDisableBit, "mjDSBL_NATIVECCD"):
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_NATIVECCD
+    yield "+ pedestal and native collisions off", model
+    yield "+ boxes and inertias: offrl's", d4rl_kitchen.kitchen_model()
+
+
 # --- speed ---
 
 ENVIRONMENTS = [  # name, rows, steps, whether it simulates many rows by itself
     ("offrl.datasets.neorl2_simulators:offrl/DMSD-v0", 1000, 100, True),
     ("offrl.datasets.neorl2_simulators:offrl/SafetyHalfCheetah-v0", 10, 1000, False),
     ("offrl.datasets.d4rl_antmaze:offrl/AntMazeLarge-v2", 5, 300, False),
+    ("offrl.datasets.d4rl_locomotion:offrl/HalfCheetah-D4RL-v2", 10, 300, True),
+    ("offrl.datasets.d4rl_locomotion:offrl/HalfCheetah-D4RL-v2", 10, 300, False),
+    ("offrl.datasets.d4rl_kitchen:offrl/KitchenLightSlider-v0", 5, 100, False),
     ("offrl.datasets.d4rl_maze2d:offrl/Maze2dLarge-v1", 100, 800, True),
     ("offrl.datasets.d4rl_maze2d:offrl/Maze2dLarge-v1", 20, 800, False),  # as others are played
 ]
@@ -267,7 +363,12 @@ def measure(name: str, rows: int, steps: int, vectorised: bool) -> float:
     return elapsed
 
 
-FAMILIES: dict[str, Callable[[int], None]] = {"mazes": mazes, "speed": speed}
+FAMILIES: dict[str, Callable[[int], None]] = {
+    "mazes": mazes,
+    "locomotion": locomotion,
+    "kitchen": kitchen,
+    "speed": speed,
+}
 
 
 def main() -> None:
