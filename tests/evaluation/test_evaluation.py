@@ -9,9 +9,9 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from offrl.data.card import Environment
+from offrl.data.observations import flatten
 from offrl.errors import InputError
 from offrl.evaluation import rollouts
-from offrl.data.observations import flatten
 from offrl.evaluation.environments import known_bound, make, spaces
 from offrl.evaluation.rollouts import Diverged, Evaluator
 from offrl.learning.policy import StatelessPolicy
