@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from offrl.errors import InputError
+from offrl.errors import InputError, is_interrupt
 
 MODEST = 512 * 2**20  # bytes that any file may unfold to
 DENSEST = 100  # beyond that, bytes in memory per byte on disk: observations compress less
@@ -36,11 +36,13 @@ def reading(where: str | Path, what: str, advice: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit, and whatever a reader may raise
+        if is_interrupt(error):
+            raise
         raise InputError(f"{where}: {_reason(error, what, advice)}") from error
 
 
-def _reason(error: Exception, what: str, advice: str) -> str:
+def _reason(error: BaseException, what: str, advice: str) -> str:
     """Why a source could not be read and what to do, by what was raised."""
     text = " ".join(str(error).split())[:160]  # HDF5 and Arrow add lines and dumps
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from offrl.data.card import Environment, Wrapper, simulator_modules
 from offrl.data.observations import flatten, layout_of
-from offrl.errors import InputError
+from offrl.errors import InputError, is_interrupt
 
 # Wrappers that draw or record: they open windows and write files, and change no episode.
 WATCHING = ("HumanRendering", "RecordVideo", "RenderCollection", "AddWhiteNoise", "ObstructView")
@@ -31,7 +31,9 @@ def simulator_errors(environment: Environment, when: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # simulators raise errors of any library
+    except BaseException as error:  # simulators raise errors of any library, and SystemExit
+        if is_interrupt(error):
+            raise
         text = " ".join(str(error).split())[:300]
         raise InputError(
             f"environment {environment.id!r} of the data set's card raised {type(error).__name__} "
