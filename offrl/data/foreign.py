@@ -17,6 +17,7 @@ from offrl.errors import InputError, is_interrupt
 MODEST = 512 * 2**20  # bytes that any file may unfold to
 DENSEST = 100  # beyond that, bytes in memory per byte on disk: observations compress less
 MOST_FILES = 500_000  # and folders below a folder of data: more is no data set, but a disk
+_BLOCK = 512  # bytes, the unit in which any system counts those on disk
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK, errno.ENOLCK, errno.ETXTBSY)
 
 
@@ -65,18 +66,26 @@ def _reason(error: BaseException, what: str, advice: str) -> str:
 
 
 def check_ordinary(path: Path) -> None:
-    """Raises InputError where a path, or one below it, is a pipe, a device or a socket.
+    """Raises InputError where a path, or one below it, is a pipe, a device, a socket or a hole.
 
-    Reading one may wait for ever, or never end.
+    Reading one may wait for ever, or never end. A hole is a file that is large and hardly there:
+    its bytes are zeros that take no place on the disk.
     """
     for part in parts(path):
         try:
-            mode = part.stat().st_mode
+            status = part.stat()
         except OSError:  # absent, or a link to nothing: whoever reads it says so
             continue
+        mode = status.st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
             raise InputError(f"{part}: is a {kind}; expected a file or a folder, so copy its data")
+        there = _BLOCK * status.st_blocks  # 0 where a file system does not count them
+        if status.st_size > MODEST and 0 < DENSEST * there < status.st_size:
+            raise InputError(
+                f"{part}: has {_gib(status.st_size)}, of which {_gib(there)} are on disk and the "
+                f"others a hole; the file is damaged or hostile, so copy or write it again"
+            )
 
 
 def parts(path: Path) -> Iterator[Path]:

@@ -185,7 +185,7 @@ def spaces(environment: Environment) -> tuple[int, int, float]:
             raise InputError(
                 f"{where}: an observation is not finite when {when}; correct the environment"
             )
-        return flat.shape[1]
+        return int(flat.shape[1])
 
     with simulator_errors(environment, "reset"):
         returned: Any = env.reset(seed=0)

@@ -30,8 +30,8 @@ def at_last_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         counts = cell["step"].value_counts()
         shared = counts.index[counts == cell["seed"].nunique()]
         if not len(shared):
-            last = cell.groupby("seed")["step"].max()
-            shown = first_few([f"seed {seed} at {step:,}" for seed, step in last.items()])
+            reached = cell.groupby("seed")["step"].max()
+            shown = first_few([f"seed {seed} at {step:,}" for seed, step in reached.items()])
             raise InputError(
                 f"{named} on {dataset!r}: its runs share no step (the last of {shown}); evaluate "
                 "all seeds at the same steps, or give their last scores the same step"

@@ -151,6 +151,17 @@ def test_a_folder_that_may_not_be_looked_through_is_one_line(
             act(source)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_a_file_that_is_a_hole_is_refused_at_once(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    npz(tmp_path / "a.npz").rename(path)
+    with path.open("r+b") as file:
+        file.truncate(2**42)  # a checksum of it would take hours
+    for source in (path, card([{"name": str(path)}]), card([{"name": str(path), "md5": "0" * 32}])):
+        with pytest.raises(InputError, match=r"has 4,096\.0 GiB, of which \S+ MiB are on disk and"):
+            load_dataset(source)
+
+
 def test_sizes_are_compared_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     check_size("f", [(1000, 1000)], 1)  # 4 MB: modest
     with pytest.raises(InputError, match=r"^f: needs 1\.5 GiB of memory, but holds 0\.00391 MiB"):

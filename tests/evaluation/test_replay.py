@@ -1,6 +1,7 @@
 """Data that hold states, made again step by step in a simulator."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -8,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from offrl.data.card import Card, Environment
+from offrl.data.card import Card, Environment, File, Source
 from offrl.errors import InputError
 from offrl.evaluation.environments import make
 from offrl.evaluation.replay import Replay, check_steps, read_steps, replay
@@ -26,7 +27,7 @@ def card(path: Path, simulator: Environment | None, loader: str = "d4rl") -> Car
         id="mine",
         version=1,
         title="mine",
-        source={"loader": loader, "files": [{"name": str(path)}]},
+        source=Source(loader=loader, files=[File(name=str(path))]),
         environment=simulator,
         licence="none",
         citation="none",
@@ -174,7 +175,7 @@ class Broken(gymnasium.Env[Any, Any]):
     action_space = gymnasium.spaces.Box(-1, 1, (1,))
 
     def __init__(self) -> None:
-        self.data = type("Data", (), {"qpos": np.zeros(6), "qvel": np.zeros(6)})
+        self.data = SimpleNamespace(qpos=np.zeros(6), qvel=np.zeros(6))
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
         super().reset(seed=seed, options=options)
@@ -189,7 +190,7 @@ class Broken(gymnasium.Env[Any, Any]):
 
 def test_a_simulator_that_fails_is_named(tmp_path: Path) -> None:
     if "Broken-v0" not in gymnasium.registry:
-        gymnasium.register("Broken-v0", entry_point=Broken)
+        gymnasium.register("Broken-v0", entry_point=Broken)  # type: ignore[arg-type]
     path = write(tmp_path / "a.hdf5", play())
     steps = read_steps(card(path, None), path)
     assert steps is not None

@@ -170,8 +170,8 @@ def test_another_way_to_act_is_compared_where_it_is_named():
     assert len(statistics.decide(both, "task-0", **plan)) == 1
     against = statistics.decide(both, "task-0", baseline="BC: fast", **plan)
     assert set(against["y"]) == {"BC: fast"}
-    named = statistics.decide(both, "task-0", algorithms=["BC: fast", "IQL"], **plan)
-    assert list(named[["x", "y"]].iloc[0]) == ["BC: fast", "IQL"]
+    chosen = statistics.decide(both, "task-0", algorithms=["BC: fast", "IQL"], **plan)
+    assert list(chosen[["x", "y"]].iloc[0]) == ["BC: fast", "IQL"]
     ways = statistics.decide(both, "task-0", algorithms=["BC: fast", "BC"], **plan)
     assert list(ways[["x", "y"]].iloc[0]) == ["BC", "BC: fast"]
     with pytest.raises(InputError, match="unknown algorithm 'BC: slow'"):

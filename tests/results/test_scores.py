@@ -698,7 +698,8 @@ def test_decimal_commas_beside_points_are_refused(tmp_path):
 def test_a_run_that_failed_by_several_causes_is_one_failure():
     frame = grid(("A",), ("x",)).assign(setting="lr=1", failure="")
     again = frame.assign(setting="lr=2")
-    frame.loc[0, ["score", "failure"]] = [np.nan, "killed"]
+    frame.loc[0, "score"] = np.nan
+    frame.loc[0, "failure"] = "killed"
     lost = [
         Failure("A", "x", 0, "NaN loss", "lr=1"),
         Failure("A", "x", 0, "killed", "lr=1"),
