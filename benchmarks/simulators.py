@@ -31,6 +31,7 @@ from offrl.datasets import d4rl_antmaze as antmaze
 from offrl.datasets import d4rl_kitchen, d4rl_locomotion
 from offrl.datasets import d4rl_maze2d as maze2d
 from offrl.evaluation import environments
+from offrl.evaluation.capsules import body_geoms
 
 Array = NDArray[Any]
 Run = dict[str, Array]
@@ -285,7 +286,9 @@ def kitchen(_: int) -> None:
         recorded = dict(archive)
     for text, model in kitchen_models():
         env.model, env.data = model, mujoco.MjData(model)
-        arm, objects, controls = [], [], 0.0
+        arm: list[Array] = []
+        objects: list[Array] = []
+        controls: Any = 0.0
         for episode in sorted({key.partition("/")[0] for key in recorded} - {"model"}, key=int):
             columns = {key: recorded[f"{episode}/{key}"] for key in ("qpos", "qvel", "action")}
             positions, _ = after_steps(env, columns)
@@ -303,7 +306,7 @@ def kitchen_models() -> Iterator[tuple[str, Any]]:
     path = str(d4rl_kitchen.model_path())
     model = mujoco.MjModel.from_xml_path(path)
     yield "Gymnasium-Robotics' as it is", model
-    pedestal = d4rl_kitchen.body_geoms(model, model.body("panda0_link0").parentid[0])
+    pedestal = body_geoms(model, model.body("panda0_link0").parentid[0])
     model.geom_contype[pedestal] = model.geom_conaffinity[pedestal] = 0
     if hasattr(mujoco.mjtDisableBit, "mjDSBL_NATIVECCD"):
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_NATIVECCD

@@ -105,10 +105,8 @@ def steps(path: Path, card: Card, most: int) -> Steps | None:
         before = precedes(np.concatenate([qpos, qvel], 1), seen, seen_next)
         actions = _at(file["actions"], first if before else first + 1)
     whole = np.isfinite(np.concatenate([qpos, qvel, actions, next_qpos, next_qvel], 1)).all(1)
-    return Steps(
-        *(part[whole] for part in (qpos, qvel, actions, next_qpos, next_qvel)),
-        note=f"a row holds the state {'before' if before else 'after'} its action",
-    )
+    note = f"a row holds the state {'before' if before else 'after'} its action"
+    return Steps(qpos[whole], qvel[whole], actions[whole], next_qpos[whole], next_qvel[whole], note)
 
 
 def _at(stored: Any, rows: NDArray[np.int64]) -> NDArray[Any]:

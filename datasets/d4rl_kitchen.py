@@ -224,7 +224,7 @@ class Kitchen(MujocoEnv):
         super().__init__(str(model_path()), SUBSTEPS, observation_space=space, **kwargs)
         self.action_space = Box(-1.0, 1.0, (JOINTS,), np.float32)
 
-    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Any:
         """The next observation, and how many elements it shows done for the first time."""
         speed = SPEED * np.asarray(action, np.float64).clip(-1.0, 1.0)
         target = self._observed + self.dt * speed
@@ -233,7 +233,7 @@ class Kitchen(MujocoEnv):
         done = {element for element in self._left if is_done(element, observation)}
         self._left -= done
         if self.render_mode == "human":
-            self.render()
+            self.render()  # type: ignore[no-untyped-call]
         return observation, float(len(done)), not self._left, False, {"done": sorted(done)}
 
     def reset_model(self) -> Array:
@@ -246,7 +246,7 @@ class Kitchen(MujocoEnv):
 
     def set_state(self, qpos: Array, qvel: Array) -> None:
         """Sets positions and velocities; the arm counts as observed where it is, without noise."""
-        super().set_state(qpos, qvel)
+        super().set_state(qpos, qvel)  # type: ignore[no-untyped-call]
         self._observed = qpos[:JOINTS].copy()
 
     def _observe(self) -> Array:

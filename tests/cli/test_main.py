@@ -25,13 +25,15 @@ def test_the_main_job(call: Call, tiny: Path, tmp_path: Path) -> None:
     assert first.code == 1
     assert first.stdout == "1 of 2 runs are done in runs\n"
     assert "bc seed 0 at step 20, score " in first.stderr
-    assert "broken seed 0 at step 0: RuntimeError: cannot learn" in first.stderr
+    assert "failed mine broken seed 0 at step 1: " in first.stderr
+    assert "RuntimeError: cannot learn" in first.stderr
     assert "The same command tries the others again" in first.stderr
     assert "Traceback" not in first.stderr
     table = call("scores", "runs", "-o", "new/folder/scores.csv")
     assert table.code == 0
     assert table.stdout == "2 rows in new/folder/scores.csv\n"
-    assert "without a score: broken on mine, seed 0: RuntimeError: cannot learn" in table.stderr
+    assert "without a score: broken on mine, seed 0: " in table.stderr
+    assert "RuntimeError: cannot learn" in table.stderr
     rows = (tmp_path / "new" / "folder" / "scores.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 + 1  # the names, two evaluations and a failure
     report = call("report", "new/folder/scores.csv", "-o", "new/parent/report", "--reps", 100)

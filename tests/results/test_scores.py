@@ -671,9 +671,9 @@ def test_names_in_two_unicode_forms_are_noted_once_wherever_tables_are_joined(tm
     both = write(tmp_path / "h.csv", HEADER + f"{composed},x,5,1\n{apart},x,6,1\n")
     assert forms(both, *two) == forms(*two)
     failed = Failure(apart, "x", 7, "disk full")
-    table = ScoreTable.from_frame(pd.read_csv(two[0]), failures=[failed])
-    assert table.algorithms == [composed]
-    assert sum("Unicode" in note for note in table.notes) == 1
+    with_failed = ScoreTable.from_frame(pd.read_csv(two[0]), failures=[failed])
+    assert with_failed.algorithms == [composed]
+    assert sum("Unicode" in note for note in with_failed.notes) == 1
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -864,7 +864,8 @@ def test_a_parquet_file_whose_column_is_described_wrongly_ends_in_one_line(tmp_p
 
 
 def test_nested_columns_of_parquet_are_left_out_with_a_note(tmp_path):
-    frame = grid().assign(returns=[[1.0, 2.0]] * 12, versions=[{"mujoco": "3.4"}] * 12)
+    nested: dict[str, Any] = {"returns": [[1.0, 2.0]] * 12, "versions": [{"mujoco": "3.4"}] * 12}
+    frame = grid().assign(**nested)
     frame.to_parquet(tmp_path / "s.parquet")
     found = read_scores(tmp_path / "s.parquet")
     pd.testing.assert_frame_equal(found.frame, ScoreTable.from_frame(grid()).frame)
