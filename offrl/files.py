@@ -305,8 +305,9 @@ def read_own(path: Path, largest: int) -> bytes:
     Raises OSError where `open_own` does, and for a file of more than `largest` bytes.
     """
     with os.fdopen(open_own(path), "rb") as file:
-        data = file.read(largest + 1)
-    if len(data) > largest:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1) if size <= largest else b""  # reading takes that much at once
+    if max(size, len(data)) > largest:
         raise OSError(errno.EFBIG, f"it has more than {largest:,} bytes", str(path))
     return data
 
