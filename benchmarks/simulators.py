@@ -291,7 +291,7 @@ def kitchen(_: int) -> None:
         controls: Any = 0.0
         for episode in sorted({key.partition("/")[0] for key in recorded} - {"model"}, key=int):
             columns = {key: recorded[f"{episode}/{key}"] for key in ("qpos", "qvel", "action")}
-            positions, _ = after_steps(env, columns)
+            positions, _velocities = after_steps(env, columns)
             apart = abs(positions - columns["qpos"][1:])
             arm.append(apart[:, :9].max(1))
             objects.append(apart[:, 9:].max(1))
