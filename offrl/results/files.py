@@ -141,6 +141,10 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
     _check_size(path, held.num_rows * len(schema), size)
     flat = [field for field in schema if not types.is_nested(field.type)]
     nested = sorted({*schema.names} - {field.name for field in flat})
+    if labels := [name for name in nested if name in (*REQUIRED, "setting", "step")]:
+        raise InputError(
+            f"{path}: {labels[0]!r} holds lists or records; expected one name or number in each row"
+        )
     # A text that many rows share stays one.
     texts = [f.name for f in flat if types.is_string(f.type) or types.is_binary(f.type)]
     columns = [field.name for field in flat] if nested else None

@@ -744,9 +744,10 @@ def test_whole_numbers_have_an_end(tmp_path, column):
 @pytest.mark.parametrize("name", [{"a": 1}, [1, 2]])
 @pytest.mark.parametrize("column", ["algorithm", "dataset"])
 def test_a_name_is_no_list_and_no_mapping(tmp_path, name, column):
-    frame = grid()
-    frame.assign(**{column: [name] * len(frame)}).to_parquet(tmp_path / "s.parquet")
-    refused(lambda: read_scores(tmp_path / "s.parquet"), "row 0", f"the {column} is a ", "its name")
+    frame = grid().assign(**{column: [name] * 12})
+    refused(lambda: ScoreTable.from_frame(frame), "row 0", f"the {column} is a ", "its name")
+    frame.to_parquet(tmp_path / "s.parquet")
+    refused(lambda: read_scores(tmp_path / "s.parquet"), f"'{column}' holds lists or records; exp")
 
 
 def test_names_of_many_digits_are_sorted_by_value(tmp_path):
