@@ -11,7 +11,8 @@ import pandas as pd
 from offrl.errors import InputError
 from offrl.progress import Progress, stage
 from offrl.reporting.values import json_value
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics.comparison import Comparison, compare
 from offrl.statistics.labels import main_method, percent
 from offrl.statistics.profiles import curve, profile

@@ -9,10 +9,11 @@ import pandas as pd
 
 from offrl.errors import InputError
 from offrl.results.checks import form_notes, run_keys, run_text
+from offrl.results.failures import Failure
 from offrl.results.files import SUFFIXES, read_scores
 from offrl.results.provenance import POOLED
 from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.table import ScoreTable
 from offrl.text import one_form
 
 COLUMNS = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]  # without rows

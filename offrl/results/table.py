@@ -38,8 +38,7 @@ from offrl.results.checks import (
     with_labels_of_index,
     written_names,
 )
-from offrl.results.failures import Failure as Failure
-from offrl.results.failures import rows_of, with_names_in_one_form, without_failed_rows
+from offrl.results.failures import Failure, rows_of, with_names_in_one_form, without_failed_rows
 from offrl.results.steps import at_last_steps
 from offrl.text import one_form
 

@@ -13,7 +13,8 @@ from offrl.errors import InputError
 from offrl.progress import stage
 from offrl.reporting.findings import KIND, compute
 from offrl.reporting.tables import scores_latex, scores_markdown
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import ENGINES, Resampling
 
 FEW = Resampling(500, seed=3)

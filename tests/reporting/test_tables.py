@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from offrl.reporting.tables import scores_latex, scores_markdown
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics.summary import per_task
 
 

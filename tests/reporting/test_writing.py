@@ -9,7 +9,8 @@ from simulated import table
 
 from offrl.errors import InputError
 from offrl.reporting.report import check_replaceable, report_table
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import Resampling
 
 

@@ -16,7 +16,8 @@ from offrl import registry, statistics
 from offrl.plots.style import INK
 from offrl.reporting.report import report_table
 from offrl.results.collect import collect
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics.bootstrap import MOST_AUTOMATIC, SHARE
 from offrl.statistics.comparison import compare
 from offrl.statistics.frames import CURVE_POINTS, CURVE_REPS

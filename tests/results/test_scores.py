@@ -17,8 +17,9 @@ from simulated import table, with_another_way
 import offrl.results.files
 from offrl.errors import InputError
 from offrl.results.collect import collect, merge
+from offrl.results.failures import Failure
 from offrl.results.files import read_scores, write_scores
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.table import ScoreTable
 
 HEADER = "algorithm,dataset,seed,score\n"
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from offrl.errors import InputError
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics.adastop import COLUMNS, adastop, decide
 from offrl.statistics.resampling import Resampling
 

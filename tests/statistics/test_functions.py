@@ -9,7 +9,8 @@ import pytest
 
 from offrl import plots, statistics
 from offrl.errors import InputError
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics import METRICS, Resampling
 from offrl.statistics.bootstrap import Interval
 

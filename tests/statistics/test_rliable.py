@@ -9,7 +9,8 @@ import pytest
 from offrl import statistics
 from offrl.errors import InputError
 from offrl.progress import Progress
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap, comparison, engines, own, rliable
 from offrl.statistics.pair_intervals import resampled_probabilities
 from offrl.statistics.pairs import PAIRS, Pair, comparable_cells, probability_of_improvement

@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from offrl import statistics
 from offrl.errors import InputError
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.resampling import Resampling
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from offrl.errors import InputError
-from offrl.results.table import Failure, ScoreTable
+from offrl.results.failures import Failure
+from offrl.results.table import ScoreTable
 from offrl.statistics import tuning_budget
 from offrl.statistics.resampling import Resampling
 from offrl.statistics.tuning_budget import expected_maximum, online_performance
