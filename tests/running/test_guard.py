@@ -1,5 +1,6 @@
 """Scripts that call for workers: with and without a guard, from a file and from other places."""
 
+import os
 import re
 import subprocess
 import sys
@@ -18,8 +19,15 @@ CHECK = "from offrl.running.guard import check_guard as check"
 
 
 def python(folder: Path, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    """Runs it as users do: the script's folder is on the path, which tox leaves out."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
     return subprocess.run(
-        [sys.executable, *words], cwd=folder, input=stdin, capture_output=True, text=True
+        [sys.executable, *words],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
 
 
