@@ -274,7 +274,8 @@ def _checksum(values: Mapping[str, Any]) -> str:
 def open_own(path: Path) -> int:
     """A descriptor to read a regular file of offrl's own.
 
-    Raises OSError for everything else, links, pipes and devices included, none of which is opened.
+    Raises OSError, at once, for everything else: for links, which it does not follow, for pipes and
+    devices.
     """
     if path.is_symlink():
         raise OSError(0, "it is a link; expected a file of its own", str(path))
@@ -296,7 +297,8 @@ def check_lock(path: Path) -> None:
     size = os.fstat(descriptor).st_size
     os.close(descriptor)
     if size:
-        raise OSError(0, f"it has {size:,} bytes; expected an empty lock file", str(path))
+        fault = f"it has {size:,} bytes; expected an empty lock file, so move it away"
+        raise OSError(0, fault, str(path))
 
 
 def read_own(path: Path, largest: int) -> bytes:

@@ -131,9 +131,10 @@ def read_runs(root: str | Path) -> ScoreTable:
             f"{root}: {'no run.json in this folder' if root.is_dir() else 'no such folder'}; "
             "expected a folder that offrl run has filled"
         )
-    runs, stray = _labelled(stored)
-    if not runs:
+    labelled, stray = _labelled(stored)
+    if not labelled:
         raise InputError(str(stray[0].cause))
+    runs, copies = _each_once(labelled)
     runs = _with_ways_to_act(_with_distinct_names(_with_distinct_datasets(runs)))
     partial = _partial_names(runs)
     runs = [
@@ -155,6 +156,7 @@ def read_runs(root: str | Path) -> ScoreTable:
                 f"{run.path} is left out, as its name is not that of a run: {run.cause}"
                 for run in stray
             ),
+            *copies,
         ],
         provenance=[entry for run in runs for entry in _provenance(run)],
         complete=False,
@@ -191,6 +193,15 @@ class _Run:
         """What the seeds of one algorithm, with one config on one data set, share."""
         return self.labels.label, self.labels.dataset, self.labels.config_hash
 
+    @property
+    def is_at_home(self) -> bool:
+        """Whether the folder has the name that offrl gives it."""
+        of = self.labels
+        return _last_parts(self.stored.path)[2:] == [
+            f"{of.label}-{of.config_hash}",
+            f"seed-{of.seed}",
+        ]
+
     def named(self, way: str) -> str:
         """The name of the rows in which the run acts in this way; the main way is empty."""
         return f"{self.name}: {way}" if way else self.name
@@ -216,6 +227,34 @@ def _labelled(stored: Sequence[StoredRun]) -> tuple[list[_Run], list[StoredRun]]
         else:
             runs.append(_Run(run, labels, labels.label))
     return runs, stray
+
+
+def _each_once(runs: Sequence[_Run]) -> tuple[list[_Run], list[str]]:
+    """Each run once, and notes on the folders that are left out as copies of others.
+
+    A copy is in a folder of another name than its run's, or is damaged where another is not. Raises
+    InputError for two whole folders of a run's name: nobody can tell which of them counts.
+    """
+    folders: dict[_Labels, list[_Run]] = {}
+    for run in runs:
+        folders.setdefault(run.labels, []).append(run)
+    kept, notes = [], []
+    for same in folders.values():
+        named = [run for run in same if run.is_at_home] or same
+        whole = [run for run in named if run.stored.state not in (State.LACKING, State.DAMAGED)]
+        if len(whole) > 1:
+            raise InputError(
+                f"{whole[0].stored.path} and {whole[1].stored.path} hold the same run; move one of "
+                "them elsewhere"
+            )
+        chosen = (whole or named)[0]
+        kept.append(chosen)
+        notes += [
+            f"{run.stored.path} is left out, as {chosen.stored.path} holds the same run"
+            for run in same
+            if run is not chosen
+        ]
+    return kept, notes
 
 
 def _labels(

@@ -10,6 +10,7 @@ have a checksum, and the rows are all those that the record's status or the chec
 for. A gap is that run's fault alone, and named.
 """
 
+import errno
 import io
 import itertools
 import json
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl.errors import Damaged, InputError
-from offrl.files import open_own, replacing, seal, unseal
+from offrl.files import open_own, read_own, replacing, seal, unseal
 from offrl.locks import HeldElsewhere, take
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import FORMAT, Decision, Identity, RunRecord, ScoreRow, Session, Status
@@ -386,15 +387,15 @@ def _line(row: ScoreRow) -> str:
 def _bytes(path: Path) -> bytes:
     """The bytes of a file of the run. Raises Unreadable, or Damaged where there is none."""
     try:
-        with os.fdopen(open_own(path), "rb") as file:
-            data = file.read(LARGEST + 1)
+        return read_own(path, LARGEST)
     except FileNotFoundError:
         raise Damaged(f"{path}: expected the JSON that offrl writes, but there is none") from None
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise Damaged(
+                f"{path}: expected the JSON that offrl writes, but it is above {LARGEST} B"
+            ) from None
         raise Unreadable(f"{path}: {error.strerror or error}") from None
-    if len(data) > LARGEST:
-        raise Damaged(f"{path}: expected the JSON that offrl writes, but it is above {LARGEST} B")
-    return data
 
 
 def _parse(where: str, data: bytes) -> dict[str, Any]:

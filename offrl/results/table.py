@@ -45,8 +45,9 @@ from offrl.text import one_form
 
 def _is_of(entry: Mapping[str, Any], names: Collection[str], datasets: Collection[str]) -> bool:
     """Whether a provenance entry is of one of these runs, or of a file."""
-    dataset = str(entry.get("dataset", "")).partition("@")[0]
-    return "label" not in entry or (entry["label"] in names and dataset in datasets)
+    dataset = str(entry.get("dataset", ""))
+    named = {dataset, dataset.partition("@")[0]}  # with its version where there are several
+    return "label" not in entry or (entry["label"] in names and not named.isdisjoint(datasets))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

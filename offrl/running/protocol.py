@@ -25,6 +25,7 @@ from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.files import user_path
 from offrl.running.patterns import matches
+from offrl.text import one_form
 from offrl.toml import Strict, read_toml, validate
 from offrl.trust import Files, Origin, trusted
 
@@ -141,7 +142,7 @@ class Protocol(Strict):
     @field_validator("algorithms")
     @classmethod
     def _distinct(cls, values: dict[str, Any]) -> dict[str, Any]:
-        forms = Counter(unicodedata.normalize("NFC", label) for label in values)
+        forms = Counter(one_form(label) for label in values)
         label, count = forms.most_common(1)[0] if forms else ("", 0)
         if count > 1:  # a table of scores takes them for one
             raise PydanticCustomError(

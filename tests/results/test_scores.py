@@ -467,6 +467,7 @@ def test_versions_of_a_data_set_are_never_pooled(tmp_path):
         "y@2 (other/E-v2)",
     )
     old = collect(root, datasets=["*@1"])
+    assert {entry["dataset"] for entry in old.provenance} == {"x@1", "y@1"}
     assert sorted(old.frame["seed"].unique()) == [0, 1]
 
 

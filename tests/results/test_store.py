@@ -472,6 +472,38 @@ def test_links_within_the_store_are_no_second_runs_and_links_away_are_named(
     assert f"{root}/large: it is a link" in str(stored.cause)
 
 
+def test_a_copy_of_a_run_is_left_out_by_its_path_and_stops_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, 0)
+    write_run(tmp_path, 1)
+    shutil.copytree(folder, folder.with_name("seed-0.bak"))
+    empty = folder.with_name("copy")
+    shutil.copytree(folder, empty)
+    (empty / "evaluations.jsonl").write_text("")
+    table = read_runs(tmp_path)
+    assert len(table.frame) == 4
+    assert not table.failures
+    left = [f"{folder.with_name(name)} is left out, as {folder}" for name in ("copy", "seed-0.bak")]
+    assert [note.partition(" holds")[0] for note in table.notes] == left
+
+
+def test_a_damaged_folder_of_a_runs_name_gives_way_to_a_whole_one(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, 0)
+    lost = write_run(tmp_path / "older", 0)
+    (lost / "evaluations.jsonl").write_text("")
+    table = read_runs(tmp_path)
+    assert (len(table.frame), table.failures) == (2, ())
+    assert table.notes == (f"{lost} is left out, as {folder} holds the same run",)
+    (folder / "evaluations.jsonl").write_text("")
+    assert len(read_runs(tmp_path).failures) == 1
+
+
+def test_two_whole_folders_of_one_run_are_named(tmp_path: Path) -> None:
+    folders = sorted([write_run(tmp_path, 0), write_run(tmp_path / "older", 0)])
+    with pytest.raises(InputError, match="hold the same run; move one") as caught:
+        read_runs(tmp_path)
+    assert all(str(folder) in str(caught.value) for folder in folders)
+
+
 READ_AS_ANOTHER = """
 import os, sys
 from pathlib import Path
