@@ -6,8 +6,8 @@ play and diverse, umaze and umaze-diverse: their evaluation is the same.
 
 Reference: d4rl/locomotion of Farama-Foundation/D4RL at 89141a6, evaluated (eval=True) on MuJoCo
 2.1.0. The model is written from these facts:
-1. Masses and inertias of capsules are MuJoCo 2.1.0's (`capsule_inertia`). MuJoCo 2.1.2 made them
-   exact, which makes legs up to 7 % heavier and 24 % harder to turn.
+1. Masses and inertias of capsules are MuJoCo 2.1.0's (`offrl.evaluation.capsules`). MuJoCo 2.1.2
+   made them exact, which makes legs up to 7 % heavier and 24 % harder to turn.
 2. Only the ant's geoms have a contact margin. D4RL's floor and walls have it too; MuJoCo took the
    larger of both until 3.5, which adds them: so either gives D4RL's contacts.
 3. MuJoCo 2.1.0 normalised the ant's quaternion at a reset; newer versions leave that to us.
@@ -25,6 +25,8 @@ import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
+
+from offrl.evaluation.capsules import cylinder_moments
 
 Array = NDArray[Any]
 Info = dict[str, Any]
@@ -66,16 +68,6 @@ ANKLES = (((-1, 1), (30, 70)), ((1, 1), (-70, -30)), ((-1, 1), (-70, -30)), ((1,
 MOTORS = ("hip4", "ankle4", "hip1", "ankle1", "hip2", "ankle2", "hip3", "ankle3")
 
 
-def capsule_inertia(radius: float, length: float, density: float) -> tuple[float, float, float]:
-    """Mass, inertia across and inertia along the axis of a capsule, as MuJoCo had it before 2.1.2.
-
-    A cylinder stands for it, longer than its middle part (`length`) by half a radius at both ends.
-    """
-    length += radius
-    mass = density * pi * radius**2 * length
-    return mass, mass * (3 * radius**2 + length**2) / 12, mass * radius**2 / 2
-
-
 def sphere_inertia(radius: float, density: float) -> tuple[float, float]:
     """Mass and inertia of a sphere."""
     mass = density * 4 / 3 * pi * radius**3
@@ -97,7 +89,8 @@ def find(maze: str, mark: str) -> tuple[int, int]:
 def _capsule(x: float, y: float) -> str:
     """The geom of a leg's part from its joint to (x, y), and its body's inertia."""
     length = float(np.hypot(x, y))
-    mass, across, along = capsule_inertia(LEG, length, DENSITY)
+    mass = DENSITY * pi * LEG**2 * (length + LEG)
+    across, _, along = map(float, cylinder_moments(mass, LEG, length / 2))
     half = 0.5**0.5 / length  # a quarter turn takes z to (x, y); MuJoCo 3.1 overlooks `zaxis` here
     return (
         f'<inertial pos="{x / 2} {y / 2} 0" quat="{0.5**0.5} {-half * y} {half * x} 0" '

@@ -3,7 +3,7 @@
 A folder of the cache holds one `.npy` file per column and `meta.json`, which lists each column's
 shape, size and SHA-256. It is written under a temporary name and renamed, so it is whole or absent.
 A load compares shapes and sizes, which costs nothing; a run compares checksums too, once per
-process (0.8 s per GB); `verify` reads every byte again.
+process (about a second per GB); `verify` reads every byte again.
 """
 
 import contextlib

@@ -161,8 +161,8 @@ def load_dataset(
         progress: called with done and total while files are downloaded or made.
         trust: cards, folders of data or `LOADER:NAME`, whose code may run: a loader or a maker that
             is a Python file, a simulator that neither offrl nor a plug-in has.
-        check: compare the checksums of the cached columns, once per process (0.8 s per GB); a
-            damaged column is converted again. Runs do so before they start.
+        check: compare the checksums of the cached columns, once per process (about a second per
+            GB); a damaged column is converted again. Runs do so before they start.
 
     Raises InputError, one line, for anything that is missing, damaged or not as the card says.
     """

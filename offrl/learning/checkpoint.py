@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file, so a state is either wholly there or not at all.
 
 Tensors are stored as they are; everything else of a state dict is JSON in the file's header, beside
-a SHA-256 of all of it, which `load` compares (0.8 s per GB). No pickle is written or read.
+a SHA-256 of all of it, which `load` compares (about a second per GB). No pickle is written or read.
 """
 
 import hashlib
