@@ -27,6 +27,11 @@ def _onednn_works() -> bool:
 ONEDNN = _onednn_works()
 
 
+def name() -> str:
+    """Which library multiplies matrices: `onednn`, or torch's own choice, `blas`."""
+    return "onednn" if ONEDNN else "blas"
+
+
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """The product a b plus a bias, of matrices or batches of them, and then ReLU or not."""
     # Through oneDNN, which uses AVX-512 on any CPU that has it; torch.mm's MKL does so on

@@ -45,7 +45,29 @@ def _rows(column: Tensor, indices: Tensor) -> Tensor:
     return column.index_select(0, indices.flatten()).view(*indices.shape, *column.shape[1:])
 
 
-class UniformSampler:
+class _Drawing:
+    """A sampler whose state is that of its streams."""
+
+    streams: Streams
+
+    def state_dict(self) -> dict[str, Any]:
+        """The streams' states."""
+        return self.streams.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.streams.load_state_dict(state)
+
+    def split_state(self) -> list[dict[str, Any]]:
+        """The state of each replica's sampler alone."""
+        return [*self.streams.split_state()]
+
+    def join_states(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The state of the sampler of R replicas, made of those of each alone."""
+        return self.streams.join_states(states)
+
+
+class UniformSampler(_Drawing):
     """Batches of transitions drawn uniformly with replacement, one stream per replica.
 
     Args:
@@ -75,16 +97,8 @@ class UniformSampler:
         indices = self.streams.integers(len(self.columns["rewards"]), self.batch_size)
         return Batch(**{name: _rows(column, indices) for name, column in self.columns.items()})
 
-    def state_dict(self) -> dict[str, Any]:
-        """The streams' states."""
-        return self.streams.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.streams.load_state_dict(state)
-
-
-class WindowSampler:
+class WindowSampler(_Drawing):
     """Batches of windows whose first steps are drawn uniformly from all steps of the data.
 
     That is an episode drawn with probability proportional to its length, and a first step uniform
@@ -149,14 +163,6 @@ class WindowSampler:
             fill(self.timesteps),
             real.to(torch.float32),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The streams' states."""
-        return self.streams.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.streams.load_state_dict(state)
 
 
 def whole(data: Transitions, device: torch.device | str = "cpu") -> Batch:

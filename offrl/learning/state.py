@@ -1,7 +1,7 @@
 """Saves and restores what training changes."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -54,6 +54,66 @@ class Stateful:
             )
         for name, value in expected.items():
             setattr(self, name, _restore(value, state[name], f"{kind}.{name}"))
+
+
+def split(value: Any, replicas: int) -> list[Any]:
+    """The state of a learner or sampler of R replicas as R states of one replica each.
+
+    Each is what `state_dict` of that replica alone would return. Of tensors whose first axis has
+    the size R each gets its part, everything else is common. What has another layout, such as
+    `Streams`, has a method `split_state`.
+    """
+    if hasattr(value, "split_state"):
+        parts: list[Any] = value.split_state()
+        return parts
+    if isinstance(value, Stateful):
+        return _by_key(
+            {name: split(item, replicas) for name, item in vars(value).items()}, replicas
+        )
+    if isinstance(value, (list, tuple)):
+        items = [split(item, replicas) for item in value]
+        return [[item[r] for item in items] for r in range(replicas)]
+    if isinstance(value, dict):
+        return _by_key({key: split(item, replicas) for key, item in value.items()}, replicas)
+    if hasattr(value, "state_dict"):
+        return split(value.state_dict(), replicas)
+    saved = _capture(value)
+    if not isinstance(saved, Tensor):
+        return [saved] * replicas
+    if saved.dim() and len(saved) == replicas:
+        return [saved[r : r + 1].clone() for r in range(replicas)]
+    return [saved.clone() for _ in range(replicas)]  # an optimiser counts its steps in place
+
+
+def _by_key(parts: dict[Any, list[Any]], replicas: int) -> list[dict[Any, Any]]:
+    return [{key: part[r] for key, part in parts.items()} for r in range(replicas)]
+
+
+def join(values: Sequence[Any]) -> Any:
+    """The state of one learner or sampler of R replicas, made of R of one replica each.
+
+    Raises ValueError where what all replicas have in common differs.
+    """
+    first = values[0]
+    if hasattr(first, "join_states"):
+        return first.join_states([value.state_dict() for value in values])
+    if isinstance(first, Stateful):
+        return {name: join([vars(value)[name] for value in values]) for name in vars(first)}
+    if isinstance(first, (list, tuple)):
+        return [join(items) for items in zip(*values, strict=True)]
+    if isinstance(first, dict):
+        return {key: join([value[key] for value in values]) for key in first}
+    if hasattr(first, "state_dict"):
+        return join([value.state_dict() for value in values])
+    saved = [_capture(value) for value in values]
+    if isinstance(saved[0], Tensor):
+        if saved[0].dim() and len(saved[0]) == 1:
+            return torch.cat(saved)
+        if all(torch.equal(saved[0], other) for other in saved):
+            return saved[0]
+    elif all(saved[0] == other for other in saved):
+        return saved[0]
+    raise ValueError(f"replicas differ in what they have in common: {saved!s:.200}")
 
 
 _FIXED = {"fixed": True}  # stands for what training cannot change: functions, configs, devices

@@ -5,7 +5,7 @@ leaves every other place as it was. Nothing here touches torch's global generato
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -86,3 +86,11 @@ class Streams:
                 generator.set_state(state[str(r)].cpu())
         except (LookupError, AttributeError, TypeError, RuntimeError) as error:
             raise Damaged(f"no state of {len(self.generators)} generators: {error!s:.80}") from None
+
+    def split_state(self) -> list[dict[str, Tensor]]:
+        """The state of each replica's stream alone."""
+        return [{"0": generator.get_state()} for generator in self.generators]
+
+    def join_states(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The state of the streams of R replicas, made of those of each alone."""
+        return {str(r): state["0"] for r, state in enumerate(states)}

@@ -29,6 +29,7 @@ from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import UniformSampler, whole
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
+from offrl.learning.state import join, split
 
 PLAIN = [name for name in named() if settings(name).plain is not None]
 VARIANTS = [(name, changes) for name in named() for changes in settings(name).variants]
@@ -118,6 +119,33 @@ def carries_on(name: str, config: Any, tmp_path: Path) -> None:
     for _ in range(21):
         resumed.update(sampler.sample())
     assert same(resumed, straight)
+
+
+@pytest.mark.parametrize(("kind", "changes"), [*((name, {}) for name in named()), *VARIANTS])
+def test_replicas_part_and_join_without_a_trace(kind: str, changes: dict[str, Any]) -> None:
+    config, seeds = small(kind, **changes), [5, 6, 7]
+    together, sampler = trained(kind, data(), seeds, 11, config)
+    learned, drawn = split(together, 3), split(sampler, 3)
+    assert together.state_dict().keys() == learned[0].keys()
+    apart = [untrained(kind, data(), [seed], config) for seed in seeds]
+    for r, (learner, own_sampler) in enumerate(apart):
+        learner.load_state_dict(learned[r])
+        own_sampler.load_state_dict(drawn[r])
+    joined, joined_sampler = untrained(kind, data(), seeds, config)
+    joined.load_state_dict(join([learner for learner, _ in apart]))
+    joined_sampler.load_state_dict(join([sampler for _, sampler in apart]))
+    assert same(joined, together)
+    for _ in range(3):
+        together.update(sampler.sample())
+        joined.update(joined_sampler.sample())
+    assert same(joined, together)
+    for learner, own_sampler in apart:
+        for _ in range(3):
+            learner.update(own_sampler.sample())
+    found = parameters(joined)
+    for r, (learner, _) in enumerate(apart):
+        for parameter, own in zip(found, parameters(learner), strict=True):
+            torch.testing.assert_close(parameter[r], own[0], rtol=1e-4, atol=1e-6)
 
 
 def test_every_trained_parameter_moves(name: str) -> None:
