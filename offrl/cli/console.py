@@ -231,6 +231,13 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", "-j", metavar="N", help="Processes; by default one per core."),
 ]
+Replicas = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|N",
+        help="Runs of a group, which differ in their seeds alone and train as one batch.",
+    ),
+]
 Trusted = Annotated[
     list[str] | None,
     typer.Option(

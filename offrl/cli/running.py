@@ -17,7 +17,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from offrl.cli.console import Output, Trusted, Workers, err, names_of, print_line, print_message
+from offrl.cli.console import (
+    Output,
+    Replicas,
+    Trusted,
+    Workers,
+    err,
+    names_of,
+    print_line,
+    print_message,
+)
 from offrl.errors import InputError
 from offrl.toml import parse_toml
 
@@ -54,6 +63,7 @@ def run(
         ),
     ] = None,
     workers: Workers = None,
+    replicas: Replicas = "auto",
     trust: Trusted = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
@@ -69,6 +79,7 @@ def run(
             algorithms=algorithm or (),
             datasets=dataset or (),
             workers=workers,
+            replicas=replica_count(replicas),
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),
@@ -111,6 +122,7 @@ def train(
         ),
     ] = None,
     workers: Workers = None,
+    replicas: Replicas = "auto",
     trust: Trusted = None,
 ) -> None:
     """Train one algorithm on one data set.
@@ -130,11 +142,22 @@ def train(
             evaluate_every=every,
             episodes=episodes,
             workers=workers,
+            replicas=replica_count(replicas),
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),
         )
     _conclude(events, output)
+
+
+def replica_count(text: str) -> int | None:
+    """What `--replicas` says: a number, or None for auto."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--replicas {text:.80}: expected auto or a whole number") from None
 
 
 def config_value(setting: str) -> tuple[str, Any]:

@@ -5,6 +5,7 @@ and i alone: every evaluation of a run and every algorithm with that seed has th
 neither the number of environments nor the number of replicas changes a return.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,11 +58,9 @@ class Evaluator:
         self.environment = environment
         self.keys = environment.observation_keys
         self.device = device
-        self.starts = [
-            [spawn_seed(run, "evaluation episode", seed, i) for i in range(episodes)]
-            for run in seeds
-        ]
         self.episodes = episodes
+        self.seed = seed
+        self.starts = self._starts(seeds)
         with simulator_errors(environment, "closed"):
             make(environment).close()  # imports its module; raises InputError where there is none
         self.width = episodes if native(environment) else min(episodes, WIDTH)
@@ -109,6 +108,19 @@ class Evaluator:
                     observations, _ = reset(seed=seeds, options={"reset_mask": done.ravel()})
                 policy.begin(torch.as_tensor(done, device=self.device))
         return Episodes(returns, lengths)
+
+    def of(self, seeds: Sequence[int]) -> "Evaluator":
+        """The same for as many other runs, in the same environments."""
+        other = copy.copy(self)
+        other.starts = self._starts(seeds)
+        return other
+
+    def _starts(self, seeds: Sequence[int]) -> list[list[int]]:
+        """The seed of each episode, of each run."""
+        return [
+            [spawn_seed(run, "evaluation episode", self.seed, i) for i in range(self.episodes)]
+            for run in seeds
+        ]
 
     def _check_lengths(self, steps: NDArray[np.int64]) -> None:
         """Raises InputError for an episode that goes on beyond the environment's limit."""

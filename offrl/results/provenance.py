@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl import registry
+from offrl.results.rows import Numerics
 from offrl.version import __version__
 
 SIMULATORS = ("gymnasium", "gymnasium-robotics", "mujoco")  # noted with every score
@@ -45,6 +46,23 @@ def hardware() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def numerics(step: int, replicas: int, group: str | None) -> Numerics:
+    """How this process computes R replicas of a group of runs, from a step on."""
+    import torch
+
+    from offrl.learning import kernels
+
+    return Numerics(
+        step=step,
+        replicas=replicas,
+        group=group,
+        kernel=kernels.name(),
+        dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        device="cpu",
+    )
 
 
 def versions() -> dict[str, str]:

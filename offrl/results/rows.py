@@ -77,6 +77,18 @@ class Session(_Stored):
     hardware: dict[str, Any]
 
 
+class Numerics(_Stored):
+    """What a run's last digits depend on besides its seeds, from a step on."""
+
+    step: Count
+    replicas: Annotated[int, Field(ge=1)]  # R, that train as one batch
+    group: str | None  # names the runs that do
+    kernel: str  # of matrix products
+    dtype: str
+    threads: int
+    device: str
+
+
 class Decision(_Stored):
     """Files that the user let name code, with a seal that only this user can make."""
 
@@ -92,6 +104,7 @@ class RunRecord(_Stored):
     status: Annotated[Status, Field(strict=False)]  # JSON has its text
     cause: str | None = None  # of a failure
     sessions: list[Session] = Field(default_factory=list)
+    numerics: list[Numerics] = Field(default_factory=list)  # the last one holds
     ways: list[str] | None = None  # to act, in the order of an evaluation's rows; once known
     traceback: list[str] | None = None  # of a failure; left out of the file where there is none
     trust: Decision | None = None  # likewise left out where there is none

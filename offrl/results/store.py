@@ -3,7 +3,8 @@
 RUNS/<protocol>/<dataset>/<algorithm>-<config hash>/seed-<k>/
     run.json            format, identity, versions, git commit, hardware, status (`RunRecord`)
     evaluations.jsonl   score rows, appended (`ScoreRow`)
-    checkpoint/         state.safetensors: networks, optimisers, generators and their step
+    checkpoint/         state.safetensors: networks, optimisers, generators and their step;
+                        next.safetensors while the other runs of a group are written
 
 Nothing in these files is believed: they are regular files, links are not followed, record and rows
 have a checksum, and the rows are all those that the record's status or the checkpoint's step calls
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +30,16 @@ from offrl.errors import Damaged, InputError
 from offrl.files import open_own, read_own, replacing, seal, unseal
 from offrl.locks import HeldElsewhere, take
 from offrl.results.provenance import commit, hardware, versions
-from offrl.results.rows import FORMAT, Decision, Identity, RunRecord, ScoreRow, Session, Status
+from offrl.results.rows import (
+    FORMAT,
+    Decision,
+    Identity,
+    Numerics,
+    RunRecord,
+    ScoreRow,
+    Session,
+    Status,
+)
 from offrl.toml import Model, validate
 from offrl.version import __version__
 
@@ -88,6 +98,7 @@ class RunFolder:
         self.record_file = path / "run.json"
         self.rows_file = path / "evaluations.jsonl"
         self.checkpoint = path / "checkpoint" / "state.safetensors"
+        self.upcoming = path / "checkpoint" / "next.safetensors"
 
     @contextmanager
     def held(self, timeout: float = LOCK_SECONDS) -> Iterator[None]:
@@ -241,29 +252,36 @@ class RunFolder:
         """The score rows; a last line that a crash cut short does not count."""
         return list(self._read_rows())
 
-    def checkpoint_step(self, steps: int) -> int:
+    def note_numerics(self, numerics: Numerics) -> None:
+        """Notes how the run is computed from now on, where that differs. Needs `held`."""
+        record = self.record()
+        before = record.numerics[-1:]
+        if [numerics.model_copy(update={"step": last.step}) for last in before] == before != []:
+            return
+        self._write(record.model_copy(update={"numerics": [*record.numerics, numerics]}))
+
+    def checkpoint_step(self, steps: int, upcoming: bool = False) -> int:
         """The step of the checkpoint by the file's header, without its tensors; 0 without a file.
 
         Raises Damaged where it is no step of a run of so many steps.
         """
-        if not os.path.lexists(self.checkpoint):
+        path = self.upcoming if upcoming else self.checkpoint
+        if not os.path.lexists(path):
             return 0
         from safetensors import SafetensorError, safe_open
 
         try:
-            os.close(open_own(self.checkpoint))
+            os.close(open_own(path))
         except OSError as error:
-            raise Unreadable(f"{self.checkpoint}: {error.strerror or error}") from None
+            raise Unreadable(f"{path}: {error.strerror or error}") from None
         try:
             # As NumPy's: reports of runs need no torch.
-            with safe_open(self.checkpoint, "np") as file:
+            with safe_open(path, "np") as file:
                 step = json.loads(file.metadata()["state"])["step"]
         except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
-            raise Damaged(
-                f"{self.checkpoint}: expected a checkpoint of offrl, but {error}"
-            ) from None
+            raise Damaged(f"{path}: expected a checkpoint of offrl, but {error}") from None
         if not isinstance(step, int) or not 0 <= step <= steps:
-            raise Damaged(f"{self.checkpoint}: expected a step up to {steps:,}, found {step!r:.40}")
+            raise Damaged(f"{path}: expected a step up to {steps:,}, found {step!r:.40}")
         return step
 
     def append(self, row: ScoreRow) -> None:
@@ -352,6 +370,39 @@ class RunFolder:
         values = seal(record.model_dump(exclude=left_out))
         with replacing(self.record_file, SPACE) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def finish_saving(folders: Mapping[RunFolder, int]) -> None:
+    """Puts the upcoming checkpoints of a group's runs in place, if they have all been written.
+
+    First the upcoming checkpoint of every run is written, then each takes its place. So where one
+    has taken it, all of them were whole, and a group that was killed in between ends this now. Else
+    they are removed. Needs `held` of each.
+
+    Args:
+        folders: of the runs, with their gradient steps.
+    """
+
+    def step(folder: RunFolder, upcoming: bool) -> int:
+        try:
+            return folder.checkpoint_step(folders[folder], upcoming)
+        except Damaged:
+            return 0
+
+    upcoming = {folder: step(folder, True) for folder in folders}
+    current = {folder: step(folder, False) for folder in folders}
+    complete = len({*upcoming.values()}) == 1
+    reached = max(current.values(), default=0)
+    for folder, at in upcoming.items():
+        try:
+            if at > current[folder] and (complete or at == reached):
+                folder.upcoming.replace(folder.checkpoint)
+            else:
+                folder.upcoming.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder.upcoming}: cannot be renamed: {error.strerror or error}; {SPACE}"
+            ) from error
 
 
 def run_folders(root: Path) -> list[RunFolder]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from offrl.results.rows import Status
 from offrl.results.store import StoredRun
+from offrl.running.groups import Group
 from offrl.running.jobs import Job
 
 
@@ -31,10 +32,10 @@ OnEvent = Callable[[Event], None]
 
 
 class Executor(Protocol):
-    """Carries out jobs, each in its own folder of the run store `root`."""
+    """Carries out groups of jobs, each job in its own folder of the run store `root`."""
 
     def __call__(
-        self, jobs: Sequence[Job], root: Path, workers: int, on_event: OnEvent
+        self, groups: Sequence[Group], root: Path, workers: int, on_event: OnEvent
     ) -> list[Event]:
         """The last event of each job, in the order in which they ended.
 

@@ -23,6 +23,13 @@ class AlgorithmError(InputError):
         self.step = step
 
 
+def cause_of(error: Exception) -> str:
+    """How a run's record and its last event name the error that ended it."""
+    if isinstance(error, AlgorithmError):
+        return f"{error} (run.json has the traceback)"
+    return f"{type(error).__name__}: {error}"
+
+
 @contextmanager
 def blaming(algorithm: type, method: str, step: int | None = None) -> Iterator[None]:
     """What an algorithm of the user's own raises inside becomes an AlgorithmError with its place.

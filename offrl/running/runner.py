@@ -24,6 +24,7 @@ from offrl.results.store import LOCK_SECONDS, Held, RunFolder, State
 from offrl.running.decisions import decide, decided
 from offrl.running.events import Event, Executor, OnEvent, ended_before
 from offrl.running.executors.local import cores, run_in_processes
+from offrl.running.groups import group
 from offrl.running.guard import check_guard
 from offrl.running.jobs import Job, expand, identity
 from offrl.running.patterns import patterns
@@ -42,6 +43,7 @@ def run(
     algorithms: Sequence[str] = (),
     datasets: Sequence[str] = (),
     workers: int | None = None,
+    replicas: int | None = None,
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -56,6 +58,9 @@ def run(
         algorithms: only these: labels of the protocol, registered names or paths to Python files.
         datasets: only these of the protocol's data sets: ids or patterns such as antmaze-*.
         workers: processes; by default one per core.
+        replicas: runs that differ in their seeds alone train together in one process, as so many
+            replicas of one learner; by default as many as keep all workers busy. A run that has
+            begun stays in its group.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the protocol, cards and folders of data whose code may run: algorithms, loaders,
@@ -74,6 +79,8 @@ def run(
     described = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
+    if replicas is not None and replicas < 1:
+        raise InputError(f"replicas is {replicas}; expected at least 1")
     root = user_path(output)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
@@ -85,8 +92,9 @@ def run(
         planned = plan(described, algorithms, datasets, progress, (*trusted(trust), *known))
     execute: Executor = run_in_processes
     waiting, ended = enlist(planned, root, on_event)
+    count = workers or cores()
     while waiting:
-        ended += execute(waiting, root, workers or cores(), on_event)
+        ended += execute(group(waiting, root, replicas, count), root, count, on_event)
         # Runs that other processes held may be free or done by now.
         left = [event.job for event in ended if event.status is Status.WAITING]
         ended = [event for event in ended if event.status is not Status.WAITING]
@@ -224,6 +232,7 @@ def train(
     evaluate_every: int = 10_000,
     episodes: int = 10,
     workers: int | None = None,
+    replicas: int | None = None,
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -242,6 +251,7 @@ def train(
         evaluate_every: gradient steps between evaluations; the last step is always evaluated.
         episodes: per evaluation.
         workers: processes; by default one per core.
+        replicas: of a group; see `run`.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the card or folder of data, where it names code of its own.
@@ -259,7 +269,15 @@ def train(
         "algorithms": {Path(algorithm).stem: {"algorithm": name, "config": dict(config or {})}},
     }
     protocol = validate(Protocol, values, "offrl train")
-    return run(protocol, output, workers=workers, on_event=on_event, progress=progress, trust=trust)
+    return run(
+        protocol,
+        output,
+        workers=workers,
+        replicas=replicas,
+        on_event=on_event,
+        progress=progress,
+        trust=trust,
+    )
 
 
 def _check_scored(protocol: Protocol, names: list[str], trust: tuple[str, ...]) -> None:

@@ -1,33 +1,37 @@
-"""Trains one run from where it stopped, and scores it on the way."""
+"""Trains a run from where it stopped, or several as replicas of one learner, and scores them."""
 
+import hashlib
 import logging
 import math
-import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from offrl.data.dataset import Dataset, load_dataset
-from offrl.errors import Damaged, InputError
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning import checkpoint
-from offrl.learning.learner import Learner, Metrics, SingleSeedLearner
+from offrl.learning.learner import Learner, Metrics
 from offrl.learning.policy import Policy
-from offrl.learning.sampler import Sampler
-from offrl.learning.single import build
-from offrl.results.provenance import SIMULATORS, versions
+from offrl.learning.state import join, split
+from offrl.results.provenance import SIMULATORS, numerics, versions
 from offrl.results.rows import ScoreRow, Status
-from offrl.results.store import RunFolder, Unreadable
-from offrl.running.decisions import decide
-from offrl.running.faults import AlgorithmError, CheckedPolicy, blaming, check_metrics
-from offrl.running.jobs import Job, identity
-from offrl.running.task import Workload, prepare, validation_split
+from offrl.results.store import Held, RunFolder, finish_saving
+from offrl.running.events import Event
+from offrl.running.faults import (
+    AlgorithmError,
+    CheckedPolicy,
+    blaming,
+    cause_of,
+    check_metrics,
+)
+from offrl.running.jobs import Job
+from offrl.running.opening import Interrupted, Run, noting_failure, open_run, untrained
+from offrl.running.task import validation_split
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +39,11 @@ CHECK_EVERY = 100  # gradient steps between checks for numbers that are not fini
 CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 0.5
 
-# Called with the step and the latest score; where it returns True, the run saves and ends.
-OnProgress = Callable[[int, float | None], bool]
+# Called with the progress of a run; where it returns True, the run saves and ends.
+OnProgress = Callable[[Event], bool]
 
 
-class Interrupted(Exception):
-    """The run was stopped and is saved; it carries on with the same command."""
-
-
-def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _score: False) -> None:
+def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _event: False) -> None:
     """Runs `job` in its folder below `root` to its last step.
 
     A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers
@@ -53,155 +53,270 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _step, _sco
     """
     folder = RunFolder(job.folder(root), root)
     with folder.held():
-        with _noting_failure(folder):
-            dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
-        run, trust = identity(job, dataset), decide(job.trust)
-        folder.enlist(run, trust)  # raises where the record is another run's, which stays as it is
-        with _noting_failure(folder):
-            folder.begin(run, trust)
-            try:
-                _train(job, folder, dataset, on_progress)
-            except Interrupted:
-                folder.set_status(Status.INTERRUPTED)
-                raise
-            folder.set_status(Status.DONE)
+        finish_saving({folder: job.steps})
+        run = open_run(job, folder)
+        with noting_failure(folder):
+            _Training([run], 1, on_progress).finish()
 
 
-@contextmanager
-def _noting_failure(folder: RunFolder) -> Iterator[None]:
-    """Notes what fails inside in the run's record, where it has one, and raises it again."""
-    try:
-        yield
-    except Interrupted:
-        raise
-    except Exception as error:
-        try:
-            folder.fail(cause_of(error), traceback.format_exc())
-        except InputError as unnoted:  # the disk may be full: the first cause is the one to say
-            log.warning("%s", unnoted)
-        raise
+def train_group(
+    jobs: Sequence[Job], root: Path, replicas: int, on_progress: OnProgress
+) -> list[Event]:
+    """Runs jobs as replicas of one learner; the last event of each.
 
+    Each run has its own folder, rows and checkpoint below `root`, as if it ran alone, and its
+    failure leaves the others going. Runs that stand at different steps are no longer one group.
+    Where one makes all of them raise, they go on one by one, so that each has its own cause.
 
-def cause_of(error: Exception) -> str:
-    """How a run's record and its last event name the error that ended it."""
-    if isinstance(error, AlgorithmError):
-        return f"{error} (run.json has the traceback)"
-    return f"{type(error).__name__}: {error}"
-
-
-def _train(job: Job, folder: RunFolder, dataset: Dataset, on_progress: OnProgress) -> None:
-    work = prepare(job, dataset)
-    algorithm = work.algorithm
-    learner, sampler = _untrained(job, work)
-    validation = validation_split(job, dataset, learner) if learner.validation_interval else None
-    evaluation = job.evaluation
-
-    # The policy that stands for the run comes last: the last row's score is the run's.
-    acting = "act" if issubclass(algorithm, SingleSeedLearner) else "policy"
-    with blaming(algorithm, acting):
-        ways = list(learner.policies())[::-1]
-
-    step, spent = 0, 0.0
-    state, rows = _carry_on(folder, ways, job.steps)
-    if state is not None:
-        try:
-            with blaming(algorithm, "load_state_dict"):
-                learner.load_state_dict(state["learner"])
-            sampler.load_state_dict(state["sampler"])
-        except Damaged as error:
-            rows = _start_anew(folder, ways, f"{folder.checkpoint}: {error}")
-            learner, sampler = _untrained(job, work)
-        else:
-            step, spent = state["step"], state["seconds"]
-    score = rows[-1].score if rows else None
-    if step and on_progress(step, score) and step < job.steps:
-        raise Interrupted
-
-    def save() -> None:
-        with blaming(algorithm, "state_dict", step):
-            learned = learner.state_dict()
-        checkpoint.save(
-            folder.checkpoint,
-            {
-                "learner": learned,
-                "sampler": sampler.state_dict(),
-                "step": step,
-                "seconds": spent + time.monotonic() - begun,
-            },
-        )
-
-    evaluator = Evaluator(work.environment, [job.seed], evaluation.episodes, evaluation.seed)
-    begun = saved = reported = time.monotonic()
-    with closing(evaluator):
-        while step < job.steps:
-            step += 1
-            with blaming(algorithm, "update", step):
-                metrics = check_metrics(learner.update(sampler.sample()), 1)
-            if learner.validation_interval and step % learner.validation_interval == 0:
-                assert validation is not None
-                with blaming(algorithm, "validate", step):
-                    metrics = {**metrics, **check_metrics(learner.validate(validation), 1)}
-            evaluate = step % evaluation.every == 0 or step == job.steps
-            if step % CHECK_EVERY == 0 or evaluate:
-                with blaming(algorithm, "update", step):
-                    _check_finite(metrics, step)
-            if evaluate:
-                with blaming(algorithm, acting, step):
-                    policies = _policies(learner, ways, step)
-                for name, way in policies.items():
-                    policy = CheckedPolicy(way, algorithm, acting, step, work.spec.action_dim)
-                    episodes = evaluator(policy)
-                    seconds = round(spent + time.monotonic() - begun, 3)
-                    row = _score_row(
-                        job, dataset, name, policy.mode, episodes, metrics, step, seconds
-                    )
-                    folder.append(row)
-                score = row.score
-            now = time.monotonic()
-            if evaluate or now - saved > CHECKPOINT_SECONDS:
-                save()
-                saved = now
-            if evaluate or now - reported > REPORT_SECONDS:
-                reported = now
-                if on_progress(step, score) and step < job.steps:
-                    save()
-                    raise Interrupted
-
-
-def _untrained(job: Job, work: Workload) -> tuple[Learner, Sampler]:
-    with blaming(work.algorithm, "__init__"):
-        learner = build(work.algorithm, work.spec, work.config, [job.seed])
-    with blaming(work.algorithm, "sampler"):
-        sampler = work.algorithm.sampler(work.data, work.config, [job.seed], "cpu")
-    return learner, sampler
-
-
-def _carry_on(
-    folder: RunFolder, ways: list[str], steps: int
-) -> tuple[dict[str, Any] | None, list[ScoreRow]]:
-    """The checkpoint and the rows up to it; None and no rows where the run starts anew.
-
-    That is so, and is logged, where the checkpoint or a row up to it is damaged or missing.
+    Args:
+        jobs: runs that differ in their seeds alone.
+        root: the folder of runs.
+        replicas: R, at least the number of jobs: where some runs of a group have ended, copies of
+            another take their place, so that the others' numbers stay what they were.
+        on_progress: see `OnProgress`; called for each run.
     """
-    if os.path.lexists(folder.checkpoint):
+    if len(jobs) == replicas == 1:
+        return [_trained(jobs[0], root, on_progress)]
+    ended: list[Event] = []
+    alone: list[Job] = []
+    with ExitStack() as stack:
+        held, runs = _held(jobs, root, stack, ended), []
+        for job, folder in held:
+            try:
+                runs.append(open_run(job, folder))
+            except Exception as error:  # run.json has the traceback
+                ended.append(_end(Event(job, Status.RUNNING, 0), error))
+        steps = sorted({run.step for run in runs})
+        for step in steps:
+            together = [run for run in runs if run.step == step]
+            status = Status.DONE
+            try:
+                size = replicas if len(steps) == 1 else len(together)
+                training = _Training(together, size, on_progress)
+                training.finish()
+            except Interrupted:
+                status = Status.INTERRUPTED
+            except Exception as error:
+                left = [run.job for run in together if run.end is None]
+                log.warning("%s: %s; its group goes on one by one", left[0].title, cause_of(error))
+                alone += left
+                ended += [run.end for run in together if run.end]
+                continue
+            ended += [run.end or run.event(status, training.step) for run in together]
+    return [*ended, *(_trained(job, root, on_progress) for job in alone)]
+
+
+def _held(
+    jobs: Sequence[Job], root: Path, stack: ExitStack, ended: list[Event]
+) -> list[tuple[Job, RunFolder]]:
+    """The jobs whose folders could be held, and these; adds the ends of the others."""
+    held = []
+    for job in jobs:
+        folder = RunFolder(job.folder(root), root)
         try:
-            step = folder.checkpoint_step(steps)
-            state = checkpoint.load(folder.checkpoint)
-            seconds = state.get("seconds")
-            if not {"learner", "sampler"} <= state.keys() or not isinstance(seconds, float):
-                raise Damaged(f"{folder.checkpoint}: expected the checkpoint of a run")
-            return state, folder.carry_on(ways, step)
-        except Unreadable:
+            stack.enter_context(folder.held())
+            held.append((job, folder))
+        except Exception as error:
+            ended.append(_end(Event(job, Status.RUNNING, 0), error))
+    finish_saving({folder: job.steps for job, folder in held})
+    return held
+
+
+def _trained(job: Job, root: Path, on_progress: OnProgress) -> Event:
+    """The last event of a run that is trained alone."""
+    last = Event(job, Status.RUNNING, 0)
+
+    def report(event: Event) -> bool:
+        nonlocal last
+        last = event
+        return on_progress(event)
+
+    try:
+        train_run(job, root, report)
+    except Exception as error:  # run.json has the traceback
+        return _end(last, error)
+    return replace(last, status=Status.DONE)
+
+
+def _end(last: Event, error: Exception) -> Event:
+    """The last event of a run that an error ended, from the one before it."""
+    match error:
+        case Held():  # by another process, which has taken it meanwhile
+            return replace(last, status=Status.WAITING, cause=str(error))
+        case Interrupted():
+            return replace(last, status=Status.INTERRUPTED)
+        case AlgorithmError() if error.step is not None:
+            last = replace(last, step=error.step)
+    return replace(last, status=Status.FAILED, cause=cause_of(error))
+
+
+class _Training:
+    """Runs at the same step that go on as replicas of one learner."""
+
+    def __init__(self, runs: Sequence[Run], replicas: int, on_progress: OnProgress):
+        self.runs, self.on_progress = runs, on_progress
+        self.replicas = replicas
+        self.step = runs[0].step
+        first = runs[0]
+        self.learner, self.sampler = first.learner, first.sampler
+        if replicas > 1:
+            members = [*runs, *[first] * (replicas - len(runs))]
+            seeds = [member.job.seed for member in members]
+            self.learner, self.sampler = untrained(first.work, seeds)
+            self.learner.load_state_dict(join([member.learner for member in members]))
+            self.sampler.load_state_dict(join([member.sampler for member in members]))
+        group = _group(runs, replicas) if replicas > 1 else None
+        for run in runs:
+            run.folder.note_numerics(numerics(self.step, replicas, group))
+        self.validation = None
+        if self.learner.validation_interval:
+            self.validation = validation_split(first.job, first.dataset, self.learner)
+        self.algorithm = first.work.algorithm
+        self.evaluation = first.job.evaluation
+        self.steps = first.job.steps
+        self.begun = self.saved = self.reported = time.monotonic()
+
+    @property
+    def live(self) -> list[tuple[int, Run]]:
+        """The runs that have not failed, each with its replica's number."""
+        return [(r, run) for r, run in enumerate(self.runs) if run.end is None]
+
+    def finish(self) -> None:
+        """Trains to the last step, and notes how the runs ended.
+
+        Raises Interrupted once they are saved, where `on_progress` asks for it, and what ends all
+        of them.
+        """
+        try:
+            if self.step and self._reported() and self.step < self.steps:
+                raise Interrupted
+            self._train()
+        except Interrupted:
+            self._note(Status.INTERRUPTED)
             raise
-        except Damaged as error:
-            return None, _start_anew(folder, ways, str(error))
-    return None, folder.carry_on(ways, 0)
+        self._note(Status.DONE)
+
+    def _note(self, status: Status) -> None:
+        for _, run in self.live:
+            run.folder.set_status(status)
+
+    def _train(self) -> None:
+        learner, evaluation = self.learner, self.evaluation
+        evaluator = Evaluator(
+            self.runs[0].work.environment,
+            [self.runs[0].job.seed],
+            evaluation.episodes,
+            evaluation.seed,
+        )
+        with closing(evaluator):
+            while self.step < self.steps and self.live:
+                self.step += 1
+                step = self.step
+                with blaming(self.algorithm, "update", step):
+                    metrics = check_metrics(learner.update(self.sampler.sample()), self.replicas)
+                if learner.validation_interval and step % learner.validation_interval == 0:
+                    assert self.validation is not None
+                    with blaming(self.algorithm, "validate", step):
+                        validated = check_metrics(learner.validate(self.validation), self.replicas)
+                    metrics = {**metrics, **validated}
+                evaluate = step % evaluation.every == 0 or step == self.steps
+                if step % CHECK_EVERY == 0 or evaluate:
+                    self._check_finite(metrics)
+                if evaluate:
+                    self._evaluate(evaluator, metrics)
+                now = time.monotonic()
+                if evaluate or now - self.saved > CHECKPOINT_SECONDS:
+                    self._save()
+                    self.saved = now
+                if evaluate or now - self.reported > REPORT_SECONDS:
+                    self.reported = now
+                    if self._reported() and step < self.steps:
+                        self._save()
+                        raise Interrupted
+
+    def _reported(self) -> bool:
+        """Whether one of the runs is asked to end."""
+        asked = False
+        for _, run in self.live:
+            asked |= self.on_progress(run.event(Status.RUNNING, self.step))
+        return asked
+
+    def _check_finite(self, metrics: Metrics) -> None:
+        for r, run in self.live:
+            with self._alone(run), blaming(self.algorithm, "update", self.step):
+                _check_finite(_of(metrics, r), self.step)
+
+    def _evaluate(self, evaluator: Evaluator, metrics: Metrics) -> None:
+        """Scores each run's policy, by itself: a score does not depend on the others."""
+        parts = split(self.learner, self.replicas) if self.replicas > 1 else []
+        for r, run in self.live:
+            with self._alone(run):
+                if parts:
+                    run.learner.load_state_dict(parts[r])
+                with blaming(self.algorithm, run.acting, self.step):
+                    policies = _policies(run.learner, run.ways, self.step)
+                action_dim = run.work.spec.action_dim
+                for name, way in policies.items():
+                    policy = CheckedPolicy(way, self.algorithm, run.acting, self.step, action_dim)
+                    episodes = evaluator.of([run.job.seed])(policy)
+                    row = _score_row(
+                        run,
+                        name,
+                        policy.mode,
+                        episodes,
+                        _of(metrics, r),
+                        self.step,
+                        self._spent(run),
+                    )
+                    run.folder.append(row)
+                run.score = row.score
+
+    @contextmanager
+    def _alone(self, run: Run) -> Iterator[None]:
+        """Where the run diverges inside, the others of its group go on."""
+        try:
+            yield
+        except Diverged as error:
+            if len(self.runs) == 1:
+                raise
+            run.end = _end(run.event(Status.RUNNING, self.step), error)
+            run.folder.fail(cause_of(error), traceback.format_exc())
+
+    def _save(self) -> None:
+        """Writes the runs' checkpoints, all or none of them."""
+        with blaming(self.algorithm, "state_dict", self.step):
+            learned = split(self.learner, self.replicas) if self.replicas > 1 else None
+            states = learned or [self.learner.state_dict()]
+        drawn = split(self.sampler, self.replicas) if learned else [self.sampler.state_dict()]
+        several = len(self.runs) > 1
+        for r, run in self.live:
+            state = {
+                "learner": states[r],
+                "sampler": drawn[r],
+                "step": self.step,
+                "seconds": self._spent(run),
+            }
+            checkpoint.save(run.folder.upcoming if several else run.folder.checkpoint, state)
+        if several:
+            finish_saving({run.folder: self.steps for _, run in self.live})
+
+    def _spent(self, run: Run) -> float:
+        """Seconds of the run so far."""
+        return run.seconds + time.monotonic() - self.begun
 
 
-def _start_anew(folder: RunFolder, ways: list[str], why: str) -> list[ScoreRow]:
-    log.warning("%s; the run starts anew", why)
-    folder.checkpoint.unlink()
-    return folder.carry_on(ways, 0)
+def _group(runs: Sequence[Run], replicas: int) -> str:
+    """The name of a group of runs: the one that it has, or a new one."""
+    last = [numerics for run in runs for numerics in run.folder.record().numerics[-1:]]
+    if len({(n.group, n.replicas) for n in last}) == 1 and last[0].replicas == replicas:
+        return str(last[0].group)
+    places = sorted(str(run.job.place) for run in runs)
+    return hashlib.sha256(f"{places} {runs[0].step}".encode()).hexdigest()[:8]
+
+
+def _of(metrics: Metrics, r: int) -> Metrics:
+    """The metrics of one replica, each of shape (1,)."""
+    return {name: value[r : r + 1] for name, value in metrics.items()}
 
 
 def _policies(learner: Learner, ways: list[str], step: int) -> dict[str, Policy]:
@@ -222,8 +337,7 @@ def _check_finite(metrics: Metrics, step: int) -> None:
 
 
 def _score_row(
-    job: Job,
-    dataset: Dataset,
+    run: Run,
     policy: str,
     action_mode: str,
     episodes: Episodes,
@@ -232,6 +346,7 @@ def _score_row(
     seconds: float,
 ) -> ScoreRow:
     """One evaluation of a run as a score row. Raises Diverged where it holds no finite number."""
+    job, dataset = run.job, run.dataset
     returns = episodes.returns[0]
     if not np.isfinite(returns).all():
         first = np.flatnonzero(~np.isfinite(returns))[0]
@@ -262,5 +377,5 @@ def _score_row(
         policy=policy,
         action_mode=action_mode,
         metrics={name: float(value[0]) for name, value in metrics.items()},
-        wall_time=seconds,
+        wall_time=round(seconds, 3),
     )

@@ -1,8 +1,9 @@
 """Kills a run before, amid and after each of its file operations, and carries it on.
 
-    python kills.py FOLDER TIMES
+    python kills.py FOLDER TIMES REPLICAS
 
-With TIMES above 1 what carries it on is killed too, at other moments, before it is left alone. A
+With TIMES above 1 what carries it on is killed too, at other moments, before it is left alone. With
+REPLICAS above 1 so many runs train as one group. A
 process without threads of its own, so that it can fork: a fork costs a hundredth of an import of
 torch. Prints a line of JSON with the counts.
 """
@@ -121,30 +122,30 @@ def in_fork(work: Callable[[], Any]) -> int:
         os._exit(status)
 
 
-def moments(runs: Plan, root: Path, report: Path) -> list[str]:
-    """Every moment of two whole runs."""
+def moments(runs: Plan, root: Path, replicas: int, report: Path) -> list[str]:
+    """Every moment of whole runs."""
 
     def work() -> None:
         operations = Operations(root, None)
         operations.install()
-        small_runs.carry_out(runs, root)
+        small_runs.carry_out(runs, root, replicas)
         report.write_text(json.dumps(operations.moments))
 
     assert in_fork(work) == 0
     return list(json.loads(report.read_text()))
 
 
-def main(folder: Path, times: int) -> None:
+def main(folder: Path, times: int, replicas: int) -> None:
     torch.set_num_threads(1)
     vars(store)["commit"] = lambda: None  # git, which takes longer than the run
-    runs = small_runs.planned(folder, seeds=[0])
-    names = moments(runs, folder / "alone", folder / "moments.json")
+    runs = small_runs.planned(folder, seeds=range(replicas))
+    names = moments(runs, folder / "alone", replicas, folder / "moments.json")
     expected = small_runs.scores(folder / "alone")
     counts = collections.Counter(operations=sum(name.startswith("before") for name in names))
 
     def killed(root: Path, number: int) -> None:
         Operations(root, number).install()
-        small_runs.carry_out(runs, root)
+        small_runs.carry_out(runs, root, replicas)
 
     for number, name in enumerate(names):
         if times == 1 and name.startswith("after") and number + 1 < len(names):
@@ -158,7 +159,7 @@ def main(folder: Path, times: int) -> None:
             counts["kills amid a write"] += 1 if status and names[at].startswith("amid") else 0
             if next(root.rglob("run.json"), None):
                 small_runs.scores(root)  # can be read at any time
-        assert in_fork(functools.partial(small_runs.carry_out, runs, root)) == 0, name
+        assert in_fork(functools.partial(small_runs.carry_out, runs, root, replicas)) == 0, name
         assert small_runs.scores(root) == expected, name
         assert not small_runs.left_over(root), name
         shutil.rmtree(root)
@@ -166,4 +167,4 @@ def main(folder: Path, times: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -9,10 +9,11 @@ import numpy as np
 from offrl.results.collect import read_runs
 from offrl.results.store import RunFolder
 from offrl.running.events import Event
+from offrl.running.groups import group
 from offrl.running.jobs import Job
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import Plan, enlist, plan
-from offrl.running.training import train_run
+from offrl.running.training import train_group, train_run
 
 CARD = """
 id = "pend"
@@ -70,15 +71,19 @@ def planned(folder: Path, seeds: Sequence[int] = (0, 1)) -> Plan:
 
 def stop_after(step: int) -> Any:
     """Has a run save and end at the first evaluation from `step` on."""
-    return lambda now, _score: now >= step
+    return lambda event: event.step >= step
 
 
-def carry_out(runs: Plan, root: Path) -> list[Event]:
+def carry_out(runs: Plan, root: Path, replicas: int = 1) -> list[Event]:
     """Runs what waits, in this process; the last events of what does not wait.
 
     A run that fails is noted in its folder, as always; the others go on.
     """
     waiting, ended = enlist(runs, root, lambda _event: None)
+    if replicas > 1:
+        for some in group(waiting, root, replicas, workers=1):
+            ended += train_group(some.jobs, root, some.replicas, lambda _event: False)
+        return ended
     for job in waiting:
         try:
             train_run(job, root)

@@ -20,6 +20,7 @@ from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State, run_folders
 from offrl.running.events import Event
 from offrl.running.executors.local import run_in_processes
+from offrl.running.groups import Group
 from offrl.running.jobs import Job
 from offrl.running.runner import Plan, run
 from offrl.running.training import Interrupted, train_run
@@ -146,7 +147,7 @@ def test_a_callback_that_raises_leaves_no_process(
 
     jobs = [replace(job, steps=10_000_000) for job in plan.jobs]
     with pytest.raises(error, match="a broken callback"):
-        run_in_processes(jobs, tmp_path / "runs", 2, broken)
+        run_in_processes([Group((job,), 1) for job in jobs], tmp_path / "runs", 2, broken)
     assert multiprocessing.active_children() == []
     assert len(calls) == 1
     stored = [folder.record() for folder in run_folders(tmp_path / "runs")]

@@ -26,7 +26,8 @@ from offrl.results.store import RunFolder, State, run_folders
 from offrl.running import runner
 from offrl.running.events import Event
 from offrl.running.executors.local import run_in_processes
-from offrl.running.jobs import Job, expand
+from offrl.running.groups import Group
+from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import enlist, plan
 from offrl.running.training import train_run
@@ -373,12 +374,12 @@ def hold(run: Path) -> "subprocess.Popen[str]":
 
 
 def run_here(
-    jobs: Sequence[Job], root: Path, workers: int, on_event: Callable[[Event], None]
+    groups: Sequence[Group], root: Path, workers: int, on_event: Callable[[Event], None]
 ) -> list[Event]:
     """Carries out jobs in this process, which is faster for small ones."""
     assert workers > 0
     events = []
-    for job in jobs:
+    for job in (job for group in groups for job in group.jobs):
         train_run(job, root)
         events.append(Event(job, Status.DONE, job.steps))
         on_event(events[-1])
@@ -422,7 +423,7 @@ def test_a_run_that_another_takes_before_its_worker_starts_is_no_failure(tmp_pat
     protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
     (job, *_), _ = enlist(plan(find_protocol(protocol)), runs, lambda _event: None)
     holder = hold(job.folder(runs))
-    (event,) = run_in_processes([job], runs, 1, lambda _event: None)
+    (event,) = run_in_processes([Group((job,), 1)], runs, 1, lambda _event: None)
     assert event.status is Status.WAITING
     assert "another process holds this run" in str(event.cause)
     assert RunFolder(job.folder(runs)).read().state is State.UNFINISHED

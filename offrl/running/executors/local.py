@@ -1,12 +1,13 @@
 """Runs jobs in processes of this machine, one single-threaded worker per core."""
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,29 +17,28 @@ import torch
 
 from offrl.errors import InputError
 from offrl.results.rows import Status
-from offrl.results.store import Held, RunFolder, State
+from offrl.results.store import RunFolder, State
 from offrl.running.events import Event, OnEvent, ended_before
-from offrl.running.faults import AlgorithmError
-from offrl.running.jobs import Job
-from offrl.running.training import Interrupted, cause_of, train_run
+from offrl.running.groups import Group
+from offrl.running.training import train_group
 
 log = logging.getLogger(__name__)
 
 
 def run_in_processes(
-    jobs: Sequence[Job], root: Path, workers: int, on_event: OnEvent
+    groups: Sequence[Group], root: Path, workers: int, on_event: OnEvent
 ) -> list[Event]:
-    """Carries out jobs in processes of this machine, `workers` at a time; see `Executor`."""
+    """Carries out groups in processes of this machine, `workers` at a time; see `Executor`."""
     # Ctrl-C reaches every process of a terminal. This one alone handles it, and sends SIGTERM to
     # the workers: each starts with SIGINT blocked, else one that is importing prints a traceback,
     # or a helper process of such an import dies and the run counts as failed. The tracker unblocks
     # SIGINT when it starts, so it starts first.
     multiprocessing.resource_tracker.ensure_running()
-    waiting, pool = list(jobs), _Pool(root, on_event)
+    pool = _Pool(groups, root, on_event)
     try:
-        while waiting or pool.running:
-            while waiting and len(pool.running) < workers:
-                pool.start(waiting.pop(0))
+        while pool.waiting and len(pool.workers) < workers:
+            pool.start()
+        while pool.workers:
             pool.listen()
     except BaseException:  # Ctrl-C, and anything that a callback or the disk may raise
         pool.stop()
@@ -46,22 +46,32 @@ def run_in_processes(
     return pool.ended
 
 
-class _Pool:
-    """The worker processes that run, each with the last event that it sent."""
+@dataclass
+class _Worker:
+    """A process that carries out one group after another, with the last event of each run."""
 
-    def __init__(self, root: Path, on_event: OnEvent):
+    process: BaseProcess
+    pipe: Connection
+    running: dict[tuple[str, ...], Event] = field(default_factory=dict)
+
+
+class _Pool:
+    """The worker processes, and the groups that wait for one."""
+
+    def __init__(self, groups: Sequence[Group], root: Path, on_event: OnEvent):
+        self.waiting = list(groups)
         self.root = root
         self.on_event = on_event
         self.context = multiprocessing.get_context("spawn")
-        self.running: dict[Connection, tuple[BaseProcess, Event]] = {}
+        self.workers: dict[Connection, _Worker] = {}
         self.ended: list[Event] = []
         self.stopping = False
 
-    def start(self, job: Job) -> None:
-        """Starts a worker for one job."""
-        ours, theirs = self.context.Pipe(duplex=False)
+    def start(self) -> None:
+        """Starts a worker, and hands it the next group."""
+        ours, theirs = self.context.Pipe()
         process: BaseProcess = self.context.Process(
-            target=_worker, args=(job, self.root, theirs), daemon=False
+            target=_work, args=(self.root, theirs), daemon=False
         )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         try:
@@ -69,43 +79,62 @@ class _Pool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.running[ours] = (process, Event(job, Status.RUNNING, 0))
+        self.workers[ours] = _Worker(process, ours)
+        self._hand_out(self.workers[ours])
+
+    def _hand_out(self, worker: _Worker) -> None:
+        """Gives a worker the next group; None, so that it ends, where there is none."""
+        group = self.waiting.pop(0) if self.waiting and not self.stopping else None
+        if group:
+            worker.running = {job.place: Event(job, Status.RUNNING, 0) for job in group.jobs}
+        with contextlib.suppress(OSError):  # it has died, which `listen` notices
+            worker.pipe.send(group)
 
     def listen(self) -> None:
-        """Takes one event from each worker that has sent one, for at most a second."""
-        for ready in wait(list(self.running), timeout=1):
-            pipe = cast(Connection, ready)
+        """Takes one message from each worker that has sent one, for at most a second."""
+        for ready in wait(list(self.workers), timeout=1):
+            worker = self.workers[cast(Connection, ready)]
             try:
-                event: Event = pipe.recv()
+                message: Event | tuple[list[Event], bool] = worker.pipe.recv()
             except (EOFError, OSError):
-                self._finish(pipe)
+                self._bury(worker)
                 continue
-            process, _ = self.running[pipe]
-            self.running[pipe] = (process, event)
-            if event.status is Status.RUNNING:
-                self._hand_on(event)
+            if isinstance(message, Event):
+                worker.running[message.job.place] = message
+                self._hand_on(message)
+                continue
+            worker.running = {}
+            ended, leaves = message
+            if not leaves:
+                self._hand_out(worker)
+            for event in ended:
+                self._end(event)
 
     def stop(self) -> None:
         """Asks every worker to save and end, and waits until they have."""
         self.stopping = True
-        for process, _ in self.running.values():
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
-        while self.running:  # a worker saves at its next step, after the evaluation it may be in
+        for worker in self.workers.values():
+            if worker.process.pid is not None and worker.process.is_alive():
+                os.kill(worker.process.pid, signal.SIGTERM)
+        while self.workers:  # one saves at its next step, after the evaluation it may be in
             self.listen()
 
-    def _finish(self, pipe: Connection) -> None:
-        """Notes the end of a worker whose pipe is closed, and its cause where it sent none."""
-        process, last = self.running.pop(pipe)
-        process.join()
-        pipe.close()
-        if last.status is Status.RUNNING and self.stopping:
-            # SIGTERM came before its handler was installed.
-            last = replace(last, status=Status.INTERRUPTED)
-        elif last.status is Status.RUNNING:
-            last = self._recorded_end(process, last)
-        self.ended.append(last)
-        self._hand_on(last)
+    def _bury(self, worker: _Worker) -> None:
+        """Notes the end of a worker whose pipe is closed, and of the runs that it left."""
+        del self.workers[worker.pipe]
+        worker.process.join()
+        worker.pipe.close()
+        if self.waiting and not self.stopping:
+            self.start()
+        for last in worker.running.values():
+            if self.stopping:  # SIGTERM came before its handler was installed
+                self._end(replace(last, status=Status.INTERRUPTED))
+            else:
+                self._end(self._recorded_end(worker.process, last))
+
+    def _end(self, event: Event) -> None:
+        self.ended.append(event)
+        self._hand_on(event)
 
     def _recorded_end(self, process: BaseProcess, last: Event) -> Event:
         """The end of a run whose worker sent none: done if its record says so, else a failure."""
@@ -132,8 +161,8 @@ class _Pool:
                 raise
 
 
-def _worker(job: Job, root: Path, pipe: Connection) -> None:
-    """The work of one process: trains one run, and sends its events through `pipe`."""
+def _work(root: Path, pipe: Connection) -> None:
+    """The work of one process: trains the groups that it is given, and sends their events."""
     torch.set_num_threads(1)
     stop = False
 
@@ -142,32 +171,22 @@ def _worker(job: Job, root: Path, pipe: Connection) -> None:
         stop = True
 
     signal.signal(signal.SIGTERM, ask_to_stop)
-    last: tuple[int, float | None] = (0, None)
 
-    def report(step: int, score: float | None) -> bool:
-        nonlocal last, stop
-        last = (step, score)
+    def report(event: Event) -> bool:
+        nonlocal stop
         try:
-            pipe.send(Event(job, Status.RUNNING, step, score))
+            pipe.send(event)
         except OSError:  # the parent is gone
             stop = True
         return stop
 
     try:
-        train_run(job, root, report)
-        end = Event(job, Status.DONE, *last)
-    except Held as held:  # by another process, which has taken it meanwhile
-        end = Event(job, Status.WAITING, *last, cause=str(held))
-    except Interrupted:
-        end = Event(job, Status.INTERRUPTED, *last)
-    except Exception as error:  # run.json has the traceback
-        if isinstance(error, AlgorithmError) and error.step is not None:
-            last = (error.step, last[1])
-        end = Event(job, Status.FAILED, *last, cause=cause_of(error))
-    try:
-        pipe.send(end)
-    except OSError:
-        log.info("%s: %s, and the parent process is gone", job.folder(root), end.status)
+        while group := pipe.recv():
+            pipe.send((train_group(group.jobs, root, group.replicas, report), stop))
+            if stop:
+                return
+    except (EOFError, OSError):
+        log.info("the parent process is gone")
 
 
 def cores() -> int:

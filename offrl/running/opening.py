@@ -1,0 +1,129 @@
+"""Opens runs: data, learner and sampler as the run's folder left them, or as they begin."""
+
+import logging
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from offrl.data.dataset import Dataset, load_dataset
+from offrl.errors import Damaged, InputError
+from offrl.learning import checkpoint
+from offrl.learning.learner import Learner, SingleSeedLearner
+from offrl.learning.sampler import Sampler
+from offrl.learning.single import build
+from offrl.results.rows import Status
+from offrl.results.store import RunFolder, Unreadable
+from offrl.running.decisions import decide
+from offrl.running.events import Event
+from offrl.running.faults import blaming, cause_of
+from offrl.running.jobs import Job, identity
+from offrl.running.task import Workload, prepare
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """The run was stopped and is saved; it carries on with the same command."""
+
+
+@dataclass
+class Run:
+    """A run that this process holds, and its replica by itself."""
+
+    job: Job
+    folder: RunFolder
+    dataset: Dataset
+    work: Workload
+    learner: Learner
+    sampler: Sampler
+    ways: list[str]  # to act, in the order of an evaluation's rows
+    step: int = 0  # of its checkpoint
+    seconds: float = 0.0  # that training and evaluation took up to there
+    score: float | None = None
+    end: Event | None = None  # where it failed before the others
+
+    @property
+    def acting(self) -> str:
+        """The method of the algorithm that acts."""
+        return "act" if issubclass(self.work.algorithm, SingleSeedLearner) else "policy"
+
+    def event(self, status: Status, step: int) -> Event:
+        """What is reported of the run at a step."""
+        return Event(self.job, status, step, self.score)
+
+
+@contextmanager
+def noting_failure(folder: RunFolder) -> Iterator[None]:
+    """Notes what fails inside in the run's record, where it has one, and raises it again."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        try:
+            folder.fail(cause_of(error), traceback.format_exc())
+        except InputError as unnoted:  # the disk may be full: the first cause is the one to say
+            log.warning("%s", unnoted)
+        raise
+
+
+def open_run(job: Job, folder: RunFolder) -> Run:
+    """A run that is held, with its replica as it was saved; what is wrong with it is noted."""
+    with noting_failure(folder):
+        dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
+    run, trust = identity(job, dataset), decide(job.trust)
+    folder.enlist(run, trust)  # raises where the record is another run's, which stays as it is
+    with noting_failure(folder):
+        folder.begin(run, trust)
+        work = prepare(job, dataset)
+        opened = Run(job, folder, dataset, work, *untrained(work, [job.seed]), ways=[])
+        # The policy that stands for the run comes last: the last row's score is the run's.
+        with blaming(work.algorithm, opened.acting):
+            opened.ways = list(opened.learner.policies())[::-1]
+        _restore(opened)
+        return opened
+
+
+def untrained(work: Workload, seeds: Sequence[int]) -> tuple[Learner, Sampler]:
+    """A learner with a replica per seed, and its sampler."""
+    with blaming(work.algorithm, "__init__"):
+        learner = build(work.algorithm, work.spec, work.config, seeds)
+    with blaming(work.algorithm, "sampler"):
+        sampler = work.algorithm.sampler(work.data, work.config, seeds, "cpu")
+    return learner, sampler
+
+
+def _restore(run: Run) -> None:
+    """Brings a run to where its checkpoint left it, or to the start of a new one.
+
+    It starts anew, and that is logged, where the checkpoint or a row up to it is damaged or
+    missing.
+    """
+    folder, rows = run.folder, []
+    try:
+        if os.path.lexists(folder.checkpoint):
+            step = folder.checkpoint_step(run.job.steps)
+            state = checkpoint.load(folder.checkpoint)
+            seconds = state.get("seconds")
+            if not {"learner", "sampler"} <= state.keys() or not isinstance(seconds, float):
+                raise Damaged(f"{folder.checkpoint}: expected the checkpoint of a run")
+            rows = folder.carry_on(run.ways, step)
+            try:
+                with blaming(run.work.algorithm, "load_state_dict"):
+                    run.learner.load_state_dict(state["learner"])
+                run.sampler.load_state_dict(state["sampler"])
+            except Damaged as error:
+                raise Damaged(f"{folder.checkpoint}: {error}") from error
+            run.step, run.seconds = step, seconds
+        else:
+            folder.carry_on(run.ways, 0)
+    except Unreadable:
+        raise
+    except Damaged as error:
+        log.warning("%s; the run starts anew", error)
+        folder.checkpoint.unlink()
+        rows = folder.carry_on(run.ways, 0)
+        run.learner, run.sampler = untrained(run.work, [run.job.seed])
+    run.score = rows[-1].score if rows else None

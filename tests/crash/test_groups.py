@@ -1,0 +1,164 @@
+"""Runs that train as replicas of one learner: the same files, failures and scores as alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_runs
+import torch
+
+from offrl.algorithms.bc import BC
+from offrl.errors import InputError
+from offrl.learning.batch import Batch
+from offrl.learning.learner import Metrics
+from offrl.results.rows import Status
+from offrl.results.store import RunFolder, State
+from offrl.running import runner
+from offrl.running.events import Event
+from offrl.running.groups import Group, group
+from offrl.running.runner import Plan
+from offrl.running.training import train_group, train_run
+
+
+def go_on(_event: Event) -> bool:
+    return False
+
+
+def stop_at(step: int) -> small_runs.Any:
+    return lambda event: event.step >= step
+
+
+@pytest.fixture
+def plan(tmp_path: Path, own_cache: Path) -> Plan:
+    assert own_cache
+    return small_runs.planned(tmp_path, seeds=(0, 1, 2))
+
+
+def folder(plan: Plan, r: int, root: Path) -> RunFolder:
+    return RunFolder(plan.jobs[r].folder(root))
+
+
+def returns(plan: Plan, r: int, root: Path) -> np.ndarray:
+    return np.array([row["mean_return"] for row in small_runs.rows(plan.jobs[r], root)])
+
+
+def test_each_run_of_a_group_has_the_files_and_scores_of_a_run_alone(
+    plan: Plan, tmp_path: Path
+) -> None:
+    events = train_group(plan.jobs, tmp_path / "together", 3, go_on)
+    assert [(event.status, event.step) for event in events] == [(Status.DONE, 35)] * 3
+    for r, job in enumerate(plan.jobs):
+        train_run(job, tmp_path / "alone")
+        np.testing.assert_allclose(
+            returns(plan, r, tmp_path / "together"),
+            returns(plan, r, tmp_path / "alone"),
+            rtol=1e-4,
+        )
+        stored = folder(plan, r, tmp_path / "together").read()
+        assert stored.state is State.DONE
+        assert stored.record is not None
+        (numerics,) = stored.record.numerics
+        assert (numerics.step, numerics.replicas, numerics.dtype) == (0, 3, "float32")
+        assert numerics.threads == torch.get_num_threads()
+    assert not small_runs.left_over(tmp_path / "together")
+
+
+def test_a_replica_that_diverges_fails_alone(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = BC.update
+
+    def broken(self: BC, batch: Batch) -> Metrics:
+        metrics = update(self, batch)
+        if self.updates >= 15:
+            with torch.no_grad():
+                self.actor.weights[0][1] = torch.nan
+        return metrics
+
+    monkeypatch.setattr(BC, "update", broken)
+    first, second, third = train_group(plan.jobs, tmp_path / "runs", 3, go_on)
+    monkeypatch.undo()
+    assert (first.status, third.status) == (Status.DONE, Status.DONE)
+    assert (second.status, second.step) == (Status.FAILED, 20)
+    assert "is nan at step 20" in str(second.cause)
+    stored = folder(plan, 1, tmp_path / "runs").read()
+    assert stored.state is State.FAILED
+    assert [row.step for row in stored.rows] == [10]
+    train_group(plan.jobs, tmp_path / "whole", 3, go_on)
+    for r in (0, 2):
+        ours, whole = returns(plan, r, tmp_path / "runs"), returns(plan, r, tmp_path / "whole")
+        assert (ours == whole).all()
+
+
+def test_an_interrupted_group_ends_with_the_same_scores(plan: Plan, tmp_path: Path) -> None:
+    train_group(plan.jobs, tmp_path / "whole", 3, go_on)
+    root = tmp_path / "runs"
+    events = train_group(plan.jobs, root, 3, stop_at(20))
+    assert [(event.status, event.step) for event in events] == [(Status.INTERRUPTED, 20)] * 3
+    # One run is taken away; a copy of another keeps its place.
+    (some,) = group(plan.jobs[:2], root, 1, workers=1)
+    assert some == Group(tuple(plan.jobs[:2]), 3)
+    train_group(some.jobs, root, some.replicas, go_on)
+    for r in (0, 1):
+        assert small_runs.rows(plan.jobs[r], root) == small_runs.rows(
+            plan.jobs[r], tmp_path / "whole"
+        )
+        record = folder(plan, r, root).record()
+        assert [numerics.replicas for numerics in record.numerics] == [3]
+
+
+def test_runs_at_different_steps_go_on_apart_and_their_records_say_so(
+    plan: Plan, tmp_path: Path
+) -> None:
+    root = tmp_path / "runs"
+    train_group(plan.jobs, root, 3, stop_at(20))
+    folder(plan, 2, root).checkpoint.unlink()
+    events = train_group(plan.jobs, root, 3, go_on)
+    assert {event.status for event in events} == {Status.DONE}
+    numerics = [
+        [(n.step, n.replicas) for n in folder(plan, r, root).record().numerics] for r in range(3)
+    ]
+    assert numerics == [[(0, 3), (20, 2)], [(0, 3), (20, 2)], [(0, 3), (0, 1)]]
+
+
+def test_where_one_makes_all_raise_they_go_on_one_by_one(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    update = BC.update
+
+    def broken(self: BC, batch: Batch) -> Metrics:
+        if len(batch.rewards) > 1 and self.updates == 12:
+            raise RuntimeError("too large")
+        return update(self, batch)
+
+    monkeypatch.setattr(BC, "update", broken)
+    events = train_group(plan.jobs, tmp_path / "runs", 3, go_on)
+    assert [(event.status, event.step) for event in events] == [(Status.DONE, 35)] * 3
+    assert "RuntimeError: too large; its group goes on one by one" in caplog.text
+    for r in range(3):
+        record = folder(plan, r, tmp_path / "runs").record()
+        assert [(n.step, n.replicas) for n in record.numerics] == [(0, 3), (10, 1)]
+
+
+def test_jobs_that_differ_in_their_seeds_alone_are_grouped(plan: Plan, tmp_path: Path) -> None:
+    jobs = [
+        *plan.jobs,
+        *(replace(job, config={**job.config, "actor_lr": 1.0}) for job in plan.jobs),
+    ]
+
+    def sizes(replicas: int | None, workers: int) -> list[int]:
+        return [len(some.jobs) for some in group(jobs, tmp_path, replicas, workers)]
+
+    assert sizes(None, 2) == [3, 3]
+    assert sizes(None, 3) == [2, 1, 2, 1]
+    assert sizes(1, 2) == [1] * 6
+    assert sizes(2, 1) == [2, 1, 2, 1]
+    for some in group(jobs, tmp_path, None, 2):
+        assert len({str(job.config) for job in some.jobs}) == 1
+
+
+@pytest.mark.usefixtures("plan")
+def test_replicas_below_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="replicas is 0; expected at least 1"):
+        runner.run(str(tmp_path / "small.toml"), tmp_path / "runs", replicas=0)
