@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.errors import Damaged, InputError
@@ -30,15 +31,15 @@ class Interrupted(Exception):
 
 @dataclass
 class Run:
-    """A run that this process holds, and its replica by itself."""
+    """A run that this process holds, and the learner of its replica alone."""
 
     job: Job
     folder: RunFolder
     dataset: Dataset
     work: Workload
     learner: Learner
-    sampler: Sampler
     ways: list[str]  # to act, in the order of an evaluation's rows
+    drawn: dict[str, Any] | None = None  # the state of its sampler; None before the first batch
     step: int = 0  # of its checkpoint
     seconds: float = 0.0  # that training and evaluation took up to there
     score: float | None = None
@@ -69,16 +70,22 @@ def noting_failure(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def open_run(job: Job, folder: RunFolder) -> Run:
-    """A run that is held, with its replica as it was saved; what is wrong with it is noted."""
+def open_run(job: Job, folder: RunFolder, like: Run | None = None) -> Run:
+    """A run that is held, with its learner as it was saved; what is wrong with it is noted.
+
+    Args:
+        job: the run.
+        folder: of the run.
+        like: a run that differs in its seed alone, whose prepared data serve this one too.
+    """
     with noting_failure(folder):
         dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
     run, trust = identity(job, dataset), decide(job.trust)
     folder.enlist(run, trust)  # raises where the record is another run's, which stays as it is
     with noting_failure(folder):
         folder.begin(run, trust)
-        work = prepare(job, dataset)
-        opened = Run(job, folder, dataset, work, *untrained(work, [job.seed]), ways=[])
+        work = like.work if like else prepare(job, dataset)
+        opened = Run(job, folder, dataset, work, learner_of(work, [job.seed]), ways=[])
         # The policy that stands for the run comes last: the last row's score is the run's.
         with blaming(work.algorithm, opened.acting):
             opened.ways = list(opened.learner.policies())[::-1]
@@ -86,44 +93,49 @@ def open_run(job: Job, folder: RunFolder) -> Run:
         return opened
 
 
-def untrained(work: Workload, seeds: Sequence[int]) -> tuple[Learner, Sampler]:
-    """A learner with a replica per seed, and its sampler."""
+def learner_of(work: Workload, seeds: Sequence[int]) -> Learner:
+    """An untrained learner with a replica per seed."""
     with blaming(work.algorithm, "__init__"):
-        learner = build(work.algorithm, work.spec, work.config, seeds)
+        return build(work.algorithm, work.spec, work.config, seeds)
+
+
+def sampler_of(work: Workload, seeds: Sequence[int]) -> Sampler:
+    """A sampler with a replica per seed, at its first batch."""
     with blaming(work.algorithm, "sampler"):
-        sampler = work.algorithm.sampler(work.data, work.config, seeds, "cpu")
-    return learner, sampler
+        return work.algorithm.sampler(work.data, work.config, seeds, "cpu")
 
 
 def _restore(run: Run) -> None:
-    """Brings a run to where its checkpoint left it, or to the start of a new one.
-
-    It starts anew, and that is logged, where the checkpoint or a row up to it is damaged or
-    missing.
-    """
-    folder, rows = run.folder, []
+    """Brings a run to where its checkpoint left it, or to the start of a new one."""
+    folder = run.folder
     try:
-        if os.path.lexists(folder.checkpoint):
-            step = folder.checkpoint_step(run.job.steps)
-            state = checkpoint.load(folder.checkpoint)
-            seconds = state.get("seconds")
-            if not {"learner", "sampler"} <= state.keys() or not isinstance(seconds, float):
-                raise Damaged(f"{folder.checkpoint}: expected the checkpoint of a run")
-            rows = folder.carry_on(run.ways, step)
-            try:
-                with blaming(run.work.algorithm, "load_state_dict"):
-                    run.learner.load_state_dict(state["learner"])
-                run.sampler.load_state_dict(state["sampler"])
-            except Damaged as error:
-                raise Damaged(f"{folder.checkpoint}: {error}") from error
-            run.step, run.seconds = step, seconds
-        else:
+        if not os.path.lexists(folder.checkpoint):
             folder.carry_on(run.ways, 0)
+            return
+        step = folder.checkpoint_step(run.job.steps)
+        state = checkpoint.load(folder.checkpoint)
+        seconds = state.get("seconds")
+        if not {"learner", "sampler"} <= state.keys() or not isinstance(seconds, float):
+            raise Damaged(f"{folder.checkpoint}: expected the checkpoint of a run")
+        rows = folder.carry_on(run.ways, step)
+        try:
+            with blaming(run.work.algorithm, "load_state_dict"):
+                run.learner.load_state_dict(state["learner"])
+        except Damaged as error:
+            raise Damaged(f"{folder.checkpoint}: {error}") from error
     except Unreadable:
         raise
     except Damaged as error:
-        log.warning("%s; the run starts anew", error)
-        folder.checkpoint.unlink()
-        rows = folder.carry_on(run.ways, 0)
-        run.learner, run.sampler = untrained(run.work, [run.job.seed])
-    run.score = rows[-1].score if rows else None
+        start_anew(run, str(error))
+    else:
+        run.step, run.seconds, run.drawn = step, seconds, state["sampler"]
+        run.score = rows[-1].score if rows else None
+
+
+def start_anew(run: Run, why: str) -> None:
+    """Puts a run back to its first step, and logs why: a file of its folder is damaged."""
+    log.warning("%s; the run starts anew", why)
+    run.folder.checkpoint.unlink(missing_ok=True)
+    run.folder.carry_on(run.ways, 0)
+    run.learner = learner_of(run.work, [run.job.seed])
+    run.step, run.seconds, run.drawn, run.score = 0, 0.0, None, None

@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from offrl.errors import Damaged
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning import checkpoint
 from offrl.learning.learner import Learner, Metrics
 from offrl.learning.policy import Policy
+from offrl.learning.sampler import Sampler
 from offrl.learning.state import join, split
 from offrl.results.provenance import SIMULATORS, numerics, versions
 from offrl.results.rows import ScoreRow, Status
@@ -30,7 +33,15 @@ from offrl.running.faults import (
     check_metrics,
 )
 from offrl.running.jobs import Job
-from offrl.running.opening import Interrupted, Run, noting_failure, open_run, untrained
+from offrl.running.opening import (
+    Interrupted,
+    Run,
+    learner_of,
+    noting_failure,
+    open_run,
+    sampler_of,
+    start_anew,
+)
 from offrl.running.task import validation_split
 
 log = logging.getLogger(__name__)
@@ -80,10 +91,11 @@ def train_group(
     ended: list[Event] = []
     alone: list[Job] = []
     with ExitStack() as stack:
-        held, runs = _held(jobs, root, stack, ended), []
+        held = _held(jobs, root, stack, ended)
+        runs: list[Run] = []
         for job, folder in held:
             try:
-                runs.append(open_run(job, folder))
+                runs.append(open_run(job, folder, runs[0] if runs else None))
             except Exception as error:  # run.json has the traceback
                 ended.append(_end(Event(job, Status.RUNNING, 0), error))
         steps = sorted({run.step for run in runs})
@@ -156,15 +168,14 @@ class _Training:
     def __init__(self, runs: Sequence[Run], replicas: int, on_progress: OnProgress):
         self.runs, self.on_progress = runs, on_progress
         self.replicas = replicas
-        self.step = runs[0].step
         first = runs[0]
-        self.learner, self.sampler = first.learner, first.sampler
+        self.members = [*runs, *[first] * (replicas - len(runs))]
+        self.sampler = self._sampler()
+        self.step = first.step
+        self.learner = first.learner
         if replicas > 1:
-            members = [*runs, *[first] * (replicas - len(runs))]
-            seeds = [member.job.seed for member in members]
-            self.learner, self.sampler = untrained(first.work, seeds)
-            self.learner.load_state_dict(join([member.learner for member in members]))
-            self.sampler.load_state_dict(join([member.sampler for member in members]))
+            self.learner = learner_of(first.work, [member.job.seed for member in self.members])
+            self.learner.load_state_dict(join([member.learner for member in self.members]))
         group = _group(runs, replicas) if replicas > 1 else None
         for run in runs:
             run.folder.note_numerics(numerics(self.step, replicas, group))
@@ -175,6 +186,24 @@ class _Training:
         self.evaluation = first.job.evaluation
         self.steps = first.job.steps
         self.begun = self.saved = self.reported = time.monotonic()
+
+    def _sampler(self) -> Sampler:
+        """Draws every replica's batches from where it was."""
+        first = self.runs[0]
+        sampler: Any = sampler_of(first.work, [member.job.seed for member in self.members])
+        if self.replicas > 1:
+            if not hasattr(sampler, "split_state"):
+                raise TypeError(f"{type(sampler).__name__} cannot be saved replica by replica")
+            if first.drawn is not None:
+                sampler.load_state_dict(sampler.join_states([m.drawn for m in self.members]))
+        elif first.drawn is not None:
+            try:
+                sampler.load_state_dict(first.drawn)
+            except Damaged as error:
+                start_anew(first, f"{first.folder.checkpoint}: {error}")
+                return sampler_of(first.work, [first.job.seed])
+        drawing: Sampler = sampler
+        return drawing
 
     @property
     def live(self) -> list[tuple[int, Run]]:
