@@ -57,6 +57,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kernel() -> None:
+    """One kernel for all runs, which need not measure them then."""
+    from offrl.learning import kernels
+
+    os.environ["OFFRL_KERNEL"] = kernels.KERNELS[0]
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache for one test."""

@@ -1,7 +1,10 @@
 """Passes through a network, forward and back, arranged for float32 on a CPU.
 
-Products go through oneDNN, one member of an ensemble at a time, so that activations stay in cache.
-`networks` calls these where they apply and does the same by batched products elsewhere.
+Products go one member of an ensemble at a time, so that activations stay in cache: through
+oneDNN, which uses AVX-512 on any CPU that has it, or through the library behind torch.mm, MKL,
+which does so on Intel's alone. `networks` calls these where they apply. Elsewhere, and where narrow
+networks make it faster, it does the same by one batched product a layer. Which is fastest depends
+on processor and shapes (`benchmarks/README.md` has figures); results differ by rounding alone.
 """
 
 import itertools
@@ -11,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from offrl.errors import InputError
 
 LAYER_NORM_EPSILON = 1e-6  # flax's; torch's own default is 1e-5
 BLOCK_ROWS = 512  # whose activations stay in cache: half a megabyte a layer of 256
@@ -25,19 +30,32 @@ def _onednn_works() -> bool:
 
 
 ONEDNN = _onednn_works()
+KERNELS = ("onednn", "blas", "batched") if ONEDNN else ("blas", "batched")
+_current = KERNELS[0]
 
 
-def name() -> str:
-    """Which library multiplies matrices: `onednn`, or torch's own choice, `blas`."""
-    return "onednn" if ONEDNN else "blas"
+def current() -> str:
+    """The kernel of this process, one of KERNELS."""
+    return _current
+
+
+def use(name: str) -> None:
+    """Sets the kernel of all that this process computes from now on."""
+    global _current
+    if name not in KERNELS:
+        raise InputError(f"kernel {name!r:.80} is not here; expected one of {', '.join(KERNELS)}")
+    _current = name
+
+
+def applies(x: Tensor) -> bool:
+    """Whether inputs `x` go through a network matrix by matrix."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _current != "batched"
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """The product a b plus a bias, of matrices or batches of them, and then ReLU or not."""
-    # Through oneDNN, which uses AVX-512 on any CPU that has it; torch.mm's MKL does so on
-    # Intel's alone (benchmarks/README.md has figures).
-    # ReLU comes after it, because oneDNN's own turns NaN into 0, which would hide it.
-    if ONEDNN and a.dim() == 2:
+    # ReLU comes after oneDNN's product, because its own turns NaN into 0, which would hide it.
+    if _current == "onednn" and a.dim() == 2:
         flat = None if bias is None else bias.flatten()
         out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, flat, "none", [], "")
     else:
@@ -249,7 +267,7 @@ class ValueAndInputGradient(torch.autograd.Function):
         matrices, last = len(weights[0]), layers - 1
         indices: list[int | slice] = [slice(None)]
         inputs = [x.repeat_interleave(matrices // len(x), 0)]
-        if x.device.type == "cpu" and x.dtype == torch.float32:
+        if applies(x):
             indices = [*range(matrices)]
             inputs = [x[replica_of(m, matrices, len(x))] for m in range(matrices)]
         values, input_gradients, ctx.passes = [], [], []

@@ -15,6 +15,7 @@ from offrl.learning.kernels import (
     Parameters,
     SumInBlocks,
     ValueAndInputGradient,
+    applies,
 )
 from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
@@ -42,7 +43,7 @@ class Linear(Network):
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         """Shape (R, ..., out) for x of shape (R, ..., in), with ReLU or without."""
         rows = x.flatten(1, -2).contiguous()
-        if x.device.type == "cpu" and x.dtype == torch.float32:
+        if applies(x):
             out: Tensor = Affine.apply(rows, self.weight, self.bias, relu)  # type: ignore[no-untyped-call]
         else:
             out = torch.baddbmm(self.bias, rows, self.weight)
@@ -128,7 +129,7 @@ class MLP(Network):
             raise ValueError(f"x has {len(x)} replicas, the network {len(self.weights[0])}")
         parameters = self._matrices(member, torch.is_grad_enabled() and not frozen)
         stacked = self.members is not None and member is None
-        if x.device.type == "cpu" and x.dtype == torch.float32:
+        if applies(x):
             layers = len(self.weights)
             out: Tensor = MatrixByMatrix.apply(x, self.slope, layers, *parameters.flat)  # type: ignore[no-untyped-call]
         else:
@@ -172,7 +173,7 @@ class MLP(Network):
             raise ValueError("sum_in_blocks serves ReLU networks without layer_norm")
         dtype = dtype or x.dtype
         weights, biases = [*self.weights], [*self.biases]
-        if x.device.type == "cpu" and x.dtype == torch.float32:
+        if applies(x):
             tensors = (*weights, *biases, *others)
             total: Tensor = SumInBlocks.apply(x, loss, dtype, len(weights), *tensors)  # type: ignore[no-untyped-call]
             return total

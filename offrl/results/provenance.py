@@ -58,7 +58,7 @@ def numerics(step: int, replicas: int, group: str | None) -> Numerics:
         step=step,
         replicas=replicas,
         group=group,
-        kernel=kernels.name(),
+        kernel=kernels.current(),
         dtype=str(torch.get_default_dtype()).removeprefix("torch."),
         threads=torch.get_num_threads(),
         device="cpu",

@@ -16,7 +16,7 @@ import torch
 
 from offrl.errors import Damaged
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
-from offrl.learning import checkpoint
+from offrl.learning import checkpoint, kernels
 from offrl.learning.learner import Learner, Metrics
 from offrl.learning.policy import Policy
 from offrl.learning.sampler import Sampler
@@ -33,6 +33,7 @@ from offrl.running.faults import (
     check_metrics,
 )
 from offrl.running.jobs import Job
+from offrl.running.kernel_choice import choose
 from offrl.running.opening import (
     Interrupted,
     Run,
@@ -170,15 +171,16 @@ class _Training:
         self.replicas = replicas
         first = runs[0]
         self.members = [*runs, *[first] * (replicas - len(runs))]
+        self.group = _group(runs, replicas) if replicas > 1 else None
+        kernels.use(self._kernel())
         self.sampler = self._sampler()
         self.step = first.step
         self.learner = first.learner
         if replicas > 1:
             self.learner = learner_of(first.work, [member.job.seed for member in self.members])
             self.learner.load_state_dict(join([member.learner for member in self.members]))
-        group = _group(runs, replicas) if replicas > 1 else None
         for run in runs:
-            run.folder.note_numerics(numerics(self.step, replicas, group))
+            run.folder.note_numerics(numerics(self.step, replicas, self.group))
         self.validation = None
         if self.learner.validation_interval:
             self.validation = validation_split(first.job, first.dataset, self.learner)
@@ -186,6 +188,14 @@ class _Training:
         self.evaluation = first.job.evaluation
         self.steps = first.job.steps
         self.begun = self.saved = self.reported = time.monotonic()
+
+    def _kernel(self) -> str:
+        """The kernel with which the runs began, if it is here, else the fastest."""
+        first = self.runs[0]
+        last = first.folder.record().numerics[-1:]
+        if first.step and last and last[0].kernel in kernels.KERNELS:
+            return last[0].kernel
+        return choose(first.job, first.work, self.replicas)
 
     def _sampler(self) -> Sampler:
         """Draws every replica's batches from where it was."""
