@@ -30,7 +30,7 @@ from offrl.running.groups import Group
 from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import enlist, plan
-from offrl.running.training import train_run
+from offrl.running.training import train_group, train_run
 from offrl.statistics.resampling import Resampling
 
 PROTOCOL = """
@@ -92,7 +92,12 @@ class Regression(offrl.SingleSeedLearner):
 '''
 
 
-def write_protocol(folder: Path, algorithm: str = "bc", steps: int = 1500, entry: str = "") -> Path:
+NARROW = "config = { hidden = [16], batch_size = 16 }"  # of bc
+
+
+def write_protocol(
+    folder: Path, algorithm: str = "bc", steps: int = 1500, entry: str = NARROW
+) -> Path:
     path = folder / "tiny.toml"
     path.write_text(PROTOCOL.format(algorithm=algorithm, steps=steps, entry=entry))
     return path
@@ -126,13 +131,56 @@ def wait_for(runs: Path, rows: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The scores of runs that were left alone."""
-    folder = tmp_path_factory.mktemp("alone")
-    events = offrl.run(str(write_protocol(folder)), folder / "runs", workers=2)
+def run_here(
+    groups: Sequence[Group], root: Path, workers: int, on_event: Callable[[Event], None]
+) -> list[Event]:
+    """Carries out jobs in this process, which is faster for small ones."""
+    assert workers > 0
+    ended: list[Event] = []
+
+    def report(event: Event) -> bool:
+        on_event(event)
+        return False
+
+    for group in groups:
+        last = train_group(group.jobs, root, group.replicas, report)
+        for event in last:
+            on_event(event)
+        ended += last
+    return ended
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has runs carried out in this process: for tests whose point is no worker."""
+    monkeypatch.setattr(runner, "run_in_processes", run_here)
+
+
+def ended_runs(folder: Path, steps: int) -> Path:
+    """A folder of the protocol's runs, left alone to their ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run_in_processes", run_here)
+        events = offrl.run(str(write_protocol(folder, steps=steps)), folder / "runs", workers=2)
     assert [event.status for event in events] == ["done", "done"]
-    return scores(folder / "runs")
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def long_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with five evaluations, to be copied."""
+    return ended_runs(tmp_path_factory.mktemp("long"), 1500)
+
+
+@pytest.fixture(scope="module")
+def short_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with two evaluations, to be copied."""
+    return ended_runs(tmp_path_factory.mktemp("short"), 600)
+
+
+@pytest.fixture(scope="module")
+def alone(long_runs: Path) -> pd.DataFrame:
+    """The scores of runs that were left alone."""
+    return scores(long_runs)
 
 
 @pytest.mark.parametrize("how", ["kill -9 everything", "kill -9 the parent", "Ctrl-C"])
@@ -165,12 +213,13 @@ def test_the_same_command_ends_with_the_same_scores(
     pd.testing.assert_frame_equal(scores(runs), alone)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_torn_line_and_rows_after_the_checkpoint_are_written_again(
-    alone: pd.DataFrame, tmp_path: Path
+    alone: pd.DataFrame, long_runs: Path, tmp_path: Path
 ) -> None:
     """What a power cut leaves: rows past the checkpoint, the last of them half there."""
     protocol, runs = write_protocol(tmp_path), tmp_path / "runs"
-    offrl.run(str(protocol), runs, workers=2)
+    shutil.copytree(long_runs, runs)
     folder = RunFolder(next(runs.rglob("seed-1")))
     folder.checkpoint.unlink()
     with folder.held():
@@ -192,9 +241,9 @@ def test_the_documented_example_runs_beside_the_others(tmp_path: Path) -> None:
     example = tmp_path / "my_algo.py"
     example.write_text((Path(__file__).parents[2] / "docs" / "my_algo.py").read_text())
     assert len(example.read_text().splitlines()) < 60
-    protocol, runs = str(write_protocol(tmp_path, steps=300)), tmp_path / "runs"
-    offrl.run(protocol, runs, workers=2)
-    offrl.run(protocol, runs, algorithms=[str(example)], workers=2)
+    protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
+    offrl.run(protocol, runs, workers=1)
+    offrl.run(protocol, runs, algorithms=[str(example)], workers=1)
     page = offrl.report([runs], tmp_path / "report", resampling=Resampling(200)).read_text()
     assert "my_algo" in page
     assert set(scores(runs)["algorithm"]) == {"bc", "my_algo"}
@@ -203,12 +252,12 @@ def test_the_documented_example_runs_beside_the_others(tmp_path: Path) -> None:
 def test_an_algorithm_from_a_file_runs_and_a_changed_file_is_another(
     plain: Path, tmp_path: Path
 ) -> None:
-    protocol, runs = str(write_protocol(tmp_path)), tmp_path / "runs"
-    events = offrl.run(protocol, runs, algorithms=[str(plain)])
+    protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
+    events = offrl.run(protocol, runs, algorithms=[str(plain)], workers=1)
     assert {event.status for event in events} == {"done"}
     assert set(scores(runs)["algorithm"]) == {"my_algo"}
     plain.write_text(PLAIN.replace("0.01 *", "0.02 *"))
-    events = offrl.run(protocol, runs, algorithms=[str(plain)])
+    events = offrl.run(protocol, runs, algorithms=[str(plain)], workers=1)
     names = set(scores(runs)["algorithm"])
     assert len(names) == 2
     assert all(name.startswith("my_algo (") for name in names)
@@ -216,8 +265,8 @@ def test_an_algorithm_from_a_file_runs_and_a_changed_file_is_another(
 
 def test_a_run_that_diverges_is_recorded_and_the_others_go_on(plain: Path, tmp_path: Path) -> None:
     entry = f'algorithm = "{plain}"\n[algorithms.broken.config]\nbreak_at = 400'
-    protocol = write_protocol(tmp_path, "broken", entry=entry)
-    protocol.write_text(protocol.read_text() + "\n[algorithms.bc]\n")
+    protocol = write_protocol(tmp_path, "broken", 600, entry)
+    protocol.write_text(protocol.read_text() + f"\n[algorithms.bc]\n{NARROW}\n")
     runs = tmp_path / "runs"
     events = offrl.run(str(protocol), runs, workers=2, trust=[protocol])
     statuses = {(e.job.label, e.status) for e in events}
@@ -283,6 +332,7 @@ class TwoWays(offrl.Learner):
 """
 
 
+@pytest.mark.usefixtures("here")
 def test_every_way_to_act_is_scored_under_its_own_name(tmp_path: Path) -> None:
     """The first stands for the run; the others carry their name after the label, and its fate."""
     (tmp_path / "two_ways.py").write_text(TWO_WAYS)
@@ -373,19 +423,6 @@ def hold(run: Path) -> "subprocess.Popen[str]":
     return holder
 
 
-def run_here(
-    groups: Sequence[Group], root: Path, workers: int, on_event: Callable[[Event], None]
-) -> list[Event]:
-    """Carries out jobs in this process, which is faster for small ones."""
-    assert workers > 0
-    events = []
-    for job in (job for group in groups for job in group.jobs):
-        train_run(job, root)
-        events.append(Event(job, Status.DONE, job.steps))
-        on_event(events[-1])
-    return events
-
-
 @pytest.mark.parametrize("free", ["never", "when the other has ended", "soon"])
 def test_a_held_run_is_left_to_its_holder_and_the_others_go_on(
     free: str,
@@ -447,9 +484,10 @@ def test_a_record_of_a_newer_offrl_fails_alone_and_stays_as_it_is(
     assert [failure.cause for failure in read_runs(runs).failures] == [first.cause]
 
 
-def test_a_damaged_record_fails_alone_and_stays_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("here")
+def test_a_damaged_record_fails_alone_and_stays_as_it_is(short_runs: Path, tmp_path: Path) -> None:
     protocol, runs = str(write_protocol(tmp_path, steps=600)), tmp_path / "runs"
-    offrl.run(protocol, runs, workers=2)
+    shutil.copytree(short_runs, runs)
     whole = scores(runs)
     damaged, other = (next(runs.rglob(f"seed-{seed}")) for seed in (0, 1))
     torn = "?" + (damaged / "run.json").read_text()
@@ -469,11 +507,12 @@ def test_a_damaged_record_fails_alone_and_stays_as_it_is(tmp_path: Path) -> None
     pd.testing.assert_frame_equal(scores(runs), whole)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_run_that_lacks_rows_is_run_again_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    short_runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     protocol, runs = str(write_protocol(tmp_path, steps=600)), tmp_path / "runs"
-    offrl.run(protocol, runs, workers=2)
+    shutil.copytree(short_runs, runs)
     whole = scores(runs)
     rows = next(runs.rglob("seed-0")) / "evaluations.jsonl"
     rows.write_bytes(rows.read_bytes()[:-1])
@@ -499,6 +538,7 @@ def test_a_folder_that_cannot_be_held_fails_alone(tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.usefixtures("here")
 def test_a_run_killed_after_its_last_checkpoint_ends_with_step_and_score(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     protocol = str(write_protocol(tmp_path, steps=300))
@@ -534,6 +574,7 @@ def test_a_full_disk_says_to_free_some_space(
     pd.testing.assert_frame_equal(scores(tmp_path / "checkpoint"), scores(tmp_path / "whole"))
 
 
+@pytest.mark.usefixtures("here")
 def test_another_protocol_of_the_same_name_does_not_carry_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     offrl.run(str(write_protocol(tmp_path, steps=300)), runs, workers=2)
@@ -541,6 +582,7 @@ def test_another_protocol_of_the_same_name_does_not_carry_on(tmp_path: Path) -> 
         offrl.run(str(write_protocol(tmp_path, steps=600)), runs, workers=2)
 
 
+@pytest.mark.usefixtures("here")
 def test_every_row_carries_its_provenance(alone: pd.DataFrame, tmp_path: Path) -> None:
     offrl.run(str(write_protocol(tmp_path, steps=300)), tmp_path / "runs", workers=2)
     rows = RunFolder(next((tmp_path / "runs").rglob("seed-1"))).rows()
@@ -560,12 +602,12 @@ def test_every_row_carries_its_provenance(alone: pd.DataFrame, tmp_path: Path) -
     assert row.score == first  # steps to come do not change a cloner's first score
 
 
-def test_unfinished_and_empty_folders_are_told(tmp_path: Path) -> None:
+def test_unfinished_and_empty_folders_are_told(short_runs: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no run\.json in this folder"):
         read_runs(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         read_runs(tmp_path / "nowhere")
-    offrl.run(str(write_protocol(tmp_path, steps=600)), tmp_path / "runs", workers=2)
+    shutil.copytree(short_runs, tmp_path / "runs")
     folder = RunFolder(next((tmp_path / "runs").rglob("seed-0")))
     folder.checkpoint.unlink()
     with folder.held():
