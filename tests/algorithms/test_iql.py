@@ -17,7 +17,7 @@ from offrl.learning.batch import Batch
 from offrl.learning.sampler import UniformSampler
 
 BATTERY = Settings(
-    plain={"value_lr": 3e-3, "expectile": 0.5},
+    plain={"value_lr": 5e-3, "expectile": 0.5},
     variants=({"order": "corl", "dropout": 0.1},),
 )
 SPEC = dataclasses.replace(WIDE, max_action=1.0)
