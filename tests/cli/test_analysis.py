@@ -81,17 +81,21 @@ def test_a_bad_place_for_scores(call: Call, tmp_path: Path, output: str, words: 
     )
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_report_takes_a_scale_an_engine_and_studentized_intervals(call, tmp_path):
     rows = [f"{a},x,{s},{0.3 + 0.1 * s + (a == 'b') * 0.2}" for a in "ab" for s in range(3)]
     (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")
-    result = call("report", "scores.csv", "-o", "out", "--scale", 1, "--studentized")
+    words = ("report", "scores.csv", "-o", "out", "--reps", 200, "--scale", 1)
+    result = call(*words, "--studentized")
     assert result.code == 0
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["scale"] == 1
-    assert record["command"] == "offrl report scores.csv -o out --scale 1 --studentized"
+    command = "offrl report scores.csv -o out --reps 200 --scale 1 --studentized"
+    assert record["command"] == command
     methods = {row["ci_method"] for row in record["summary"]}
     assert methods == {"percentile", "expanded percentile", "studentized"}
-    result = call("report", "scores.csv", "-o", "out", "--scale", 1, "--engine", "rliable")
+    result = call(*words, "--engine", "rliable")
+    assert result.code == 0
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["engine"] == "rliable"
     assert {row["ci_method"] for row in record["summary"]} == {"percentile"}

@@ -108,7 +108,8 @@ def test_the_record_is_json_and_holds_what_made_the_numbers(found):
 def test_progress_rises_to_the_total(engine):
     seen = []
     resampling = Resampling(100, engine=engine)
-    compute(table(), resampling=resampling, progress=lambda *at: seen.append(at))
+    scores = table(tasks=2, steps=(0, 9))
+    compute(scores, resampling=resampling, progress=lambda *at: seen.append(at))
     assert seen == sorted(seen)
     assert {total for _, total in seen} == {100}
     assert seen[-1] == (100, 100)

@@ -37,6 +37,7 @@ def test_no_finished_run_at_all_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
     small = table(("IQL",), tasks=1, steps=(5,))
     out = tmp_path / "deep" / "out"
@@ -61,6 +62,7 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
         write(small, tmp_path / "file")
 
 
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder", "huge"])
 def test_a_folder_whose_record_is_no_file_of_its_own_is_no_report(tmp_path, kind):
     small = table(("IQL",), tasks=1, steps=(5,))
@@ -85,6 +87,7 @@ def test_a_folder_whose_record_is_no_file_of_its_own_is_no_report(tmp_path, kind
     assert (out / "index.html").exists()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_report_that_breaks_off_leaves_the_old_one_and_no_rest(tmp_path):
     small = table(("IQL",), tasks=1, steps=(5,))
     out = tmp_path / "out"

@@ -181,6 +181,7 @@ def test_the_page_calls_nothing_better_but_what_a_corrected_test_tells_apart(rep
     )
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_equal_algorithms_are_not_told_apart(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
@@ -197,6 +198,7 @@ def test_equal_algorithms_are_not_told_apart(tmp_path):
     assert "is worse" not in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_algorithms_that_cannot_be_compared_are_left_out_and_named(tmp_path):
     whole = table(steps=(0,)).frame
     single = whole[(whole["algorithm"] != "BC") | (whole["seed"] == 0)]
@@ -214,20 +216,22 @@ def test_algorithms_that_cannot_be_compared_are_left_out_and_named(tmp_path):
     assert not (path.parent / "comparisons.csv").exists()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_many_pairs_are_folded_away_and_shown_as_a_matrix(tmp_path):
     names = [f"algorithm {k}" for k in range(7)]
-    path = write(table(names, tasks=2, steps=(0,)), tmp_path / "out")
+    path = write(table(names, tasks=2, steps=(0,)), tmp_path / "out", resampling=Resampling(100))
     html = path.read_text()
     assert html.count("<details>") == 1
     assert "All 21 pairs" in html
     assert "Rows against columns" in html
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_studentized_intervals_and_the_engine_of_rliable_stand_on_the_page(tmp_path):
     scores = table(tasks=2, steps=(0,))
     path = write(scores, tmp_path / "studentized", studentized=True)
     assert "95 % studentized" in Page(path).text
-    path = write(scores, tmp_path / "rliable", resampling=Resampling(500, engine="rliable"))
+    path = write(scores, tmp_path / "rliable", resampling=Resampling(100, engine="rliable"))
     summary = pd.read_csv(path.parent / "summary.csv")
     assert set(summary["ci_method"]) == {"percentile"}
     assert "computed by rliable" in Page(path).text
@@ -264,6 +268,7 @@ def test_names_are_text_and_never_markup(tmp_path):
     assert not [tag for tag, _ in page.tags if tag in ("script", "b")]
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_one_run_says_that_no_interval_can_be_computed(tmp_path):
     path = write(table(("IQL",), tasks=1, runs=1, steps=(5,)), tmp_path / "out")
     text = Page(path).text
@@ -274,6 +279,7 @@ def test_one_run_says_that_no_interval_can_be_computed(tmp_path):
     assert "Learning curves" not in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_interim_scores_stand_in_a_banner(tmp_path):
     whole = table()
     late = whole.frame.query("not (algorithm == 'IQL' and seed == 1 and step > 5000)")
@@ -282,6 +288,7 @@ def test_interim_scores_stand_in_a_banner(tmp_path):
     assert "unequal steps on task-2" in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_an_algorithm_without_a_finished_run_on_a_task_is_shown_without_aggregate(tmp_path):
     lost = [Failure("IQL", "task-1", seed, "killed") for seed in range(3)]
     path = write(table(failures=lost), tmp_path / "out")
@@ -291,6 +298,7 @@ def test_an_algorithm_without_a_finished_run_on_a_task_is_shown_without_aggregat
     assert "| – (n = 0, 3 failed) |" in (path.parent / "tables" / "scores.md").read_text()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_published_scores_make_a_report(shared, tmp_path):
     frame = pd.read_csv(shared / "scores" / "d3rlpy_benchmarks_final_best.csv")
     frame = frame[(frame["step"] == "final") & frame["dataset"].str.fullmatch(r"hopper-.*-v0")]
@@ -305,6 +313,7 @@ def test_published_scores_make_a_report(shared, tmp_path):
     assert "d3rlpy.csv" in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_limits_and_levels_on_the_page_are_those_of_the_library(report, tmp_path):
     limits = [f"{CURVE_REPS:,}", f"{ALPHA:g}", f"{POWER:g}", percent(COVERAGE)]
     limits += [f"at most {CURVE_POINTS} of"]
@@ -321,6 +330,7 @@ def test_limits_and_levels_on_the_page_are_those_of_the_library(report, tmp_path
     assert "Monte-Carlo error is" in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_page_by_rliable_describes_what_rliable_computes(tmp_path):
     resampling = Resampling(100, engine="rliable")
     path = write(table(tasks=2, steps=(0, 9)), tmp_path / "out", resampling=resampling)
@@ -358,6 +368,7 @@ def test_names_with_controls_and_formulas_leave_every_file_whole(tmp_path):
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_the_page_counts_an_algorithm_once_however_many_ways_it_acts(tmp_path):
     both = with_another_way(table(("BC", "IQL"), tasks=1, steps=(9,)), "BC", "fast")
     text = Page(write(both, tmp_path / "out", resampling=Resampling(100))).text
@@ -368,6 +379,7 @@ def test_the_page_counts_an_algorithm_once_however_many_ways_it_acts(tmp_path):
     assert "1 pair:" in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_unequal_budgets_are_noted_and_nothing_interim(tmp_path):
     frame = table(("BC", "IQL"), tasks=1, steps=(5, 9)).frame
     frame = frame[(frame["algorithm"] == "BC") | (frame["step"] == 5)]
