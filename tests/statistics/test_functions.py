@@ -53,7 +53,11 @@ def test_a_function_that_is_built_in_has_its_percentile_interval(runs):
 def test_the_expanded_interval_of_the_mean_is_near_the_built_in_one(runs):
     cells = random_cells(*runs)
     got = statistics.intervals(
-        cells, gamma=1, metrics=OPTIONS, resampling=Resampling(20_000), methods=statistics.METHODS
+        cells,
+        gamma=1,
+        metrics={"mine": statistics.mean},
+        resampling=Resampling(20_000),
+        methods=statistics.METHODS,
     )
     assert "studentized" not in got["mine"]
     built_in, mine = (got[name]["expanded percentile"] for name in ("mean", "mine"))
