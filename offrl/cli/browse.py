@@ -264,6 +264,7 @@ def _show_protocol(protocol: "Protocol") -> None:
         "without a simulator": ", ".join(patterns(unscored, protocol.datasets)),
         "seeds": ", ".join(map(str, protocol.seeds)),
         "evaluation seed": protocol.evaluation.seed,
+        **_scored(protocol),
         "runs": f"{len(jobs):,}",
     }
     _show_values(f"protocol {protocol.id}", head)
@@ -285,6 +286,17 @@ def _show_protocol(protocol: "Protocol") -> None:
         where = "all data sets" if everywhere else chosen
         out.print(Text.assemble((label, "bold"), f"{algorithm} on {where}"))
         _show_settings(settings)
+
+
+def _scored(protocol: "Protocol") -> dict[str, str]:
+    """How a run's score comes from its evaluations, where it is not the last one's alone."""
+    evaluation = protocol.evaluation
+    scored = {}
+    if evaluation.last > 1:
+        scored["score"] = f"mean of the last {evaluation.last} evaluations"
+    if evaluation.final_episodes is not None:
+        scored["episodes at the last step"] = f"{evaluation.final_episodes:,}"
+    return scored
 
 
 def _show_settings(settings: dict[str, dict[str, str]]) -> None:

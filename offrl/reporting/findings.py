@@ -26,7 +26,8 @@ SAME_RUNS = "same runs"  # marks another way to act of an algorithm that stands 
 KIND = "offrl report"  # of `Findings.record`: a folder that holds one may be replaced by another
 RULE = (
     "One score per run: the evaluation at the last step that all runs of the algorithm on the data "
-    "set share; where scores carry no step, the score as given"
+    "set share, or the mean of the last ones up to it, as many as the protocol says; where scores "
+    "carry no step, the score as given"
 )
 MOST_DRAWN = 10_000  # resamples of profile and ranks: figures show no more than that resolves
 

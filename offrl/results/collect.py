@@ -189,6 +189,11 @@ class _Run:
         return self.labels.dataset if self.versioned else self.labels.dataset.partition("@")[0]
 
     @property
+    def last(self) -> int:
+        """How many of its last evaluations the run's score is the mean of."""
+        return 1 if self.stored.record is None else self.stored.record.identity.last
+
+    @property
     def cell(self) -> tuple[str, str, str]:
         """What the seeds of one algorithm, with one config on one data set, share."""
         return self.labels.label, self.labels.dataset, self.labels.config_hash
@@ -344,6 +349,7 @@ def _rows(run: _Run) -> list[dict[str, Any]]:
             "score": row.score,
             "return": row.mean_return,
             "episodes": len(row.returns),
+            "last_evaluations": run.last,
             "environment": row.environment,
             **{name: row.simulator.get(name, "") for name in POOLED},
         }

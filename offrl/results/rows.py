@@ -8,6 +8,7 @@ the rest of it (`offrl.files.seal`), which folders of earlier versions lack.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from statistics import fmean
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -58,6 +59,11 @@ class Identity(_Stored):
         """Gradient steps between evaluations; the last step is always evaluated."""
         return self.evaluation.get("every") or max(self.steps, 1)
 
+    @property
+    def last(self) -> int:
+        """How many of a run's last evaluations its score is the mean of."""
+        return self.evaluation.get("last") or 1
+
     def evaluations(self, step: int) -> int:
         """The number of evaluations that are due up to a step."""
         return step // self.every + (1 if step == self.steps and step % self.every else 0)
@@ -66,6 +72,14 @@ class Identity(_Stored):
         """The keys in which two identities differ, sorted; a key that one lacks differs."""
         ours, theirs = self.model_dump(), other.model_dump()
         return sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+
+
+def run_score(scores: Sequence[float], last: int) -> float | None:
+    """A run's score by those of its evaluations so far, None before the first.
+
+    It is the mean of the last ones, as many as `last` says, or all where there are fewer.
+    """
+    return fmean(scores[-last:]) if scores else None
 
 
 class Session(_Stored):
@@ -146,3 +160,11 @@ class ScoreRow(_Stored):
     action_mode: str
     metrics: dict[str, float]  # of the last update
     wall_time: float  # seconds of training and evaluation so far
+
+
+def main_scores(rows: Sequence[ScoreRow]) -> list[float]:
+    """The scores of a run's evaluations in the way to act that stands for the run.
+
+    Its row is the last one of each evaluation.
+    """
+    return [row.score for row in rows if row.policy == rows[-1].policy]

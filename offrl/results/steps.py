@@ -6,6 +6,7 @@ import pandas as pd
 
 from offrl.errors import InputError
 from offrl.results.checks import algorithm_text, first_few
+from offrl.results.rows import run_score
 
 
 def at_last_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -37,8 +38,7 @@ def at_last_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 "all seeds at the same steps, or give their last scores the same step"
             )
         step, greatest = int(shared.max()), int(counts.index.max())
-        part = cell[cell["step"] == step]
-        parts.append(part)
+        parts.append(_scored(cell, step))
         last.setdefault(dataset, {}).setdefault(step, []).append(algorithm)
         if step < greatest:
             reached = cell.groupby("seed")["step"].max()
@@ -53,3 +53,14 @@ def at_last_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             shown = "; ".join(f"{', '.join(steps[s])} at step {s:,}" for s in sorted(steps))
             notes.append(f"unequal steps on {dataset}: {shown}")
     return pd.concat(parts).reset_index(drop=True) if parts else frame, notes
+
+
+def _scored(cell: pd.DataFrame, step: int) -> pd.DataFrame:
+    """The rows of a cell at a step, with the mean score of the last evaluations up to it."""
+    rows = cell[cell["step"] == step]
+    if "last_evaluations" not in cell:
+        return rows
+    runs = cell[cell["step"] <= step].sort_values("step").groupby("seed")["score"]
+    scores = {seed: of_run.tolist() for seed, of_run in runs}
+    last = zip(rows["seed"], rows["last_evaluations"], strict=True)
+    return rows.assign(score=[run_score(scores[seed], int(number)) for seed, number in last])

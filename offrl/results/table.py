@@ -88,7 +88,9 @@ class ScoreTable:
             frame: columns (or levels of its index) algorithm, dataset, seed, score, and optionally
                 step (an empty step is a run's only score), setting (the hyperparameter setting of
                 the algorithm, any text), failure (a cause, or whether the run failed: its score is
-                ignored then), way (see above) and others, which are carried along.
+                ignored then), way (see above), last_evaluations (how many of a run's last
+                evaluations its score is the mean of; 1 where there is none) and others, which are
+                carried along.
             where: the file or object that messages name.
             scale: 100 or 1, the score that stands for the reference's upper end.
             failures: runs without a score. Rows of such a run leave the table: part of a run is
@@ -137,6 +139,11 @@ class ScoreTable:
             frame["step"] = whole_numbers(frame, "step", where, optional=True)
             if frame["step"].isna().all():
                 del frame["step"]
+        if "last_evaluations" in frame:
+            last = whole_numbers(frame, "last_evaluations", where, optional=True)
+            frame["last_evaluations"] = last.fillna(1).clip(lower=1).astype("int64")
+            if (frame["last_evaluations"] == 1).all() or "step" not in frame:
+                del frame["last_evaluations"]
         frame["score"] = score_column(frame, where)
         if not len(frame) and not failed:
             raise InputError(f"{where}: no rows; expected one row per run: {', '.join(REQUIRED)}")
@@ -359,6 +366,10 @@ class ScoreTable:
 
     def final(self) -> "ScoreTable":
         """A table with one score per run: each cell at the greatest step that its runs share.
+
+        A run's score is that of its evaluation at this step or, where the table has
+        `last_evaluations`, the mean score of so many up to it, or of all where there are fewer; the
+        other columns are those of the evaluation at this step.
 
         A cell (algorithm, data set and setting) where some run lacks the greatest step seen is
         interim, and a note says so. Raises InputError where the runs of a cell share no step.

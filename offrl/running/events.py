@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from offrl.results.rows import Status
+from offrl.results.rows import Status, main_scores, run_score
 from offrl.results.store import StoredRun
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
@@ -24,8 +24,9 @@ class Event:
 
 def ended_before(job: Job, stored: StoredRun) -> Event:
     """The last event of a run that is done, by what is stored."""
-    last = stored.rows[-1] if stored.rows else None
-    return Event(job, Status.DONE, last.step if last else 0, last.score if last else None)
+    step = stored.rows[-1].step if stored.rows else 0
+    score = run_score(main_scores(stored.rows), job.evaluation.last)
+    return Event(job, Status.DONE, step, score)
 
 
 OnEvent = Callable[[Event], None]

@@ -173,7 +173,7 @@ def expand(
         if name.endswith(".py") and protocol.algorithms.get(label) is entry:
             Origin(protocol.origin.file, files).allow(f"algorithm {label}", Path(name))
         shared = configure(name, entry.config, where)
-        code, view = _code(name), find_algorithm(name).view
+        code, view = code_of(name), find_algorithm(name).view
         for dataset in protocol.datasets:
             if not entry.runs_on(dataset, protocol.datasets) or dataset not in chosen_datasets:
                 continue
@@ -182,6 +182,9 @@ def expand(
             if overrides.config != entry.config:
                 config = configure(name, overrides.config, f"{where} on {dataset}")
             budget = overrides.model_dump(include={"every", "episodes"}, exclude_none=True)
+            steps = overrides.steps or protocol.steps
+            evaluation = protocol.evaluation.model_copy(update=budget)
+            _check_last(evaluation, steps, f"{where} on {dataset}")
             jobs += [
                 Job(
                     protocol=f"{protocol.id}@{protocol.version}",
@@ -191,8 +194,8 @@ def expand(
                     config=json.loads(json.dumps(dataclasses.asdict(config))),
                     code=code,
                     view=view,
-                    steps=overrides.steps or protocol.steps,
-                    evaluation=protocol.evaluation.model_copy(update=budget),
+                    steps=steps,
+                    evaluation=evaluation,
                     seed=seed,
                     trust=files,
                 )
@@ -211,7 +214,17 @@ def expand(
     return sorted(jobs, key=lambda job: protocol.seeds.index(job.seed))
 
 
-def _code(algorithm: str) -> str | None:
+def _check_last(evaluation: Evaluation, steps: int, where: str) -> None:
+    """Raises InputError where a run has fewer evaluations than its score is the mean of."""
+    evaluations = -(-steps // evaluation.every)
+    if evaluation.last > evaluations:
+        raise InputError(
+            f"{where}: evaluation.last is {evaluation.last:,}, but a run of {steps:,} steps, with "
+            f"an evaluation every {evaluation.every:,}, has {evaluations:,}; lower last, or every"
+        )
+
+
+def code_of(algorithm: str) -> str | None:
     """SHA-256 of an algorithm's file, or None where offrl's version and commit stand for it."""
     module = sys.modules[find_algorithm(algorithm).__module__]
     if module.__name__.startswith("offrl.") or not module.__file__:
@@ -237,6 +250,6 @@ def identity(job: Job, dataset: Dataset) -> Identity:
         code=job.code,
         config_hash=job.config_hash,
         steps=job.steps,
-        evaluation=job.evaluation.model_dump(),
+        evaluation=job.evaluation.record(),
         seed=job.seed,
     )

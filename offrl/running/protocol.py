@@ -39,6 +39,21 @@ class Evaluation(Strict):
     every: Positive  # gradient steps; the last step is always evaluated
     episodes: Positive
     seed: Whole = 0  # of the episodes' starts, together with the run's seed
+    last: Positive = 1  # evaluations, the last ones, whose mean score is the run's
+    final_episodes: Positive | None = None  # of the last evaluation; None: as of the others
+
+    def episodes_at(self, step: int, steps: int) -> int:
+        """The episodes of the evaluation at a step of a run of so many steps."""
+        return self.final_episodes or self.episodes if step == steps else self.episodes
+
+    def record(self) -> dict[str, int]:
+        """What a run's identity holds: a key that changes nothing is left out."""
+        values: dict[str, int] = self.model_dump(include={"every", "episodes", "seed"})
+        if self.last > 1:
+            values["last"] = self.last
+        if self.final_episodes not in (None, self.episodes):
+            values["final_episodes"] = self.final_episodes
+        return values
 
 
 class Overrides(Strict):

@@ -263,6 +263,34 @@ def test_final_takes_the_last_step_that_all_runs_of_a_cell_share():
     assert final.final().notes == final.notes
 
 
+def test_a_score_is_the_mean_of_the_last_evaluations_where_the_table_says_so(tmp_path):
+    """Of 1, 2, 4, 8 and 16 the last 3 have the mean 28/3, and up to step 20 there are 2."""
+    frame = pd.DataFrame(
+        {
+            "algorithm": "a",
+            "dataset": "x",
+            "seed": np.repeat([0, 1], 5),
+            "step": [10, 20, 30, 40, 50] * 2,
+            "score": [1.0, 2, 4, 8, 16, 10, 20, 40, 80, 160],
+            "last_evaluations": 3,
+        }
+    )
+    table = ScoreTable.from_frame(frame)
+    write_scores(table, tmp_path / "scores.csv")
+    for source in (table, read_scores(tmp_path / "scores.csv")):
+        final = source.final()
+        np.testing.assert_allclose(final.frame["score"], [28 / 3, 280 / 3])
+        assert final.frame["step"].tolist() == [50, 50]
+        pd.testing.assert_frame_equal(final.final().frame, final.frame)
+    early = ScoreTable.from_frame(frame[frame["step"] <= 20]).final()
+    assert early.frame["score"].tolist() == [1.5, 15]
+    behind = ScoreTable.from_frame(frame.drop(index=9)).final()  # seed 1 is at step 40
+    np.testing.assert_allclose(behind.frame["score"], [14 / 3, 140 / 3])
+    once = ScoreTable.from_frame(frame.assign(last_evaluations=1))
+    assert "last_evaluations" not in once.frame
+    assert once.final().frame["score"].tolist() == [16, 160]
+
+
 def test_finished_curves_need_no_note():
     table = ScoreTable.from_frame(grid(steps=(100, 200)))
     assert table.final().notes == ()

@@ -848,3 +848,31 @@ def test_a_config_that_can_be_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loose.py").write_text(text)
     with pytest.raises(InputError, match=r"Config is a dataclass that can be changed; write @data"):
         configure(str(tmp_path / "loose.py"), {}, "here")
+
+
+def test_what_an_evaluation_adds_is_in_the_identity_only_where_it_changes_a_score(
+    data: Dataset,
+) -> None:
+    """So that the runs of protocols without these keys stay what they are."""
+
+    def recorded(**keys: int) -> dict[str, int]:
+        evaluation = {**VALUES["evaluation"], **keys}
+        (first, *_) = expand(protocol(evaluation=evaluation))
+        return identity(first, data).evaluation
+
+    plain = {"every": 10, "episodes": 4, "seed": 0}
+    assert recorded() == recorded(last=1, final_episodes=4) == plain
+    assert recorded(last=3, final_episodes=100) == {**plain, "last": 3, "final_episodes": 100}
+
+
+def test_a_score_of_more_evaluations_than_a_run_has_is_refused_with_both_numbers() -> None:
+    evaluation = {**VALUES["evaluation"], "every": 15, "last": 4}
+    assert expand(protocol(evaluation=evaluation))  # at steps 15, 30, 45 and 50
+    with pytest.raises(InputError, match=r"last is 5, but a run of 50 steps, .* every 15, has 4;"):
+        expand(protocol(evaluation={**evaluation, "last": 5}))
+
+
+def test_the_last_evaluation_alone_has_its_own_episodes() -> None:
+    evaluation = Evaluation(every=10, episodes=4, final_episodes=7)
+    assert [evaluation.episodes_at(step, 20) for step in (10, 20)] == [4, 7]
+    assert Evaluation(every=10, episodes=4).episodes_at(20, 20) == 4
