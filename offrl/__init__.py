@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from offrl.results.collect import read_runs as read_runs
     from offrl.results.files import read_scores as read_scores
     from offrl.results.table import ScoreTable as ScoreTable
+    from offrl.running.policies import load_policy as load_policy
     from offrl.running.protocol import Protocol as Protocol
     from offrl.running.runner import run as run
     from offrl.running.runner import train as train
@@ -44,6 +45,7 @@ _HOME = {
     "Spec": "offrl.learning.spec",
     "compare": "offrl.statistics.comparison",
     "load_dataset": "offrl.data.dataset",
+    "load_policy": "offrl.running.policies",
     "read_runs": "offrl.results.collect",
     "read_scores": "offrl.results.files",
     "report": "offrl.reporting.report",

@@ -41,8 +41,8 @@ def simulator_errors(environment: Environment, when: str) -> Iterator[None]:
         ) from error
 
 
-def make(environment: Environment) -> gymnasium.Env[Any, Any]:
-    """One environment of a card, in its wrappers and never rendered.
+def make(environment: Environment, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """One environment of a card, in its wrappers, which draws as `render_mode` says.
 
     Raises InputError where Gymnasium cannot make it, and Untrusted where it is code that the card
     may not name.
@@ -63,6 +63,7 @@ def make(environment: Environment) -> gymnasium.Env[Any, Any]:
             max_episode_steps=environment.max_episode_steps,
             disable_env_checker=True,
             **_kwargs(environment),
+            **({} if render_mode is None else {"render_mode": render_mode}),
         )
         for wrapper in environment.wrappers:
             env = _wrapped(env, wrapper, environment)  # raises for one that is not Gymnasium's
@@ -180,7 +181,7 @@ def spaces(environment: Environment) -> tuple[int, int, float]:
     layout = layout_of(observations, environment.observation_keys, where)
 
     def check(observation: Any, when: str) -> int:
-        flat = flatten(_one(observation), environment.observation_keys, where, layout)
+        flat = flatten(as_batch(observation), environment.observation_keys, where, layout)
         if not np.isfinite(flat).all():
             raise InputError(
                 f"{where}: an observation is not finite when {when}; correct the environment"
@@ -253,10 +254,10 @@ def _bound(space: gymnasium.Space[Any], environment: Environment) -> float:
     return bound
 
 
-def _one(observation: Any) -> Any:
+def as_batch(observation: Any) -> Any:
     """An observation as a batch of one."""
     if isinstance(observation, dict):
-        return {key: _one(value) for key, value in observation.items()}
+        return {key: as_batch(value) for key, value in observation.items()}
     if isinstance(observation, tuple):
-        return tuple(map(_one, observation))
+        return tuple(map(as_batch, observation))
     return np.asarray(observation)[None]

@@ -52,6 +52,13 @@ def applies(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and _current != "batched"
 
 
+def applies(x: Tensor) -> bool:
+    """Whether an input goes through the kernels here: a graph for export has plain products."""
+    return (
+        x.device.type == "cpu" and x.dtype == torch.float32 and not torch.onnx.is_in_onnx_export()
+    )
+
+
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """The product a b plus a bias, of matrices or batches of them, and then ReLU or not."""
     # ReLU comes after oneDNN's product, because its own turns NaN into 0, which would hide it.

@@ -1,10 +1,13 @@
 """What a learner is built from, besides its config."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
+
+from offrl.errors import Damaged
 
 Seeds = Sequence[int]  # one per replica
 Device = torch.device | str
@@ -20,3 +23,31 @@ class Spec:
     steps: int  # gradient steps of the whole run; schedules decay over them
     observation_mean: np.ndarray  # (observation_dim,), over the prepared training data
     observation_std: np.ndarray  # (observation_dim,), population standard deviation
+
+    def state(self) -> dict[str, Any]:
+        """The same as numbers and tensors, for a checkpoint."""
+        return {
+            name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_state(cls, state: Any) -> "Spec":
+        """What `state` returned. Raises Damaged for anything else."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(state, dict) or not {*names} <= state.keys():
+            raise Damaged(f"expected {', '.join(names)} of the task, found {state!r:.60}")
+        values = {name: state[name] for name in names}
+        size = values["observation_dim"]
+        for name in ("observation_mean", "observation_std"):
+            value = values[name]
+            if not isinstance(value, torch.Tensor) or list(value.shape) != [size]:
+                raise Damaged(f"{name} of the task: expected a tensor of {size} numbers")
+            values[name] = value.cpu().numpy()
+        whole = [values[name] for name in ("observation_dim", "action_dim", "steps")]
+        if any(type(value) is not int for value in whole) or type(values["max_action"]) not in (
+            int,
+            float,
+        ):
+            raise Damaged("the sizes of the task: expected numbers")
+        return cls(**values)
