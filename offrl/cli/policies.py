@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from offrl.cli.console import AsJson, Row, Trusted, print_line, progress_bar, show_rows
+from offrl.cli.console import (
+    AsJson,
+    Row,
+    Trusted,
+    print_line,
+    print_message,
+    progress_bar,
+    show_rows,
+)
 from offrl.errors import InputError
 
 Way = Annotated[
@@ -43,7 +51,7 @@ def evaluate(
     """
     import torch
 
-    from offrl.running.evaluate import check_video, record_video
+    from offrl.running.evaluate import check_video, record_video, simulator_notes
     from offrl.running.evaluate import evaluate as play
     from offrl.running.policies import load_policy
 
@@ -92,6 +100,8 @@ def evaluate(
         as_json,
         title="Returns, undiscounted; ± is one standard error",
     )
+    for note in (note for policy in policies for note in simulator_notes(policy)):
+        print_message(f"note: {note}")
     if video is not None and not as_json:
         print_line(f"the first episode, of return {total:,.2f}, is in {video}")
 

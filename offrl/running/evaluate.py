@@ -25,6 +25,7 @@ from offrl.files import replacing
 from offrl.learning.policy import Policy
 from offrl.learning.streams import spawn_seed
 from offrl.progress import Progress
+from offrl.results.provenance import SIMULATORS, versions
 from offrl.running.policies import RunPolicy
 from offrl.trust import Files
 
@@ -111,6 +112,18 @@ def evaluate(
     reference = policy.reference()
     bounds = None if reference is None else (reference.min, reference.max)
     return Outcome(played.returns[0], played.lengths[0], bounds)
+
+
+def simulator_notes(policy: RunPolicy) -> list[str]:
+    """One note per package of simulators that has another version here than where the run ended."""
+    sessions, here = policy.record.sessions, versions()
+    there = sessions[-1].versions if sessions else {}
+    return [
+        f"{policy.title} was scored with {name} {there[name]}, and here is {here[name]}: returns "
+        "may differ"
+        for name in SIMULATORS
+        if name in there and there[name] != here.get(name, there[name])
+    ]
 
 
 def _seed(policy: RunPolicy, seed: int | None) -> int:

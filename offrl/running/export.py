@@ -1,6 +1,6 @@
 """Writes the policy of a run as a file of ONNX, which other programs and languages run.
 
-By torch's exporter of traces: its newer one needs three more packages and takes some thirty times
+By torch's exporter of traces: its newer one needs two more packages and takes some thirty times
 as long for graphs as small as these, which both write alike.
 """
 
@@ -81,18 +81,18 @@ def _converted(policy: RunPolicy) -> bytes:
     """The model of ONNX. Raises InputError where an algorithm of one's own has no such graph."""
     example = torch.zeros(2, policy.spec.observation_dim)
     file = io.BytesIO()
-    options: dict[str, Any] = {"dynamo": False}  # not in the types that torch declares for a stream
+    write: Any = torch.onnx.export  # whose types have no stream, which this exporter takes
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own age, and of sizes that stay what they are
-            torch.onnx.export(
+            write(
                 _Graph(policy).eval(),
                 (example,),
                 file,
                 input_names=["observations"],
                 output_names=["actions"],
                 dynamic_axes={"observations": {0: "episodes"}, "actions": {0: "episodes"}},
-                **options,
+                dynamo=False,
             )
     except Exception as error:  # of any of the exporter's stages
         text = " ".join(str(error).split())[:200]

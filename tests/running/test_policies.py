@@ -23,9 +23,10 @@ from offrl.files import CHECKSUM
 from offrl.learning import checkpoint
 from offrl.learning.policy import StatelessPolicy
 from offrl.results.collect import read_runs
+from offrl.results.provenance import SIMULATORS
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder
-from offrl.running.evaluate import Outcome, evaluate, record_video
+from offrl.running.evaluate import Outcome, evaluate, record_video, simulator_notes
 from offrl.running.events import ended_before
 from offrl.running.export import export_onnx
 from offrl.running.jobs import Job, expand
@@ -141,7 +142,7 @@ def test_a_policy_acts_on_one_observation_and_on_many_of_any_kind(home: Home) ->
         with pytest.raises(InputError, match=r"observations have shape .*expected \(episodes, 6\)"):
             policy.act(wrong)
     with pytest.raises(InputError, match="observations are a str that is no array of numbers"):
-        policy.act("north")  # type: ignore[arg-type]
+        policy.act("north")
 
 
 def test_a_policy_with_memory_follows_the_episodes(home: Home) -> None:
@@ -291,6 +292,17 @@ def test_an_outcome_is_summarised_by_closed_forms() -> None:
     )
     one = Outcome(np.array([1.0]), np.array([5]), None).summary()
     assert one["standard_error"] is one["score"] is None
+
+
+def test_another_version_of_a_simulator_is_noted(home: Home) -> None:
+    policy = load_policy(home.run("bc"))
+    assert simulator_notes(policy) == []
+    (session,) = policy.record.sessions
+    name, was = next((name, session.versions[name]) for name in SIMULATORS)
+    older = session.model_copy(update={"versions": {**session.versions, name: "0.1"}})
+    record = policy.record.model_copy(update={"sessions": [older]})
+    (note,) = simulator_notes(replace(policy, record=record))
+    assert f"was scored with {name} 0.1, and here is {was}: returns may differ" in note
 
 
 def test_progress_goes_up_to_all_episodes(home: Home) -> None:
