@@ -85,7 +85,7 @@ def evaluate(
     """Plays episodes in the simulator that scores the run; nothing is written.
 
     Args:
-        policy: of `load_policy`; its memory of episodes before is lost.
+        policy: of `load_policy`; its episodes so far are lost, so `begin` all of them afterwards.
         episodes: how many; the first are those of the run's own evaluations.
         seed: of the episodes' starts, together with the run's; by default the protocol's.
         progress: called with the episodes done and all.

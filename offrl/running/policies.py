@@ -19,7 +19,7 @@ from offrl.data.dataset import load_dataset
 from offrl.errors import Damaged, InputError, unknown
 from offrl.files import user_path
 from offrl.learning import checkpoint
-from offrl.learning.learner import find_algorithm
+from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.policy import Policy, StatelessPolicy
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
@@ -182,8 +182,7 @@ def load_policy(
     config = configure(name, identity.config, str(folder.record_file))
     try:
         spec = Spec.from_state(state["spec"]) if "spec" in state else _spec_of_data(identity, name)
-        with blaming(kind, "__init__"):
-            learner = build(kind, spec, config, [identity.seed])
+        learner = _untrained(folder, kind, spec, config, identity.seed)
         with blaming(kind, "load_state_dict"):
             learner.load_state_dict(learned)
     except Damaged as error:
@@ -238,6 +237,27 @@ def _algorithm(folder: RunFolder, identity: Identity, given: str | Path | None) 
             "that it trained"
         )
     return name
+
+
+def _untrained(
+    folder: RunFolder,
+    kind: type[Learner] | type[SingleSeedLearner],
+    spec: Spec,
+    config: Any,
+    seed: int,
+) -> Learner:
+    """The run's learner before training. Raises InputError where its record allows none."""
+    try:
+        with blaming(kind, "__init__"):
+            return build(kind, spec, config, [seed])
+    except InputError:
+        raise
+    except Exception as error:  # of a config that anybody may have written
+        text = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{folder.record_file}: its learner cannot be built: {type(error).__name__}: {text}; "
+            "restore the file, or train the run again"
+        ) from error
 
 
 def _spec_of_data(identity: Identity, algorithm: str) -> Spec:

@@ -217,11 +217,19 @@ def _torn(path: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
 
 
+def _of_another_task(path: Path) -> None:
+    file = path / "checkpoint" / "state.safetensors"
+    state = checkpoint.load(file)
+    state["spec"]["observation_mean"] = torch.zeros(2)
+    checkpoint.save(file, state)
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "older": (
         _older,
         r"lacks 'actor_optimizer'.*; it is of offrl .*, and this is .*: load it with",
     ),
+    "task": (_of_another_task, "observation_mean of the task: expected a tensor of 6 numbers; it"),
     "torn": (_torn, "expected a checkpoint of offrl, but"),
     "none": (lambda p: shutil.rmtree(p / "checkpoint"), r"the run \(done\) has no checkpoint yet"),
     "record": (lambda p: (p / "run.json").write_text("{"), "expected the JSON that offrl writes"),
