@@ -1,5 +1,7 @@
 """`offrl evaluate` and `offrl export`: what is done with the policy of a run."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +52,9 @@ def evaluate(
     Example: offrl evaluate runs/quickstart/pointmaze-quickstart/bc-*/seed-0 --episodes 1000
     """
     import torch
+
+    if video is not None and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported
 
     from offrl.running.evaluate import check_video, record_video, simulator_notes
     from offrl.running.evaluate import evaluate as play

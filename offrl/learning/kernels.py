@@ -48,15 +48,9 @@ def use(name: str) -> None:
 
 
 def applies(x: Tensor) -> bool:
-    """Whether inputs `x` go through a network matrix by matrix."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and _current != "batched"
-
-
-def applies(x: Tensor) -> bool:
-    """Whether an input goes through the kernels here: a graph for export has plain products."""
-    return (
-        x.device.type == "cpu" and x.dtype == torch.float32 and not torch.onnx.is_in_onnx_export()
-    )
+    """Whether inputs `x` go through a network matrix by matrix; a graph for export has products."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32
+    return plain and _current != "batched" and not torch.onnx.is_in_onnx_export()
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:

@@ -1,6 +1,6 @@
 """The steps at which the runs of a table are scored."""
 
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 
@@ -63,4 +63,5 @@ def _scored(cell: pd.DataFrame, step: int) -> pd.DataFrame:
     runs = cell[cell["step"] <= step].sort_values("step").groupby("seed")["score"]
     scores = {seed: of_run.tolist() for seed, of_run in runs}
     last = zip(rows["seed"], rows["last_evaluations"], strict=True)
-    return rows.assign(score=[run_score(scores[seed], int(number)) for seed, number in last])
+    means: Any = [run_score(scores[seed], int(number)) for seed, number in last]
+    return rows.assign(score=means)

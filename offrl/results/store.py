@@ -367,6 +367,7 @@ class RunFolder:
 
     def _write(self, record: RunRecord) -> None:
         left_out = {key for key in ("ways", "traceback", "trust") if getattr(record, key) is None}
+        left_out |= set() if record.numerics else {"numerics"}
         values = seal(record.model_dump(exclude=left_out))
         with replacing(self.record_file, SPACE) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

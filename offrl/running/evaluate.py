@@ -271,6 +271,7 @@ def _frames(path: Path, rate: float) -> Iterator[Any]:
         options: dict[str, Any] = {"loop": 0, "duration": 1000 / rate}
         if path.suffix == ".mp4":
             options = {"fps": rate, "macro_block_size": 2, "ffmpeg_log_level": "error"}
+        writer: Any
         with imageio.get_writer(unfinished, mode="I", **options) as writer:
             yield writer.append_data
         with replacing(path) as temporary:

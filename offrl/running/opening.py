@@ -5,7 +5,7 @@ import os
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from offrl.data.dataset import Dataset, load_dataset
@@ -14,7 +14,7 @@ from offrl.learning import checkpoint
 from offrl.learning.learner import Learner, SingleSeedLearner
 from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
-from offrl.results.rows import Status
+from offrl.results.rows import Status, main_scores, run_score
 from offrl.results.store import RunFolder, Unreadable
 from offrl.running.decisions import decide
 from offrl.running.events import Event
@@ -42,13 +42,18 @@ class Run:
     drawn: dict[str, Any] | None = None  # the state of its sampler; None before the first batch
     step: int = 0  # of its checkpoint
     seconds: float = 0.0  # that training and evaluation took up to there
-    score: float | None = None
+    scores: list[float] = field(default_factory=list)  # of its evaluations so far
     end: Event | None = None  # where it failed before the others
 
     @property
     def acting(self) -> str:
         """The method of the algorithm that acts."""
         return "act" if issubclass(self.work.algorithm, SingleSeedLearner) else "policy"
+
+    @property
+    def score(self) -> float | None:
+        """The run's score so far."""
+        return run_score(self.scores, self.job.evaluation.last)
 
     def event(self, status: Status, step: int) -> Event:
         """What is reported of the run at a step."""
@@ -129,7 +134,7 @@ def _restore(run: Run) -> None:
         start_anew(run, str(error))
     else:
         run.step, run.seconds, run.drawn = step, seconds, state["sampler"]
-        run.score = rows[-1].score if rows else None
+        run.scores = main_scores(rows)
 
 
 def start_anew(run: Run, why: str) -> None:
@@ -138,4 +143,4 @@ def start_anew(run: Run, why: str) -> None:
     run.folder.checkpoint.unlink(missing_ok=True)
     run.folder.carry_on(run.ways, 0)
     run.learner = learner_of(run.work, [run.job.seed])
-    run.step, run.seconds, run.drawn, run.score = 0, 0.0, None, None
+    run.step, run.seconds, run.drawn, run.scores = 0, 0.0, None, []

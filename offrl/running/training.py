@@ -241,13 +241,8 @@ class _Training:
 
     def _train(self) -> None:
         learner, evaluation = self.learner, self.evaluation
-        evaluator = Evaluator(
-            self.runs[0].work.environment,
-            [self.runs[0].job.seed],
-            evaluation.episodes,
-            evaluation.seed,
-        )
-        with closing(evaluator):
+        with ExitStack() as stack:
+            evaluator = self._evaluator(stack, 0)
             while self.step < self.steps and self.live:
                 self.step += 1
                 step = self.step
@@ -262,6 +257,8 @@ class _Training:
                 if step % CHECK_EVERY == 0 or evaluate:
                     self._check_finite(metrics)
                 if evaluate:
+                    if evaluation.episodes_at(step, self.steps) != evaluator.episodes:
+                        evaluator = self._evaluator(stack, step)
                     self._evaluate(evaluator, metrics)
                 now = time.monotonic()
                 if evaluate or now - self.saved > CHECKPOINT_SECONDS:
@@ -272,6 +269,13 @@ class _Training:
                     if self._reported() and step < self.steps:
                         self._save()
                         raise Interrupted
+
+    def _evaluator(self, stack: ExitStack, step: int) -> Evaluator:
+        """Plays as many episodes as an evaluation at a step has; `stack` closes it."""
+        first, evaluation = self.runs[0], self.evaluation
+        episodes = evaluation.episodes_at(step, self.steps)
+        evaluator = Evaluator(first.work.environment, [first.job.seed], episodes, evaluation.seed)
+        return stack.enter_context(closing(evaluator))
 
     def _reported(self) -> bool:
         """Whether one of the runs is asked to end."""
@@ -308,7 +312,7 @@ class _Training:
                         self._spent(run),
                     )
                     run.folder.append(row)
-                run.score = row.score
+                run.scores.append(row.score)
 
     @contextmanager
     def _alone(self, run: Run) -> Iterator[None]:
@@ -332,6 +336,7 @@ class _Training:
             state = {
                 "learner": states[r],
                 "sampler": drawn[r],
+                "spec": run.work.spec.state(),  # so that the policy can be loaded without the data
                 "step": self.step,
                 "seconds": self._spent(run),
             }

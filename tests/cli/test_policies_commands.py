@@ -42,6 +42,8 @@ def test_bad_input_of_both_is_one_line(call: Call, run: Path, tmp_path: Path) ->
     assert not (tmp_path / "policy.pt").exists()
 
 
+# MuJoCo's own, where it has found no display.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_episode_is_drawn_or_the_line_says_what_that_needs(
     call: Call, run: Path, tmp_path: Path
 ) -> None:
