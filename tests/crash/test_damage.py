@@ -12,8 +12,9 @@ import small_runs
 
 from offrl.results import store
 from offrl.results.store import RunFolder, State
+from offrl.running.opening import Interrupted
 from offrl.running.runner import Plan
-from offrl.running.training import Interrupted, train_run
+from offrl.running.training import train_run
 
 FILES = ("run.json", "evaluations.jsonl", "checkpoint/state.safetensors")
 

@@ -22,8 +22,9 @@ from offrl.running.events import Event
 from offrl.running.executors.local import run_in_processes
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
+from offrl.running.opening import Interrupted
 from offrl.running.runner import Plan, run
-from offrl.running.training import Interrupted, train_run
+from offrl.running.training import train_run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def go_on(_event: Event) -> bool:
     return False
 
 
-def stop_at(step: int) -> small_runs.Any:
+def stop_at(step: int) -> Any:
     return lambda event: event.step >= step
 
 

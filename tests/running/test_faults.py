@@ -10,11 +10,11 @@ from offrl.data.dataset import load_dataset
 from offrl.errors import InputError
 from offrl.learning.learner import find_algorithm
 from offrl.results.store import RunFolder
-from offrl.running.faults import AlgorithmError, blaming, check_metrics
+from offrl.running.faults import AlgorithmError, blaming, cause_of, check_metrics
 from offrl.running.jobs import Job
 from offrl.running.protocol import Evaluation
 from offrl.running.task import check
-from offrl.running.training import cause_of, train_run
+from offrl.running.training import train_run
 
 OWN = """
 import dataclasses

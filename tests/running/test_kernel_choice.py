@@ -1,6 +1,7 @@
 """Which kernel a run uses: measured, remembered, fixed, and the one with which it began."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_a_slower_kernel_is_not_chosen(
         return float(clock.now)  # type: ignore[attr-defined]
 
     clock.now = 0.0  # type: ignore[attr-defined]
-    monkeypatch.setattr(kernel_choice.time, "perf_counter", clock)
+    monkeypatch.setattr(time, "perf_counter", clock)
     assert choose(job, work, 1) == "batched"
 
 

@@ -101,7 +101,7 @@ def copy(home: Home, tmp_path: Path) -> Callable[[str], Path]:
 
 def play(policy: RunPolicy, episodes: int) -> list[float]:
     with_starts = Evaluator(policy.environment(), [3], episodes, 0)
-    return with_starts(policy.policy).returns[0].tolist()
+    return list(with_starts(policy.policy).returns[0])
 
 
 def test_a_run_s_last_evaluation_has_its_own_episodes_and_its_score_is_a_mean(home: Home) -> None:
@@ -133,7 +133,8 @@ def test_a_policy_acts_on_one_observation_and_on_many_of_any_kind(home: Home) ->
     policy = load_policy(home.run("bc"))
     rows = np.random.default_rng(0).normal(size=(4, 6))
     actions = policy.act(rows)
-    assert (actions.shape, actions.dtype) == ((4, 2), np.float32)
+    assert actions.shape == (4, 2)
+    assert actions.dtype == np.dtype("float32")
     np.testing.assert_array_equal(policy.act(torch.from_numpy(rows)), actions)
     np.testing.assert_allclose(policy.act(rows[1]), actions[1], atol=1e-6)
     assert policy.act(rows[1].tolist()).shape == (2,)
