@@ -61,6 +61,7 @@ from offrl.learning import (
     NonNegative,
     Positive,
     Seeds,
+    Setting,
     Share,
     Spec,
     StatelessPolicy,
@@ -102,12 +103,12 @@ class AWACConfig:
     batch_size: Count = 256
 
 
-def exponential_weights(advantages: Tensor, temperature: float) -> Tensor:
+def exponential_weights(advantages: Tensor, temperature: Setting) -> Tensor:
     """exp(A / temperature), at most 100, shape (R, B)."""
     return torch.exp(advantages / temperature).clamp(max=MAX_WEIGHT)
 
 
-def softmax_weights(advantages: Tensor, temperature: float) -> Tensor:
+def softmax_weights(advantages: Tensor, temperature: Setting) -> Tensor:
     """The same normalised to a mean of 1 over the batch, without a cap, shape (R, B)."""
     return advantages.shape[-1] * torch.softmax(advantages / temperature, -1)
 
@@ -120,6 +121,8 @@ class AWAC(Learner):
     paper = "Nair, Gupta, Dalal & Levine 2020, arXiv 2006.09359"
     family = "advantage-weighted actor-critic"
     agreement = "corl-team/CORL eeeeef2 awac.py; rail-berkeley/rlkit ac45a9d awac_trainer.py"
+    varying = frozenset(("temperature", "actor_lr", "critic_lr", "weight_decay", "gamma", "tau"))
+    preparing = frozenset(("reward",))
 
     def __init__(self, spec: Spec, config: AWACConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)

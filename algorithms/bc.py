@@ -67,6 +67,7 @@ class BC(Learner):
     paper = "Pomerleau 1991"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
+    varying = frozenset(("actor_lr",))
     validation_advice = "set checkpoint = 'last'"
 
     def __init__(self, spec: Spec, config: BCConfig, seeds: Seeds, device: Device = "cpu"):

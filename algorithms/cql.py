@@ -86,6 +86,7 @@ from offrl.learning import (
     NonNegative,
     Positive,
     Seeds,
+    Setting,
     Share,
     Spec,
     SquashedGaussian,
@@ -175,7 +176,7 @@ def next_value(q: Tensor, log_prob: Tensor, alpha: Tensor, backup: str) -> Tenso
 
 
 def lagrange_penalty(
-    gap: Tensor, multiplier: Tensor, cql_alpha: float, target_gap: float, form: str
+    gap: Tensor, multiplier: Tensor, cql_alpha: Setting, target_gap: Setting, form: str
 ) -> Tensor:
     """The multiplier alpha' times what the gap has over its target, of the shape (R, N) of `gap`.
 
@@ -209,6 +210,8 @@ class CQL(Tempered):
     agreement = (
         "corl-team/CORL eeeeef2 cql.py, aviralkumar2907/CQL d67dbe9 cql.py, offlinerl 0.0.2 cql.py"
     )
+    varying = frozenset(("cql_alpha", "target_gap", "actor_lr", "critic_lr", "gamma", "tau"))
+    preparing = frozenset(("reward", "reward_scale", "reward_bias"))
 
     def __init__(self, spec: Spec, config: CQLConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)

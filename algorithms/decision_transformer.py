@@ -44,7 +44,7 @@ Known differences:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,8 +75,11 @@ from offrl.learning import (
     Transitions,
     Windows,
     WindowSampler,
+    adamw,
+    aligned,
     set_rate,
     step,
+    steps_made,
     warm_up,
 )
 
@@ -264,6 +267,8 @@ class DecisionTransformer(Learner):
         "kzl/decision-transformer e2d82e6 gym/decision_transformer; corl-team/CORL eeeeef2 dt.py"
     )
     view = "transitions"  # returns-to-go need whole episodes
+    varying = frozenset(("return_scale", "actor_lr", "weight_decay", "max_norm"))
+    samples_many = True
 
     def __init__(
         self, spec: Spec, config: DecisionTransformerConfig, seeds: Seeds, device: Device = "cpu"
@@ -272,12 +277,7 @@ class DecisionTransformer(Learner):
         self.standardise = Standardise(spec, device, eps=1e-6)
         self.transformer = Transformer(len(seeds), spec, config, device)
         initialise(self.transformer, config.initialisation, Streams(seeds, "actor", device))
-        self.optimizer = torch.optim.AdamW(
-            self.transformer.parameters(),
-            config.actor_lr,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = adamw(self.transformer.parameters(), config.actor_lr, config.weight_decay)
         self.dropout = Streams(seeds, "dropout", device)
         self.updates = 0
 
@@ -313,7 +313,7 @@ class DecisionTransformer(Learner):
     @classmethod
     def sampler(
         cls,
-        data: Transitions,
+        data: Transitions | Sequence[Transitions],
         config: DecisionTransformerConfig,
         seeds: Seeds,
         device: Device,
@@ -327,7 +327,8 @@ class DecisionTransformer(Learner):
 
     def predict(self, windows: Windows, drop: Drop, at: slice) -> Tensor:
         """Actions at the state tokens `at` of windows as `sampler` draws them."""
-        returns = windows.returns_to_go.unsqueeze(-1) / self.config.return_scale
+        returns = windows.returns_to_go.unsqueeze(-1)
+        returns = returns / aligned(self.config.return_scale, returns)
         states = self.standardise(windows.observations)
         return self.max_action * self.transformer(returns, states, windows, drop, at)
 
@@ -342,7 +343,8 @@ class DecisionTransformer(Learner):
         """One step of regression."""
         config = self.config
         loss, metrics = self.actor_loss(batch)
-        set_rate(self.optimizer, config.actor_lr * warm_up(self.updates, config.warmup))
+        updates = steps_made(self.optimizer, self.updates)
+        set_rate(self.optimizer, config.actor_lr * warm_up(updates, config.warmup))
         step(self.optimizer, loss, config.max_norm)
         self.updates += 1
         return metrics

@@ -74,6 +74,7 @@ from offrl.learning import (
     Start,
     Transitions,
     Widths,
+    aligned,
     losses,
 )
 
@@ -121,6 +122,8 @@ class EDAC(SoftActorCritic):
     agreement = (
         "snu-mllab/EDAC 198d570 sac.py; corl-team/CORL eeeeef2 edac.py; offlinerl 0.0.2 edac.py"
     )
+    varying = frozenset(("eta", "actor_lr", "critic_lr", "gamma", "tau"))
+    preparing = frozenset(("reward",))
     orders = {  # noqa: RUF012
         "authors": AT_ONCE,
         "corl": IN_TURN,
@@ -147,7 +150,7 @@ class EDAC(SoftActorCritic):
         pairs = torch.cat([batch.observations, batch.actions], -1)
         q, gradients = self.critic.value_and_input_gradient(pairs)
         q, diversity = q.squeeze(-1), diversity_loss(gradients[..., -batch.actions.shape[-1] :])
-        loss = losses.critic_loss(q, target_q) + self.config.eta * diversity
+        loss = losses.critic_loss(q, target_q) + aligned(self.config.eta, diversity) * diversity
         return loss, {
             "critic/loss": loss.detach(),
             "critic/diversity": diversity.detach(),

@@ -63,6 +63,7 @@ from offrl.learning import (
     NonNegative,
     Positive,
     Seeds,
+    Setting,
     Share,
     Spec,
     StatelessPolicy,
@@ -76,6 +77,7 @@ from offrl.learning import (
     rewards,
     set_rate,
     step,
+    steps_made,
 )
 
 MAX_WEIGHT = 100.0  # cap of the exponentiated advantage
@@ -105,7 +107,7 @@ class IQLConfig:
     batch_size: Count = 256
 
 
-def expectile_loss(diff: Tensor, expectile: float) -> Tensor:
+def expectile_loss(diff: Tensor, expectile: Setting) -> Tensor:
     """Asymmetric squared error of each replica, mean over its batch (eq. 5), shape (R,).
 
     Args:
@@ -127,6 +129,8 @@ class IQL(Learner):
         "ikostrikov/implicit_q_learning 09d7002, corl-team/CORL eeeeef2 iql.py, "
         "gwthomas/IQL-PyTorch 71ea1aa"
     )
+    varying = frozenset(("expectile", "beta", "gamma", "tau", "actor_lr", "critic_lr", "value_lr"))
+    preparing = frozenset(("reward",))
     not_restored = Learner.not_restored | {"steps"}
 
     def __init__(self, spec: Spec, config: IQLConfig, seeds: Seeds, device: Device = "cpu"):
@@ -224,7 +228,8 @@ class IQL(Learner):
 
         # --- Policy ---
         loss, actor_metrics = self.actor_loss(states, actions, target_q - value.detach())
-        set_rate(self.actor_optimizer, config.actor_lr * cosine_decay(self.updates, self.steps))
+        updates = steps_made(self.actor_optimizer, self.updates)
+        set_rate(self.actor_optimizer, config.actor_lr * cosine_decay(updates, self.steps))
         step(self.actor_optimizer, loss)
 
         # --- Critics ---

@@ -93,6 +93,8 @@ class PercentBC(Learner):
     paper = "Chen et al. 2021, arXiv 2106.01345"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
+    varying = frozenset(("actor_lr",))
+    preparing = frozenset(("fraction", "filter", "split", "gamma"))
 
     def __init__(self, spec: Spec, config: PercentBCConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)

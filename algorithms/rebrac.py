@@ -62,6 +62,7 @@ from offrl.learning import (
     NonNegative,
     Positive,
     Seeds,
+    Setting,
     Share,
     Spec,
     StatelessPolicy,
@@ -69,6 +70,7 @@ from offrl.learning import (
     Transitions,
     Widths,
     adam,
+    aligned,
     losses,
     polyak,
     rewards,
@@ -106,7 +108,12 @@ def penalty(actions: Tensor, data_actions: Tensor) -> Tensor:
 
 
 def backup(
-    rewards: Tensor, continues: Tensor, next_q: Tensor, penalties: Tensor, gamma: float, coef: float
+    rewards: Tensor,
+    continues: Tensor,
+    next_q: Tensor,
+    penalties: Tensor,
+    gamma: Setting,
+    coef: Setting,
 ) -> Tensor:
     """The critic's target y, shape (R, B).
 
@@ -121,7 +128,7 @@ def backup(
     return rewards + gamma * continues * (next_q.amin(1) - coef * penalties)
 
 
-def policy_loss(q: Tensor, penalties: Tensor, coef: float) -> Tensor:
+def policy_loss(q: Tensor, penalties: Tensor, coef: Setting) -> Tensor:
     """L_pi of each replica, shape (R,).
 
     Args:
@@ -131,7 +138,8 @@ def policy_loss(q: Tensor, penalties: Tensor, coef: float) -> Tensor:
     """
     least = q.amin(1)
     scale = 1 / least.detach().abs().mean(-1)
-    return coef * penalties.mean(-1) - scale * least.mean(-1)
+    cloning = penalties.mean(-1)
+    return aligned(coef, cloning) * cloning - scale * least.mean(-1)
 
 
 class ReBRAC(Learner):
@@ -142,6 +150,10 @@ class ReBRAC(Learner):
     paper = "Tarasov, Kurenkov, Nikulin & Kolesnikov 2023, arXiv 2305.09836"
     family = "deterministic actor-critic"
     agreement = "tinkoff-ai/ReBRAC 694385b src/algorithms/rebrac.py"
+    varying = frozenset(("actor_bc_coef", "critic_bc_coef", "actor_lr", "critic_lr")) | {
+        *("gamma", "tau", "policy_noise", "noise_clip")
+    }
+    preparing = frozenset(("reward_scale",))
     view = "transitions"  # of a D4RL file; `prepare` leaves out what the authors do
 
     def __init__(self, spec: Spec, config: ReBRACConfig, seeds: Seeds, device: Device = "cpu"):
@@ -196,7 +208,8 @@ class ReBRAC(Learner):
         next_states = self.states(batch.next_observations)
         next_actions = losses.smoothed(
             self._act(self.target_actor, next_states),
-            self.noise.normal(*batch.actions.shape[1:]) * config.policy_noise,
+            self.noise.normal(*batch.actions.shape[1:])
+            * aligned(config.policy_noise, batch.actions),
             config.noise_clip,
             self.max_action,
         )

@@ -83,5 +83,7 @@ class SACN(SoftActorCritic):
     paper = "An, Moon, Kim & Song 2021, arXiv 2110.01548"
     family = "critic ensemble"
     agreement = "snu-mllab/EDAC 198d570 sac.py; corl-team/CORL eeeeef2 sac_n.py"
+    varying = frozenset(("actor_lr", "critic_lr", "gamma", "tau"))
+    preparing = frozenset(("reward",))
     orders = {"authors": AT_ONCE, "corl": IN_TURN}  # noqa: RUF012
     starts = {"authors": FAN_OUT, "corl": FAN_IN}  # noqa: RUF012

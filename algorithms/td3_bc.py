@@ -39,6 +39,7 @@ from offrl.learning import (
     NonNegative,
     Positive,
     Seeds,
+    Setting,
     Share,
     Spec,
     StatelessPolicy,
@@ -46,6 +47,7 @@ from offrl.learning import (
     Transitions,
     Widths,
     adam,
+    aligned,
     losses,
     polyak,
     rewards,
@@ -72,7 +74,7 @@ class TD3BCConfig:
     batch_size: Count = 256
 
 
-def policy_loss(q: Tensor, policy_actions: Tensor, actions: Tensor, alpha: float) -> Tensor:
+def policy_loss(q: Tensor, policy_actions: Tensor, actions: Tensor, alpha: Setting) -> Tensor:
     """L_pi (eq. 5 and 6) of each replica, shape (R,).
 
     Args:
@@ -81,8 +83,9 @@ def policy_loss(q: Tensor, policy_actions: Tensor, actions: Tensor, alpha: float
         actions: of the data, shape (R, B, action_dim).
         alpha: weight of Q against cloning.
     """
-    scale = alpha / q.detach().abs().mean(-1)
-    return -scale * q.mean(-1) + losses.cloning_loss(policy_actions, actions)
+    mean = q.mean(-1)
+    scale = aligned(alpha, mean) / q.detach().abs().mean(-1)
+    return -scale * mean + losses.cloning_loss(policy_actions, actions)
 
 
 class TD3BC(Learner):
@@ -93,6 +96,10 @@ class TD3BC(Learner):
     paper = "Fujimoto & Gu 2021, arXiv 2106.06860"
     family = "deterministic actor-critic"
     agreement = "sfujim/TD3_BC 8791ad7, corl-team/CORL eeeeef2 td3_bc.py"
+    varying = frozenset(
+        ("alpha", "actor_lr", "critic_lr", "gamma", "tau", "policy_noise", "noise_clip")
+    )
+    preparing = frozenset(("reward",))
 
     def __init__(self, spec: Spec, config: TD3BCConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)
@@ -121,7 +128,8 @@ class TD3BC(Learner):
         config = self.config
         next_actions = losses.smoothed(
             self._act(self.target_actor, batch.next_observations),
-            self.noise.normal(*batch.actions.shape[1:]) * config.policy_noise,
+            self.noise.normal(*batch.actions.shape[1:])
+            * aligned(config.policy_noise, batch.actions),
             config.noise_clip,
             self.max_action,
         )

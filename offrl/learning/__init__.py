@@ -26,9 +26,19 @@ from offrl.learning.networks import (
     SquashedGaussian,
     Standardise,
 )
-from offrl.learning.optim import adam, cosine_decay, polyak, set_rate, step, warm_up
+from offrl.learning.optim import (
+    adam,
+    adamw,
+    cosine_decay,
+    polyak,
+    set_rate,
+    step,
+    steps_made,
+    warm_up,
+)
 from offrl.learning.policy import Policy, StatelessPolicy
 from offrl.learning.sampler import Sampler, UniformSampler, WindowSampler
+from offrl.learning.settings import Setting, aligned
 from offrl.learning.soft_actor_critic import (
     AT_ONCE,
     FAN_IN,
@@ -67,6 +77,7 @@ __all__ = [
     "Positive",
     "Sampler",
     "Seeds",
+    "Setting",
     "Share",
     "SingleSeedLearner",
     "SoftActorCritic",
@@ -84,6 +95,8 @@ __all__ = [
     "WindowSampler",
     "Windows",
     "adam",
+    "adamw",
+    "aligned",
     "cosine_decay",
     "losses",
     "polyak",
@@ -91,5 +104,6 @@ __all__ = [
     "set_rate",
     "soft_policy",
     "step",
+    "steps_made",
     "warm_up",
 ]

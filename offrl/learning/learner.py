@@ -17,6 +17,7 @@ from offrl.learning.batch import Batch
 from offrl.learning.networks import Standardise
 from offrl.learning.policy import Policy
 from offrl.learning.sampler import Sampler, UniformSampler
+from offrl.learning.settings import placed
 from offrl.learning.spec import Device, Seeds, Spec
 from offrl.learning.state import Stateful
 
@@ -35,6 +36,11 @@ class Algorithm(Stateful, ABC):
     family: ClassVar[str] = "other"  # what it shares its structure with, such as "actor-critic"
     agreement: ClassVar[str | None] = None  # the code whose updates its own were measured to match
     view: ClassVar[str | None] = None  # of the data, where it needs another than the card's
+    # Fields of the config in which replicas of one batch may differ: numbers that the learner takes
+    # as tensors (R, 1) too; and those that `prepare` alone reads.
+    varying: ClassVar[frozenset[str]] = frozenset()
+    preparing: ClassVar[frozenset[str]] = frozenset()
+    samples_many: ClassVar[bool] = False  # whether an own `sampler` takes a data set a replica
 
     @classmethod
     def prepare(cls, data: Transitions, config: Any) -> Transitions:  # noqa: ARG003
@@ -45,8 +51,16 @@ class Algorithm(Stateful, ABC):
         return data
 
     @classmethod
-    def sampler(cls, data: Transitions, config: Any, seeds: Seeds, device: Device) -> Sampler:
-        """Draws the batches that `update` takes, from the prepared data."""
+    def sampler(cls, data: Any, config: Any, seeds: Seeds, device: Device) -> Sampler:
+        """Draws the batches that `update` takes, from the prepared data.
+
+        Args:
+            data: Transitions; or a sequence with those of each replica, which a subclass's own
+                `sampler` is given only where `samples_many` is true.
+            config: of the learner.
+            seeds: one per replica.
+            device: where the batches are to be.
+        """
         return UniformSampler(data, config.batch_size, seeds, device)
 
 
@@ -66,7 +80,7 @@ class Learner(Algorithm):
     @abstractmethod
     def __init__(self, spec: Spec, config: Any, seeds: Seeds, device: Device = "cpu"):
         """Keeps what most algorithms use; a subclass calls it before it builds its networks."""
-        self.config = config
+        self.config = placed(config, device)
         self.max_action = spec.max_action
         self.standardise = Standardise(spec, device)
 

@@ -1,8 +1,11 @@
 """Losses, and what targets are made of, that several algorithms share."""
 
 import math
+from typing import Any
 
 from torch import Tensor
+
+from offrl.learning.settings import Setting, aligned
 
 
 def critic_loss(q: Tensor, target_q: Tensor) -> Tensor:
@@ -48,7 +51,7 @@ def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
-def smoothed(actions: Tensor, noise: Tensor, clip: float, max_action: float) -> Tensor:
+def smoothed(actions: Tensor, noise: Tensor, clip: Setting, max_action: float) -> Tensor:
     """TD3's target actions (Fujimoto et al. 2018, arXiv 1802.09477, eq. 14), in their bounds.
 
     Args:
@@ -57,5 +60,6 @@ def smoothed(actions: Tensor, noise: Tensor, clip: float, max_action: float) -> 
         clip: bound of the noise, in the same units.
         max_action: actions lie in [-max_action, max_action].
     """
-    noise = max_action * noise.clamp(-clip, clip)
+    bound: Any = aligned(clip, noise)
+    noise = max_action * noise.clamp(-bound, bound)
     return (actions + noise).clamp(-max_action, max_action)

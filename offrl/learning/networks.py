@@ -296,4 +296,8 @@ class Standardise(Network):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Standardised observations, of the same shape (..., observation_dim)."""
-        return (observations - self.mean) * self.scale
+        mean, scale = self.mean, self.scale
+        if mean.dim() > 1:  # of each replica
+            shape = (len(mean), *[1] * (observations.dim() - 2), -1)
+            mean, scale = mean.view(shape), scale.view(shape)
+        return (observations - mean) * scale

@@ -15,7 +15,10 @@ Device = torch.device | str
 
 @dataclass(frozen=True)
 class Spec:
-    """Sizes, bounds and statistics of a task, for a learner's networks and schedules."""
+    """Sizes, bounds and statistics of a task, for a learner's networks and schedules.
+
+    Means and deviations are (R, 1, observation_dim) where they differ among replicas.
+    """
 
     observation_dim: int
     action_dim: int

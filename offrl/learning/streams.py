@@ -32,6 +32,7 @@ class Streams:
 
     def __init__(self, seeds: Sequence[int], purpose: str, device: torch.device | str = "cpu"):
         self.device = torch.device(device)
+        self.seeds = list(seeds)
         self.generators = [
             torch.Generator(self.device).manual_seed(spawn_seed(seed, purpose)) for seed in seeds
         ]
@@ -54,12 +55,13 @@ class Streams:
             ]
         )
 
-    def integers(self, high: int, *shape: int) -> Tensor:
-        """Uniform draws from 0..high-1 of shape (R, *shape), int64."""
+    def integers(self, high: int | Tensor, *shape: int) -> Tensor:
+        """Uniform draws from 0..high-1 of shape (R, *shape), int64; or with a bound (R, 1) each."""
+        highs = high.flatten().tolist() if isinstance(high, Tensor) else [high] * len(self.seeds)
         return torch.stack(
             [
-                torch.randint(high, shape, generator=generator, device=self.device)
-                for generator in self.generators
+                torch.randint(bound, shape, generator=generator, device=self.device)
+                for bound, generator in zip(highs, self.generators, strict=True)
             ]
         )
 
