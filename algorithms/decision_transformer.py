@@ -275,8 +275,9 @@ class DecisionTransformer(Learner):
     ):
         super().__init__(spec, config, seeds, device)
         self.standardise = Standardise(spec, device, eps=1e-6)
-        self.transformer = Transformer(len(seeds), spec, config, device)
-        initialise(self.transformer, config.initialisation, Streams(seeds, "actor", device))
+        self.transformer = Transformer(len(seeds), spec, config, "cpu")
+        initialise(self.transformer, config.initialisation, Streams(seeds, "actor"))
+        self.transformer.to(device)
         self.optimizer = adamw(self.transformer.parameters(), config.actor_lr, config.weight_decay)
         self.dropout = Streams(seeds, "dropout", device)
         self.updates = 0

@@ -70,7 +70,7 @@ class MLP(Network):
     """Multi-layer perceptrons of R replicas and, for an ensemble, N members each.
 
     Args:
-        streams: one generator per replica; draws the initial weights.
+        streams: whose generators draw the initial weights, which then go to its device.
         sizes: input, hidden and output widths.
         members: N, the members of an ensemble; None for a single network.
         activation: between layers, a key of SLOPES; the output is linear.
@@ -103,14 +103,13 @@ class MLP(Network):
         if last is not None:
             initialisers[-1] = uniform(last)
         for fans, initialise in zip(itertools.pairwise(sizes), initialisers, strict=True):
-            weight = torch.empty(*lead, *fans, device=streams.device)
-            bias = torch.empty(*lead, 1, fans[1], device=streams.device)
+            weight, bias = torch.empty(*lead, *fans), torch.empty(*lead, 1, fans[1])
             for r, generator in enumerate(streams.generators):
                 for n in range(members or 1):
                     index = (r,) if members is None else (r, n)
                     initialise(weight[index], bias[index], *fans, generator)
-            self.weights.append(nn.Parameter(weight))
-            self.biases.append(nn.Parameter(bias))
+            self.weights.append(nn.Parameter(weight.to(streams.device)))
+            self.biases.append(nn.Parameter(bias.to(streams.device)))
         self.scales = nn.ParameterList()
         self.shifts = nn.ParameterList()
         for bias in self.biases[:-1] if layer_norm else []:
