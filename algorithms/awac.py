@@ -121,6 +121,7 @@ class AWAC(Learner):
     paper = "Nair, Gupta, Dalal & Levine 2020, arXiv 2006.09359"
     family = "advantage-weighted actor-critic"
     agreement = "corl-team/CORL eeeeef2 awac.py; rail-berkeley/rlkit ac45a9d awac_trainer.py"
+    period = 1
     varying = frozenset(("temperature", "actor_lr", "critic_lr", "weight_decay", "gamma", "tau"))
     preparing = frozenset(("reward",))
 

@@ -67,6 +67,7 @@ class BC(Learner):
     paper = "Pomerleau 1991"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
+    period = 1
     varying = frozenset(("actor_lr",))
     validation_advice = "set checkpoint = 'last'"
 

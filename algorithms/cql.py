@@ -210,6 +210,7 @@ class CQL(Tempered):
     agreement = (
         "corl-team/CORL eeeeef2 cql.py, aviralkumar2907/CQL d67dbe9 cql.py, offlinerl 0.0.2 cql.py"
     )
+    period = 1
     varying = frozenset(("cql_alpha", "target_gap", "actor_lr", "critic_lr", "gamma", "tau"))
     preparing = frozenset(("reward", "reward_scale", "reward_bias"))
 
@@ -259,6 +260,11 @@ class CQL(Tempered):
             cut = rewards.cut_episodes(data, rewards.CUT_ROWS)
             data = rewards.to_return_range(data, cut, "cql: reward = 'corl return range'")
         return rewards.shifted(rewards.scaled(data, config.reward_scale), config.reward_bias)
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """The policy's warm start."""
+        return (self.config.bc_steps,)
 
     def _q(self, critic: MLP, states: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
         """Q of actions (R, n, B, action_dim), n a state, shape (R, 2, n, B)."""

@@ -77,6 +77,7 @@ from offrl.learning import (
     WindowSampler,
     adamw,
     aligned,
+    look_up,
     set_rate,
     step,
     steps_made,
@@ -208,9 +209,7 @@ class Transformer(Network):
             drop: applies dropout.
             at: the state tokens whose actions are wanted.
         """
-        replicas, rows, _ = self.timesteps.shape
-        table = torch.arange(replicas, device=returns.device).view(-1, 1, 1) * rows
-        time = nn.functional.embedding(windows.timesteps + table, self.timesteps.flatten(0, 1))
+        time = look_up(self.timesteps, windows.timesteps)
         tokens = torch.stack(
             [
                 self.embed_return(returns) + time,
@@ -267,6 +266,7 @@ class DecisionTransformer(Learner):
         "kzl/decision-transformer e2d82e6 gym/decision_transformer; corl-team/CORL eeeeef2 dt.py"
     )
     view = "transitions"  # returns-to-go need whole episodes
+    period = 1
     varying = frozenset(("return_scale", "actor_lr", "weight_decay", "max_norm"))
     samples_many = True
 

@@ -129,6 +129,7 @@ class IQL(Learner):
         "ikostrikov/implicit_q_learning 09d7002, corl-team/CORL eeeeef2 iql.py, "
         "gwthomas/IQL-PyTorch 71ea1aa"
     )
+    period = 1
     varying = frozenset(("expectile", "beta", "gamma", "tau", "actor_lr", "critic_lr", "value_lr"))
     preparing = frozenset(("reward",))
     not_restored = Learner.not_restored | {"steps"}

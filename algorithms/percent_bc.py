@@ -93,6 +93,7 @@ class PercentBC(Learner):
     paper = "Chen et al. 2021, arXiv 2106.01345"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
+    period = 1
     varying = frozenset(("actor_lr",))
     preparing = frozenset(("fraction", "filter", "split", "gamma"))
 

@@ -200,6 +200,11 @@ class ReBRAC(Learner):
     def _act(self, actor: MLP, states: Tensor) -> Tensor:
         return self.max_action * torch.tanh(actor(states))
 
+    @property
+    def period(self) -> int:
+        """The actor's steps come every `policy_delay` updates."""
+        return self.config.policy_delay
+
     @torch.no_grad()
     def target_q(self, batch: Batch) -> Tensor:
         """The critics' target y, (R, B)."""
@@ -249,10 +254,10 @@ class ReBRAC(Learner):
             polyak(self.target_actor, self.actor, self.config.tau)  # before the actor's step
             step(self.actor_optimizer, loss)
             polyak(self.target_critic, self.critic, self.config.tau)
-            self.last_actor_loss = actor_metrics["actor/loss"]
+            self.last_actor_loss.copy_(actor_metrics["actor/loss"])
 
         self.updates += 1
-        return {**metrics, "actor/loss": self.last_actor_loss}
+        return {**metrics, "actor/loss": self.last_actor_loss.clone()}
 
     def policy(self) -> StatelessPolicy:
         """The actor, which is deterministic."""

@@ -122,6 +122,11 @@ class TD3BC(Learner):
     def _act(self, actor: MLP, observations: Tensor) -> Tensor:
         return self.max_action * torch.tanh(actor(self._for_actor(observations)))
 
+    @property
+    def period(self) -> int:
+        """The actor's steps come every `policy_delay` updates."""
+        return self.config.policy_delay
+
     @torch.no_grad()
     def target_q(self, batch: Batch) -> Tensor:
         """The critics' target y, (R, B)."""

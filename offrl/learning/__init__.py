@@ -25,6 +25,7 @@ from offrl.learning.networks import (
     Network,
     SquashedGaussian,
     Standardise,
+    look_up,
 )
 from offrl.learning.optim import (
     adam,
@@ -98,6 +99,7 @@ __all__ = [
     "adamw",
     "aligned",
     "cosine_decay",
+    "look_up",
     "losses",
     "polyak",
     "rewards",

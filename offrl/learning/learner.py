@@ -77,6 +77,20 @@ class Learner(Algorithm):
     validation_interval: int | None = None  # in gradient steps; None where `validate` is not used
     validation_advice: ClassVar[str] = "choose another data set"  # where there is no such split
 
+    @property
+    def period(self) -> int | None:
+        """Updates after which their work repeats, for CUDA graphs; None: it may not.
+
+        The work is what the host decides: operations, shapes, Python's numbers. What else changes
+        has to be in tensors on the device, such as schedules (`steps_made`), changed in place.
+        """
+        return None
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Counts of updates after which their work changes for good, such as a warm start's."""
+        return ()
+
     @abstractmethod
     def __init__(self, spec: Spec, config: Any, seeds: Seeds, device: Device = "cpu"):
         """Keeps what most algorithms use; a subclass calls it before it builds its networks."""

@@ -3,9 +3,11 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from offrl.learning.initialisers import INITIALISERS, uniform
 from offrl.learning.kernels import (
@@ -49,6 +51,50 @@ class Linear(Network):
             out = torch.baddbmm(self.bias, rows, self.weight)
             out = torch.relu(out) if relu else out
         return out.view(*x.shape[:-1], -1)
+
+
+def look_up(table: Tensor, rows: Tensor) -> Tensor:
+    """Each replica's rows of its own table, (R, ..., width).
+
+    Args:
+        table: shape (R, height, width).
+        rows: int64, shape (R, ...).
+    """
+    if table.device.type != "cpu":
+        found: Tensor = LookUp.apply(table, rows)  # type: ignore[no-untyped-call]
+        return found
+    return nn.functional.embedding(_flat_rows(table, rows), table.flatten(0, 1))
+
+
+def _flat_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """The rows in a table of all replicas."""
+    first = torch.arange(len(table), device=rows.device) * table.shape[1]
+    return rows + first.view(-1, *[1] * (rows.dim() - 1))
+
+
+class LookUp(torch.autograd.Function):
+    """`look_up` with a gradient by one product, which does not depend on an order of additions.
+
+    torch's own, for more than 3,072 rows on a GPU, sorts them and waits for the number of distinct
+    ones, which no CUDA graph can hold.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
+        """Rows (R, ..., width) of a table (R, height, width)."""
+        ctx.save_for_backward(rows)
+        ctx.height = table.shape[1]
+        flat = table.flatten(0, 1).index_select(0, _flat_rows(table, rows).flatten())
+        return flat.view(*rows.shape, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient with respect to the table."""
+        (rows,) = ctx.saved_tensors
+        heights = torch.arange(ctx.height, device=rows.device).view(1, -1, 1)
+        chosen = (heights == rows.flatten(1).unsqueeze(1)).to(gradients[0].dtype)
+        return chosen @ gradients[0].flatten(1, -2), None
 
 
 class LayerNorm(Network):

@@ -96,6 +96,7 @@ class SoftActorCritic(Tempered):
     ("copy", or target critics are drawn on their own) and `reward` ("raw" or "standardised").
     """
 
+    period = 1
     orders: ClassVar[Mapping[str, Order]]
     starts: ClassVar[Mapping[str, Start]]
 

@@ -93,6 +93,10 @@ class Streams:
         self._draws += 1
         return numbers.view(-1, *shape)
 
+    def held(self) -> dict[str, Tensor]:
+        """The tensors, by name, that stay from draw to draw and are changed in place."""
+        return {} if self._draws is None else {"draws": self._draws}
+
     def state_dict(self) -> dict[str, Tensor]:
         """What drawing changes, so that a run carries on with the numbers it would have drawn.
 
