@@ -1,22 +1,24 @@
-"""What offrl's learners do on a GPU: agreement with the CPU, what a capture breaks at, rates.
+"""What offrl's learners do on a GPU: agreement with the CPU, equality of runs, rates and bounds.
 
-    python benchmarks/gpu.py --out results                       # about five minutes
+    python benchmarks/gpu.py --out results                       # under eight minutes
     python benchmarks/gpu.py --device cpu --tiny --out results   # every stage, with tiny sizes
 
 Stages, each algorithm of each in a process of its own, because an error of CUDA spoils the process:
 
     card        the card, its driver, the versions
+    streams     random words against those of the CPU, and how many normal numbers are equal
     eager       one update on the device; host synchronisations in an update; save, load, carry on
     ceilings    copies, batched products of 256 x 256 matrices, small kernels in a CUDA graph
     agreement   100 updates on the same batches and noise against float64 on the CPU; bit equality
-    capture     one period of updates as a CUDA graph: at which operation it breaks, and what helps
+    capture     updates as a CUDA graph against single ones; two runs; saved, loaded, captured anew
+    rates       updates per second as a CUDA graph, beside the bounds of the ceilings
     profile     the kernels of TD3+BC
-    rates       updates per second, eager and as a CUDA graph, beside the bounds of the ceilings
 
 Every result is a line of `results.jsonl` in the folder `--out` (or in $OUT), which names the card;
-what processes print goes to `log.txt` there; a table comes last. The data are random numbers in the
-shape of D4RL's HalfCheetah: 17 observations, 6 actions. Configs are the defaults, but CQL's, which
-is that of protocols/corl.toml.
+what processes print goes to `log.txt` there; a table comes last. Where a capture fails, updates go
+on one by one, and the line says why. The data are random numbers in the shape of D4RL's
+HalfCheetah: 17 observations, 6 actions. Configs are the defaults, but CQL's, which is that of
+protocols/corl.toml.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import math
 import os
 import statistics
@@ -33,7 +36,7 @@ import time
 import tomllib
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +50,10 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from offrl.data.transitions import Transitions
+from offrl.learning import philox
+from offrl.learning.graphs import Captured, CudaRecorder
 from offrl.learning.learner import Learner, find_algorithm
+from offrl.learning.precision import set_precision
 from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
@@ -67,10 +73,11 @@ ALGORITHMS = (
     "decision_transformer",
 )
 RATED = ("td3_bc", "iql", "bc", "cql", "edac", "decision_transformer")
-LEVELS = ("as it is", "registered generators", "and capturable Adam", "and one generator")
+PRODUCTS = {"float32": "ieee", "tf32": "tf32", "bfloat16": "bf16"}  # which ceiling bounds them
+GRID = 90  # runs: nine data sets and ten seeds
+UPDATES = {"decision_transformer": 100_000}  # of a run; of others a million
 TOLERANCE = 3.0  # the device's error over that of the CPU in float32
 FLOOR = 6e-8  # half a unit in float32's last place; no error of the CPU counts for less
-WARM_UPS = 3  # periods before a capture
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Sizes:
     small: dict[str, Any]  # changes to configs, where a config has the field
 
 
-FULL = Sizes(1_000_000, (1, 10, 90), 0.25, 100, 180, 2**30, {})
+FULL = Sizes(1_000_000, (1, 2, 5, 10, 30, 90), 0.25, 100, 180, 2**30, {})
 TINY = Sizes(
     5_000,
     (1, 2),
@@ -116,7 +123,6 @@ class Job:
 
     stage: str
     algorithm: str
-    level: int  # of a capture, an index of LEVELS
     device: torch.device
     sizes: Sizes
     out: Path
@@ -233,12 +239,6 @@ def relative_error(a: Tensor, b: Tensor) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-def streams(learner: Learner, sampler: Sampler) -> list[Streams]:
-    """All the streams that an update draws from."""
-    values = [*vars(learner).values(), *vars(sampler).values()]
-    return [value for value in values if isinstance(value, Streams)]
-
-
 class HostStreams:
     """Streams that draw on the CPU, so that every device and dtype sees the same numbers."""
 
@@ -279,45 +279,20 @@ def moved(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 @contextlib.contextmanager
-def one_generator() -> Iterator[None]:
-    """Has all replicas' numbers drawn at once from the first replica's generator."""
+def warned() -> Iterator[list[str]]:
+    """What offrl logs meanwhile, such as why updates cannot be captured."""
+    lines: list[str] = []
 
-    def normal(self: Streams, *shape: int) -> Tensor:
-        size = (len(self.generators), *shape)
-        return torch.randn(size, generator=self.generators[0], device=self.device)
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
 
-    def uniform(self: Streams, *shape: int) -> Tensor:
-        size = (len(self.generators), *shape)
-        return torch.rand(size, generator=self.generators[0], device=self.device)
-
-    def integers(self: Streams, high: int, *shape: int) -> Tensor:
-        size = (len(self.generators), *shape)
-        return torch.randint(high, size, generator=self.generators[0], device=self.device)
-
-    def bernoulli(self: Streams, probability: float, *shape: int) -> Tensor:
-        count = math.prod(shape)
-        size = (len(self.generators), -(-count // 4))
-        words = torch.empty(size, dtype=torch.int64, device=self.device)
-        bits = words.random_(-(2**63), None, generator=self.generators[0]).view(torch.int16)
-        limit = min(round(probability * 2**16), 2**16 - 1) - 2**15
-        return (bits[:, :count] < limit).view(-1, *shape).to(torch.float32)
-
-    replacements = (normal, uniform, integers, bernoulli)
-    originals = {f.__name__: getattr(Streams, f.__name__) for f in replacements}
-    for function in replacements:
-        setattr(Streams, function.__name__, function)
+    keeper = Keeper()
+    logging.getLogger("offrl").addHandler(keeper)
     try:
-        yield
+        yield lines
     finally:
-        for name, original in originals.items():
-            setattr(Streams, name, original)
-
-
-def make_capturable(learner: Learner) -> None:
-    """Sets Adam's flag that a capture needs; the state is made with the first step."""
-    for optimizer in optimizers(learner):
-        for group in optimizer.param_groups:
-            group["capturable"] = True
+        logging.getLogger("offrl").removeHandler(keeper)
 
 
 # ---- measuring
@@ -347,19 +322,6 @@ def timed(run: Callable[[], Any], device: torch.device, window: float) -> tuple[
         times.append((time.perf_counter() - start) / count)
     middle = statistics.median(times)
     return middle, (max(times) - min(times)) / middle
-
-
-class LastOperation(TorchDispatchMode):
-    """Keeps the name of the operation that was called last, and counts all but views."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.name, self.count = "none", 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.name = str(func)
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 class Traffic(TorchDispatchMode):
@@ -427,36 +389,13 @@ def source_line(error: BaseException) -> str:
     return ""
 
 
-class Call:
-    """Stands for a CUDA graph on a CPU: a replay is a call."""
-
-    def __init__(self, advance: Callable[[], None]):
-        self.replay = advance
-
-
-def capture(
-    advance: Callable[[], None],
-    device: torch.device,
-    generators: Sequence[torch.Generator],
-    last: LastOperation,
-) -> Any:
-    """A CUDA graph of `advance`, after some calls of it that count."""
-    if device.type == "cpu":
-        for _ in range(WARM_UPS):
-            advance()
-        return Call(advance)
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            advance()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph), last:
-        advance()
-    return graph
+def repeated(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """What repeats some work: a CUDA graph, or a call on a CPU."""
+    if device.type != "cuda":
+        return work
+    recorder = CudaRecorder(device)
+    recorder.warm_up(work)
+    return recorder.record(work)
 
 
 # ---- stages
@@ -475,6 +414,32 @@ def card(job: Job) -> None:
         facts["driver"] = answer.stdout.strip().splitlines()[-1] if answer.stdout else "unknown"
         facts["cuda"] = str(torch.version.cuda)
     job.record(**facts)
+
+
+def streams(job: Job) -> None:
+    """Words and numbers of the device, which it may have compiled, against those of the CPU."""
+    keys = philox.keys(range(4), "noise")
+    draw, count = torch.tensor(2**32 + 3), 100_000
+    there = keys.to(job.device), draw.to(job.device)
+    words = torch.equal(philox.words(*there, count).cpu(), philox.words(keys, draw, count))
+    with warned() as lines:
+        device, host = Streams(range(4), "noise", job.device), Streams(range(4), "noise")
+        host.load_state_dict({"draws": torch.tensor(0)})
+        result: dict[str, Any] = {"words_equal": words}
+        for name, arguments in (
+            ("normal", (count,)),
+            ("uniform", (count,)),
+            ("integers", (1_000_000, count)),
+            ("bernoulli", (0.9, count)),
+        ):
+            a, b = getattr(device, name)(*arguments).cpu(), getattr(host, name)(*arguments)
+            result[name] = (a == b).double().mean().item()
+            result[f"{name}_apart"] = (a - b).abs().max().item()
+        synchronise(job.device)
+        for name, size in (("small", 256 * 6), ("large", 3_300_000)):
+            draws = functools.partial(device.normal, size)
+            result[f"seconds_{name}"], _ = timed(draws, job.device, job.sizes.window)
+    job.record(**result, warnings=lines)
 
 
 def eager(job: Job) -> None:
@@ -540,8 +505,7 @@ def ceilings(job: Job) -> None:
             medium.relu_()
 
     for what, run in (("1-element add", adds), ("relu of 2 MiB", relus)):
-        graph = capture(run, device, (), LastOperation())
-        for how, call in (("eager", run), ("graph", graph.replay)):
+        for how, call in (("eager", run), ("graph", repeated(run, device))):
             seconds, spread = timed(call, device, sizes.window)
             job.record(what=f"{what}, {how}", value=seconds / 1000, unit="s", spread=spread)
 
@@ -556,15 +520,18 @@ def agreement(job: Job) -> None:
     cpu, exactly, single = torch.device("cpu"), torch.float64, torch.float32
     small = 8 if job.algorithm == "decision_transformer" else 32
     sizes = with_few_rows(job.sizes)
-    make = functools.partial(prepared, job.algorithm, 4, cpu, sizes, batch_size=small)
+    make = functools.partial(prepared, job.algorithm, 4, sizes=sizes, batch_size=small)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def learner(device: torch.device, dtype: torch.dtype) -> Learner:
-        made = make()[0]
+        made, drawing = make(device=device)[0], make(device=cpu)[0]
+        for name, value in vars(drawing).items():
+            if isinstance(value, Streams):
+                setattr(made, name, value)  # which draws on the CPU
         move(made, device, dtype)
         return made
 
-    sampler = make()[1]
+    sampler = make(device=cpu)[1]
     batches = [sampler.sample() for _ in range(sizes.updates)]
     exact = learner(cpu, exactly)
     places = {"cpu": cpu, "device": job.device}
@@ -623,126 +590,105 @@ def agreement(job: Job) -> None:
 
 
 def capturing(job: Job) -> None:
-    """One period of updates of three replicas as a CUDA graph, and its replays against eager."""
-    replays = 5
-    last = LastOperation()
-    with one_generator() if job.level >= 3 else contextlib.nullcontext():
-        # Schedules over 100 steps, so that a learning rate frozen in the graph shows.
-        sizes = with_few_rows(job.sizes)
-        make = functools.partial(prepared, job.algorithm, 3, job.device, sizes, steps=100)
-        learner, sampler, period = make()
-        generators: list[torch.Generator] = []
-        if job.level >= 2:
-            make_capturable(learner)
-        if job.level in (1, 2):
-            generators = [g for s in streams(learner, sampler) for g in s.generators]
-        if job.level == 3:
-            generators = [s.generators[0] for s in streams(learner, sampler)]
+    """Graphs of three replicas' updates against single ones, against another run, and resumed."""
+    sizes = with_few_rows(job.sizes)
+    # Schedules over 100 steps, so that a learning rate frozen in the graph shows.
+    make = functools.partial(prepared, job.algorithm, 3, job.device, sizes, steps=100)
 
-        def advance() -> None:
-            for _ in range(period):
-                learner.update(sampler.sample())
+    def advanced(count: int) -> Captured:
+        learner, sampler, _ = make()
+        captured = Captured(learner, sampler, job.device)
+        captured.advance(count)
+        return captured
 
-        try:
-            graph = capture(advance, job.device, generators, last)
-            for _ in range(replays):
-                graph.replay()
-            synchronise(job.device)
-        except Exception as error:
-            cause = first_cause(error)
-            job.record(
-                level=LEVELS[job.level],
-                captured=False,
-                error=one_line(cause),
-                outer=one_line(error),
-                operation=last.name,
-                line=source_line(cause),
-            )
-            sys.exit(3)
+    with warned() as lines:
+        first = advanced(0)
+        count = 3 * first.size
+        first.advance(count)
+        synchronise(job.device)
+        graph = weights(first.learner)
+        result: dict[str, Any] = {"captured": first.graph is not None, "updates": count}
+        result["equal_runs"] = torch.equal(graph, weights(advanced(count).learner))
         twin, twin_sampler, _ = make()
-        if job.level >= 2:
-            make_capturable(twin)
-        for _ in range(period * (WARM_UPS + replays)):
+        for _ in range(count):
             twin.update(twin_sampler.sample())
-        graph_weights, eager_weights = weights(learner), weights(twin)
-        job.record(
-            level=LEVELS[job.level],
-            captured=True,
-            period=period,
-            operations=last.count / period,
-            equal=torch.equal(graph_weights, eager_weights),
-            difference=relative_error(graph_weights, eager_weights),
-        )
+        single = weights(twin)
+        result["equal_eager"] = torch.equal(graph, single)
+        result["difference"] = relative_error(graph, single)
+        state = first.learner.state_dict(), first.sampler.state_dict()
+        learner, sampler, _ = make()
+        learner.load_state_dict(state[0])
+        sampler.load_state_dict(state[1])
+        resumed = Captured(learner, sampler, job.device, made=count)
+        resumed.advance(2 * first.size)
+        first.advance(2 * first.size)
+        result["equal_resumed"] = torch.equal(weights(learner), weights(first.learner))
+        result["moves"] = not torch.equal(graph, weights(learner))
+    job.record(**result, warnings=lines)
 
 
 def rates(job: Job) -> None:
-    """Milliseconds an update, by replicas, precision, and eager or captured."""
+    """Seconds an update, by replicas and precision, captured where that works."""
     lines = read_results(job.out)
-    measured = {line["what"]: line["value"] for line in lines if line["stage"] == "ceilings"}
-    captured = any(
-        line.get("captured") and line["algorithm"] == job.algorithm
-        for line in lines
-        if line["stage"] == "capture"
-    )
+    measured = {line["what"]: line["value"] for line in lines if "what" in line}
     operations, traffic = work(job.algorithm, job.sizes)
+    precisions = ("tf32", "bfloat16") if job.device.type == "cuda" else ("float32",)
 
-    def rate_all(replicas: int) -> None:
+    def rate(replicas: int, precision: str, how: str = "graph") -> None:
+        if job.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(job.device)
         start = time.perf_counter()
         learner, sampler, period = prepared(job.algorithm, replicas, job.device, job.sizes)
-        synchronise(job.device)
-        job.record(replicas=replicas, build=time.perf_counter() - start)
-        make_capturable(learner)
-        drawn = streams(learner, sampler)
-
-        def advance() -> None:
-            for _ in range(period):
-                learner.update(sampler.sample())
-
-        def rate(how: str, precision: str, generators: Sequence[torch.Generator]) -> None:
-            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-            if job.device.type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats(job.device)
-            run = advance
-            if how != "eager":
-                run = capture(advance, job.device, generators, LastOperation()).replay
-            seconds, spread = timed(run, job.device, job.sizes.window)
-            peak = 0
-            if job.device.type == "cuda":
-                peak = torch.cuda.max_memory_allocated(job.device)
-            bounds = {}
-            if measured:
-                bounds["bytes_bound"] = replicas * traffic / measured["copy"]
-                bounds["products_bound"] = replicas * operations / measured[precision]
-            job.record(
-                replicas=replicas,
-                how=how,
-                precision=precision,
-                seconds=seconds / period,
-                spread=spread,
-                peak=peak,
-                operations=operations,
-                traffic=traffic,
-                **bounds,
+        set_precision(learner, precision, job.device)
+        captured = Captured(learner, sampler, job.device)
+        count = captured.size if how == "graph" else period
+        if how == "eager":
+            captured.recorder = None
+        with warned() as why:
+            captured.advance(count)
+            synchronise(job.device)
+            built = time.perf_counter() - start
+            seconds, spread = timed(
+                functools.partial(captured.advance, count), job.device, job.sizes.window
             )
+        peak = 0
+        if job.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(job.device)
+        finite = all(bool(value.isfinite().all()) for value in captured.metrics.values())
+        bounds = {}
+        if measured:
+            bounds["bytes_bound"] = replicas * traffic / measured["copy"]
+            bounds["products_bound"] = replicas * operations / measured[PRODUCTS[precision]]
+        job.record(
+            replicas=replicas,
+            how="graph" if captured.graph else "eager",
+            precision=precision,
+            seconds=seconds / count,
+            spread=spread,
+            peak=peak,
+            built=built,
+            finite=finite,
+            operations=operations,
+            traffic=traffic,
+            warnings=why,
+            **bounds,
+        )
 
-        rate("eager", "ieee", ())
-        rate("eager", "tf32", ())
-        if captured:
-            rate("graph, R generators", "tf32", [g for s in drawn for g in s.generators])
-            with one_generator():
-                for precision in ("ieee", "tf32"):
-                    rate("graph, 1 generator", precision, [s.generators[0] for s in drawn])
-
-    for wanted in job.sizes.replicas:
+    def attempt(wanted: int, precision: str, how: str = "graph") -> None:
         replicas = wanted
         while replicas:
             try:
-                rate_all(replicas)
-                break
+                return rate(replicas, precision, how)
             except torch.OutOfMemoryError as error:
-                job.record(replicas=replicas, error=one_line(error))
+                job.record(replicas=replicas, precision=precision, error=one_line(error))
             replicas //= 2
+        return None
+
+    for replicas in sorted(job.sizes.replicas, key=lambda r: (r not in (1, 90), r)):
+        for precision in precisions:
+            attempt(replicas, precision)
+    attempt(1, precisions[0], "eager")
 
 
 def profile(job: Job) -> None:
@@ -752,7 +698,6 @@ def profile(job: Job) -> None:
     replicas = job.sizes.replicas[-1]
     torch.set_float32_matmul_precision("high")
     learner, sampler, period = prepared(job.algorithm, replicas, job.device, job.sizes)
-    make_capturable(learner)
 
     def advance() -> None:
         for _ in range(period):
@@ -784,20 +729,18 @@ def profile(job: Job) -> None:
         job.record(replicas=replicas, how=how, kernels=count, busy=busy, seconds=seconds / period)
 
     look("eager", advance)
-    with one_generator():
-        generators = [s.generators[0] for s in streams(learner, sampler)]
-        graph = capture(advance, job.device, generators, LastOperation())
-        look("graph, 1 generator", graph.replay)
+    look("graph", repeated(advance, job.device))
 
 
 STAGES: dict[str, Callable[[Job], None]] = {
     "card": card,
+    "streams": streams,
     "eager": eager,
     "ceilings": ceilings,
     "agreement": agreement,
     "capture": capturing,
-    "profile": profile,
     "rates": rates,
+    "profile": profile,
 }
 
 
@@ -817,17 +760,17 @@ class Parent:
         self.arguments, self.out = arguments, out
         self.end = time.monotonic() + arguments.seconds
 
-    def run(self, stage: str, algorithm: str, limit: float, threads: int, level: int = 0) -> int:
+    def run(self, stage: str, algorithm: str, limit: float, threads: int) -> int:
         """One job's exit status, after at most `limit` seconds."""
         left = min(limit, self.end - time.monotonic())
         if left < 5:
             self._record(stage, algorithm, "left out: the time is over")
             return 1
         command = [sys.executable, __file__, "--stage", stage, "--algorithm", algorithm]
-        command += ["--level", str(level), "--out", str(self.out), "--threads", str(threads)]
+        command += ["--out", str(self.out), "--threads", str(threads)]
         command += ["--device", self.arguments.device, *["--tiny"] * self.arguments.tiny]
         environment = dict(os.environ)
-        if stage == "agreement":
+        if stage in ("agreement", "capture"):
             environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         with (self.out / "log.txt").open("a") as log:
             try:
@@ -837,7 +780,7 @@ class Parent:
             except subprocess.TimeoutExpired:
                 self._record(stage, algorithm, f"stopped after {left:.0f} s")
                 return 1
-        if status not in (0, 2, 3):  # 2 and 3 have left a line themselves
+        if status not in (0, 2):  # 2 has left a line itself
             self._record(stage, algorithm, f"exit status {status}")
         return status
 
@@ -850,11 +793,6 @@ class Parent:
         cores = os.cpu_count() or 1
         workers = min(len(ALGORITHMS), max(1, cores // 2)) if not self.arguments.tiny else 1
 
-        def levels(algorithm: str) -> None:
-            for level in range(len(LEVELS)):
-                if self.run("capture", algorithm, 60, 1, level) != 3:
-                    return
-
         with ThreadPoolExecutor(workers) as pool:
             for stage in self.arguments.stages.split(","):
                 start = time.monotonic()
@@ -863,7 +801,7 @@ class Parent:
                 elif stage == "agreement":
                     [*pool.map(lambda name: self.run("agreement", name, 100, 2), ALGORITHMS)]
                 elif stage == "capture":
-                    [*pool.map(levels, ALGORITHMS)]
+                    [*pool.map(lambda name: self.run("capture", name, 90, 1), ALGORITHMS)]
                 elif stage == "rates":
                     for name in RATED:
                         self.run("rates", name, 65, min(8, cores))
@@ -906,28 +844,31 @@ def table(out: Path) -> None:
                 f"{TOLERANCE:g}x | {' | '.join(errors + free)} | {line['weights_tf32']:.0e} | "
                 f"plain {line['equal_plain']}, deterministic {line['equal_deterministic']}"
             )
-    print("\ncapture, R = 3")
+    for line in of("streams"):
+        if "words_equal" in line:
+            equal = {k: line[k] for k in ("normal", "uniform", "integers", "bernoulli")}
+            print(f"\nstreams: words equal {line['words_equal']}, shares of equal numbers {equal}")
+            print(f"seconds: {line['seconds_small']:.2e} {line['seconds_large']:.2e}")
+    print("\ncapture, R = 3: equal to single updates | of two runs | of one saved and resumed")
     for line in of("capture"):
-        if line.get("captured"):
+        if "captured" in line:
             print(
-                f"{line['algorithm']:22s} {line['level']}: captured, {line['operations']:.0f} "
-                f"operations an update, equal to eager {line['equal']} ({line['difference']:.1e})"
+                f"{line['algorithm']:22s} captured {line['captured']} | {line['equal_eager']} "
+                f"({line['difference']:.1e}) | {line['equal_runs']} | {line['equal_resumed']}"
             )
-        elif "level" in line:
-            print(
-                f"{line['algorithm']:22s} {line['level']}: {line['error'][:110]} "
-                f"[{line['operation']}] {line['line'][:90]}"
-            )
-    print("\nrates: R, how, ms an update (bounds: bytes, products), GiB, minutes of 1M updates")
+        for text in line.get("warnings", []):
+            print(f"    {text[:220]}")
+    print("\nrates: R, how, updates a second and seed, ms an update (bounds: bytes, products), GiB")
     for line in of("rates"):
         if "seconds" in line:
             bounds = [line.get(k, math.nan) * 1e3 for k in ("bytes_bound", "products_bound")]
             print(
-                f"{line['algorithm']:22s} {line['replicas']:3d} {line['precision']} "
-                f"{line['how']:20s} {line['seconds'] * 1e3:8.3f} "
+                f"{line['algorithm']:22s} {line['replicas']:3d} {line['precision']:8s} "
+                f"{line['how']:5s} {1 / line['seconds']:8.1f} {line['seconds'] * 1e3:8.3f} "
                 f"({bounds[0]:7.3f} {bounds[1]:7.3f}) {line['peak'] / 2**30:6.2f} "
-                f"{line['seconds'] * 1e6 / 60:8.1f} +-{line['spread']:.0%}"
+                f"+-{line['spread']:.0%}{'' if line['finite'] else ' NOT FINITE'}"
             )
+    grid(of("rates"))
     for line in of("profile"):
         if "kernels" in line:
             print(
@@ -935,8 +876,36 @@ def table(out: Path) -> None:
                 f"{line['busy'] * 1e3:.3f} ms busy of {line['seconds'] * 1e3:.3f}"
             )
     for line in lines:
-        if "error" in line and "level" not in line:
+        if "error" in line:
             print(f"{line['stage']} {line['algorithm']}: {line['error']}")
+
+
+def grid(lines: list[dict[str, Any]]) -> None:
+    """Prints how long nine data sets with ten seeds each take, by the largest batch measured."""
+    rated = {
+        (line["algorithm"], line["precision"], line["replicas"]): line
+        for line in lines
+        if "seconds" in line and line["how"] == "graph"
+    }
+    print(f"\nminutes of {GRID} runs, extrapolated from a stretch (by bytes, by products alone);")
+    print("time of ten seeds over that of one")
+    for name in RATED:
+        for precision in PRODUCTS:
+            sizes = [r for n, p, r in rated if (n, p) == (name, precision)]
+            if not sizes:
+                continue
+            replicas = max(sizes)
+            line = rated[name, precision, replicas]
+            runs = UPDATES.get(name, 1_000_000) * GRID / replicas / 60
+            bounds = [line.get(k, math.nan) * runs for k in ("bytes_bound", "products_bound")]
+            ratio = math.nan
+            if {1, 10} <= {*sizes}:
+                one, ten = (rated[name, precision, r]["seconds"] for r in (1, 10))
+                ratio = ten / one
+            print(
+                f"{name:22s} {precision:8s} R = {replicas:3d} {line['seconds'] * runs:8.1f} "
+                f"({bounds[0]:7.1f} {bounds[1]:7.1f}) {ratio:6.2f}x"
+            )
 
 
 def main() -> None:
@@ -949,8 +918,7 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them, with commas")
     for hidden in ("--stage", "--algorithm"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
-    for hidden in ("--level", "--threads"):
-        parser.add_argument(hidden, type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.stage is None:
@@ -963,7 +931,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     sizes = TINY if arguments.tiny else FULL
-    job = Job(arguments.stage, arguments.algorithm, arguments.level, device, sizes, arguments.out)
+    job = Job(arguments.stage, arguments.algorithm, device, sizes, arguments.out)
     try:
         STAGES[arguments.stage](job)
     except Exception as error:

@@ -37,6 +37,8 @@ class Linear(Network):
     The weight has shape (R, in, out) and the bias (R, 1, out).
     """
 
+    products: torch.dtype | None = None  # of the operands; None: those of the inputs
+
     def __init__(self, replicas: int, inputs: int, outputs: int, device: torch.device | str):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(replicas, inputs, outputs, device=device))
@@ -45,11 +47,12 @@ class Linear(Network):
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         """Shape (R, ..., out) for x of shape (R, ..., in), with ReLU or without."""
         rows = x.flatten(1, -2).contiguous()
-        if applies(x):
+        dtype = self.products or x.dtype
+        if applies(x) and dtype == torch.float32:
             out: Tensor = Affine.apply(rows, self.weight, self.bias, relu)  # type: ignore[no-untyped-call]
         else:
-            out = torch.baddbmm(self.bias, rows, self.weight)
-            out = torch.relu(out) if relu else out
+            out = torch.baddbmm(self.bias.to(dtype), rows.to(dtype), self.weight.to(dtype))
+            out = (torch.relu(out) if relu else out).to(x.dtype)
         return out.view(*x.shape[:-1], -1)
 
 
@@ -128,6 +131,8 @@ class MLP(Network):
     Weights have shape (R, [N,] in, out); biases, scales and shifts (R, [N,] 1, out).
     """
 
+    products: torch.dtype | None = None  # of hidden layers; None: that of the inputs
+
     def __init__(
         self,
         streams: Streams,
@@ -174,11 +179,12 @@ class MLP(Network):
             raise ValueError(f"x has {len(x)} replicas, the network {len(self.weights[0])}")
         parameters = self._matrices(member, torch.is_grad_enabled() and not frozen)
         stacked = self.members is not None and member is None
-        if applies(x):
+        dtype = self.products or x.dtype
+        if applies(x) and dtype == torch.float32:
             layers = len(self.weights)
             out: Tensor = MatrixByMatrix.apply(x, self.slope, layers, *parameters.flat)  # type: ignore[no-untyped-call]
         else:
-            out = self._batched(x, parameters)
+            out = self._batched(x, parameters, dtype)
         return out.view(len(x), -1, *out.shape[1:]) if stacked else out
 
     def value_and_input_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,20 +218,16 @@ class MLP(Network):
                 sums over them (...).
             x: shape (R, B, K, in); every member sees the same.
             others: shapes (R, N, B, ...); or (R, 1, B, ...) for all members, without gradients.
-            dtype: of all products but the last layer's; that of `x` if None.
+            dtype: of all products but the last layer's; as elsewhere if None.
         """
         if self.scales or self.slope:
             raise ValueError("sum_in_blocks serves ReLU networks without layer_norm")
-        dtype = dtype or x.dtype
-        weights, biases = [*self.weights], [*self.biases]
+        dtype = dtype or self.products or x.dtype
         if applies(x):
-            tensors = (*weights, *biases, *others)
-            total: Tensor = SumInBlocks.apply(x, loss, dtype, len(weights), *tensors)  # type: ignore[no-untyped-call]
+            tensors = (*self.weights, *self.biases, *others)
+            total: Tensor = SumInBlocks.apply(x, loss, dtype, len(self.weights), *tensors)  # type: ignore[no-untyped-call]
             return total
-        out = x.flatten(1, 2).unsqueeze(1).to(dtype)
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            out = torch.relu(out @ weight.to(dtype) + bias.to(dtype))
-        out = out.to(x.dtype) @ weights[-1] + biases[-1]
+        out = self._batched(x.flatten(1, 2), self._matrices(None, trained=True), dtype)
         return loss(out.view(len(x), -1, *x.shape[1:3]), *others)
 
     def _matrices(self, member: int | None, trained: bool) -> Parameters:
@@ -240,18 +242,23 @@ class MLP(Network):
         kinds = (self.weights, self.biases, self.scales, self.shifts)
         return Parameters(*(tuple(map(matrices, kind)) for kind in kinds))
 
-    def _batched(self, x: Tensor, parameters: Parameters) -> Tensor:
-        """The same network as one batched product a layer, for a GPU and for float64."""
+    def _batched(self, x: Tensor, parameters: Parameters, dtype: torch.dtype) -> Tensor:
+        """The same network as one batched product a layer, for a GPU and for float64.
+
+        Hidden layers are of `dtype`, the last of that of `x`, so that outputs keep their digits.
+        """
+        exact = x.dtype
         weights, biases, scales, shifts = parameters
         if copies := len(weights[0]) // len(x) - 1:
             x = x.repeat_interleave(copies + 1, 0)
         for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
+            here = dtype if i < len(weights) - 1 else exact
+            x = torch.baddbmm(bias.to(here), x.to(here), weight.to(here))
             if i < len(weights) - 1:
                 x = nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
             if i < len(scales):
                 x = nn.functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
-                x = torch.addcmul(shifts[i], x, scales[i])
+                x = torch.addcmul(shifts[i].to(here), x, scales[i].to(here))
         return x
 
 

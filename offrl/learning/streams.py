@@ -89,7 +89,8 @@ class Streams:
 
     def _counted(self, draw: Callable[..., Tensor], shape: tuple[int, ...], *more: Any) -> Tensor:
         assert self._draws is not None
-        numbers = _fast(draw, self._keys, self._draws, math.prod(shape), *more)
+        with torch.no_grad():  # which a compiled function depends on, and numbers do not
+            numbers = _fast(draw, self._keys, self._draws, math.prod(shape), *more)
         self._draws += 1
         return numbers.view(-1, *shape)
 

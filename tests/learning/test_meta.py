@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from offrl.learning.graphs import UNROLLED
 from offrl.learning.learner import Learner, find_algorithm
-from offrl.learning.networks import look_up
+from offrl.learning.networks import LookUp, look_up
 from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 
@@ -140,8 +140,6 @@ def test_rows_are_looked_up_as_by_torch() -> None:
     table = torch.randn(3, 7, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     rows = torch.randint(7, (3, 5, 6), generator=generator)
     weight = torch.randn(3, 5, 6, 4, dtype=torch.float64, generator=generator)
-    from offrl.learning.networks import LookUp
-
     expected = torch.stack([table[r][rows[r]] for r in range(3)])
     for found in (look_up(table, rows), LookUp.apply(table, rows)):
         assert torch.equal(found, expected)
