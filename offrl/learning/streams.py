@@ -18,6 +18,8 @@ from offrl.learning import philox
 
 log = logging.getLogger(__name__)
 
+BLOCK = 8  # the most numbers that one counter gives
+
 
 def spawn_seed(seed: int, purpose: str, *indices: int) -> int:
     """A 32-bit seed for one purpose of one run, by numpy's SeedSequence."""
@@ -89,10 +91,12 @@ class Streams:
 
     def _counted(self, draw: Callable[..., Tensor], shape: tuple[int, ...], *more: Any) -> Tensor:
         assert self._draws is not None
-        with torch.no_grad():  # which a compiled function depends on, and numbers do not
-            numbers = _fast(draw, self._keys, self._draws, math.prod(shape), *more)
+        # Whole blocks, without gradients: a compiled function is compiled anew for what differs.
+        count = math.prod(shape)
+        with torch.no_grad():
+            numbers = _fast(draw, self._keys, self._draws, -(-count // BLOCK) * BLOCK, *more)
         self._draws += 1
-        return numbers.view(-1, *shape)
+        return numbers[:, :count].reshape(-1, *shape)
 
     def held(self) -> dict[str, Tensor]:
         """The tensors, by name, that stay from draw to draw and are changed in place."""

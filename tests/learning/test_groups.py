@@ -29,7 +29,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "iql": [{"deterministic": True, "order": "corl"}],
 }
-CASES = [(name, {}) for name in battery.named()]
+CASES: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in battery.named()]
 CASES += [(name, changes) for name, several in VARIANTS.items() for changes in several]
 
 

@@ -19,7 +19,7 @@ from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 
 ON_AXIS = [name for name in battery.named() if issubclass(find_algorithm(name), Learner)]
-VARIANTS = [(name, {}) for name in ON_AXIS]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in ON_AXIS]
 VARIANTS += [(name, dict(v)) for name in ON_AXIS for v in battery.settings(name).variants]
 VARIANTS += [
     ("iql", {"deterministic": True}),
@@ -119,7 +119,8 @@ class Stream(TorchDispatchMode):
 
 
 def operations(learner: Learner, sampler: Sampler) -> list[Any]:
-    with Stream() as stream:
+    stream = Stream()
+    with stream:
         learner.update(sampler.sample())
     return stream.operations
 
