@@ -229,14 +229,18 @@ Output = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", "-j", metavar="N", help="Processes; by default one per core."),
+    typer.Option("--workers", "-j", metavar="N", help="Processes; by default one per core or GPU."),
 ]
 Replicas = Annotated[
     str,
     typer.Option(
         metavar="auto|N",
-        help="Runs of a group, which differ in their seeds alone and train as one batch.",
+        help="Runs of one algorithm that train as one batch.",
     ),
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto (GPUs where there are any), cpu, cuda or cuda:N."),
 ]
 Trusted = Annotated[
     list[str] | None,

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from offrl.cli.console import (
+    Device,
     Output,
     Replicas,
     Trusted,
@@ -64,6 +65,7 @@ def run(
     ] = None,
     workers: Workers = None,
     replicas: Replicas = "auto",
+    device: Device = "auto",
     trust: Trusted = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
@@ -80,6 +82,7 @@ def run(
             datasets=dataset or (),
             workers=workers,
             replicas=replica_count(replicas),
+            device=device,
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),
@@ -123,6 +126,7 @@ def train(
     ] = None,
     workers: Workers = None,
     replicas: Replicas = "auto",
+    device: Device = "auto",
     trust: Trusted = None,
 ) -> None:
     """Train one algorithm on one data set.
@@ -143,6 +147,7 @@ def train(
             episodes=episodes,
             workers=workers,
             replicas=replica_count(replicas),
+            device=device,
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),

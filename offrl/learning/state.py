@@ -103,6 +103,8 @@ def join(values: Sequence[Any]) -> Any:
         return [join(items) for items in zip(*values, strict=True)]
     if isinstance(first, dict):
         return {key: join([value[key] for value in values]) for key in first}
+    if isinstance(first, torch.optim.Optimizer):
+        return _joined_optimizers([value.state_dict() for value in values])
     if hasattr(first, "state_dict"):
         return join([value.state_dict() for value in values])
     saved = [_capture(value) for value in values]
@@ -114,6 +116,22 @@ def join(values: Sequence[Any]) -> Any:
     elif all(saved[0] == other for other in saved):
         return saved[0]
     raise ValueError(f"replicas differ in what they have in common: {saved!s:.200}")
+
+
+def _joined_optimizers(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The state of an optimiser of R replicas; settings that differ become tensors (R, 1)."""
+    groups = []
+    for of_all in zip(*(state["param_groups"] for state in states), strict=True):
+        group = dict(of_all[0])
+        for name, value in group.items():
+            if any(_is_another(value, other[name]) for other in of_all):
+                group[name] = torch.tensor([[float(other[name])] for other in of_all])
+        groups.append(group)
+    return {"state": join([state["state"] for state in states]), "param_groups": groups}
+
+
+def _is_another(value: Any, other: Any) -> bool:
+    return bool(torch.ne(value, other).any()) if isinstance(value, Tensor) else value != other
 
 
 _FIXED = {"fixed": True}  # stands for what training cannot change: functions, configs, devices
@@ -153,6 +171,8 @@ def _restore(value: Any, saved: Any, where: str) -> Any:
         try:
             if isinstance(value, torch.Generator):
                 value.set_state(saved.cpu())
+            elif isinstance(value, (torch.optim.Adam, torch.optim.AdamW)):
+                value.load_state_dict(_for_torch(value, saved))
             else:
                 value.load_state_dict(saved)
         except Exception as error:  # torch has no one kind for states that do not fit
@@ -177,6 +197,15 @@ def _restore(value: Any, saved: Any, where: str) -> Any:
     if isinstance(value, (bool, int, float)) and isinstance(saved, (str, list, dict)):
         raise _unfit(where, f"expected a number, found {saved!r:.40}")
     return saved
+
+
+def _for_torch(optimizer: torch.optim.Optimizer, saved: Any) -> dict[str, Any]:
+    """The state of an Adam, offrl's own or torch's, as torch's takes it: rates are numbers."""
+    groups = []
+    for own, other in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in other.items()}
+        groups.append({**{k: v for k, v in own.items() if k != "params"}, **numbers})
+    return {**saved, "param_groups": groups}
 
 
 def _restore_array(value: Any, saved: Any, where: str) -> Any:

@@ -48,7 +48,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def numerics(step: int, replicas: int, group: str | None) -> Numerics:
+def numerics(step: int, replicas: int, group: str | None, device: str) -> Numerics:
     """How this process computes R replicas of a group of runs, from a step on."""
     import torch
 
@@ -61,7 +61,7 @@ def numerics(step: int, replicas: int, group: str | None) -> Numerics:
         kernel=kernels.current(),
         dtype=str(torch.get_default_dtype()).removeprefix("torch."),
         threads=torch.get_num_threads(),
-        device="cpu",
+        device=device,
     )
 
 

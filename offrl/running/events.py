@@ -36,11 +36,12 @@ class Executor(Protocol):
     """Carries out groups of jobs, each job in its own folder of the run store `root`."""
 
     def __call__(
-        self, groups: Sequence[Group], root: Path, workers: int, on_event: OnEvent
+        self, groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
     ) -> list[Event]:
         """The last event of each job, in the order in which they ended.
 
-        Calls `on_event` in the caller's process with every event. A run that fails is noted in its
+        Each of `places` is the device of one worker, such as `cpu`. Calls `on_event` in the
+        caller's process with every event. A run that fails is noted in its
         folder and does not stop the others. An exception, KeyboardInterrupt and those of `on_event`
         included, leaves no run going: each is asked to save and end before it is raised.
         """

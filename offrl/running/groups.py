@@ -2,18 +2,20 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from offrl.errors import Damaged
+from offrl.learning.groups import group_key
 from offrl.learning.learner import Learner, find_algorithm
+from offrl.learning.spec import Spec
 from offrl.learning.state import Stateful
 from offrl.results.rows import Numerics
 from offrl.results.store import RunFolder
-from offrl.running.jobs import Job
+from offrl.running.jobs import Job, configure
 
-LARGEST = 10  # replicas of a group on a CPU, unless a number is given
+LARGEST, LARGEST_ON_GPU = 10, 100  # replicas of a group, unless a number is given
 
 
 @dataclass(frozen=True)
@@ -24,53 +26,60 @@ class Group:
     replicas: int
 
 
-def group(jobs: Sequence[Job], root: Path, replicas: int | None, workers: int) -> list[Group]:
+def kind_of(job: Job, spec: Spec) -> Hashable:
+    """The same for jobs that can train as replicas of one learner."""
+    algorithm = find_algorithm(job.algorithm)
+    if not issubclass(algorithm, Learner) or algorithm.state_dict is not Stateful.state_dict:
+        return object()  # offrl cannot save its replicas one by one
+    config = configure(job.algorithm, job.config, f"algorithm {job.label}")
+    # A validation split is one batch for all replicas.
+    dataset = None if algorithm.validate is Learner.validate else job.dataset
+    key = group_key(algorithm, config, spec, job.steps)
+    return key, job.code, dataset, repr(job.evaluation)
+
+
+def group(
+    jobs: Sequence[Job],
+    root: Path,
+    replicas: int | None,
+    places: Sequence[str],
+    kind: Callable[[Job], Hashable],
+) -> list[Group]:
     """The jobs in groups, in the order of each group's first job.
 
-    Jobs that differ in their seeds alone can go together. A run that has a checkpoint stays in the
-    group, of the size, with which it began.
+    A run that has a checkpoint stays in the group, of the size, with which it began. Runs of one
+    data set and one label are put together first.
 
     Args:
         jobs: to be carried out.
         root: the folder of runs.
         replicas: R of new groups; None: as many as keep all workers busy, up to LARGEST.
-        workers: processes that carry out groups.
+        places: the devices of the workers.
+        kind: the same for jobs that can go together.
     """
-    begun: dict[str, list[Job]] = {}
-    sizes: dict[str, int] = {}
-    fresh: dict[str, list[Job]] = {}
+    position = {job.place: number for number, job in enumerate(jobs)}
+    begun: dict[tuple[Hashable, str, int], list[Job]] = {}
+    fresh: dict[Hashable, list[Job]] = {}
     for job in jobs:
-        numerics = _numerics(job, root)
-        if numerics is not None and (numerics.group or numerics.replicas == 1):
-            name = numerics.group or job.title
-            begun.setdefault(f"{_kind(job)} {name}", []).append(job)
-            sizes[f"{_kind(job)} {name}"] = numerics.replicas
+        if (last := _numerics(job, root)) is not None:
+            name = last.group or str(job.place)
+            begun.setdefault((kind(job), name, last.replicas), []).append(job)
         else:
-            fresh.setdefault(_kind(job), []).append(job)
-    groups = []
-    for name, members in begun.items():
-        size = max(sizes[name], len(members))
-        groups.append(Group(tuple(members), size))
+            fresh.setdefault(kind(job), []).append(job)
+    groups = [
+        Group(tuple(members), max(size, len(members))) for (_, _, size), members in begun.items()
+    ]
+    largest = LARGEST if places[0] == "cpu" else LARGEST_ON_GPU
     for members in fresh.values():
-        size = replicas or min(LARGEST, math.ceil(len(members) * len(fresh) / workers))
-        if not _has_axis(members[0]):
-            size = 1
+        size = replicas or min(largest, math.ceil(len(members) * len(fresh) / len(places)))
+        firsts: dict[tuple[str, str], int] = {}
+        for job in members:
+            firsts.setdefault((job.dataset, job.label), position[job.place])
+        members = sorted(members, key=lambda job: firsts[job.dataset, job.label])
         for first in range(0, len(members), size):
             together = tuple(members[first : first + size])
             groups.append(Group(together, len(together)))
-    position = {job.place: number for number, job in enumerate(jobs)}
-    return sorted(groups, key=lambda group: position[group.jobs[0].place])
-
-
-def _kind(job: Job) -> str:
-    """The same for jobs that differ in their seeds alone."""
-    return repr(replace(job, seed=0))
-
-
-def _has_axis(job: Job) -> bool:
-    """Whether the algorithm trains replicas, and leaves it to offrl to save them one by one."""
-    algorithm = find_algorithm(job.algorithm)
-    return issubclass(algorithm, Learner) and algorithm.state_dict is Stateful.state_dict
+    return sorted(groups, key=lambda group: min(position[job.place] for job in group.jobs))
 
 
 def _numerics(job: Job, root: Path) -> Numerics | None:
@@ -79,8 +88,9 @@ def _numerics(job: Job, root: Path) -> Numerics | None:
     with contextlib.suppress(Damaged):
         if folder.checkpoint_step(job.steps) or folder.checkpoint_step(job.steps, upcoming=True):
             last = folder.record().numerics[-1:]
-            alone = Numerics(
-                step=0, replicas=1, group=None, kernel="", dtype="", threads=1, device=""
-            )
-            return last[0] if last else alone
+            return last[0] if last else BEFORE
     return None
+
+
+# Of runs that began before there was a record of it.
+BEFORE = Numerics(step=0, replicas=1, group=None, kernel="", dtype="", threads=1, device="cpu")

@@ -59,7 +59,8 @@ def _fastest(work: Workload, replicas: int) -> str:
     seconds = dict.fromkeys(kernels.KERNELS, float("inf"))
     try:
         seeds = [*range(replicas)]
-        learner, sampler = learner_of(work, seeds), sampler_of(work, seeds)
+        works = [work] * replicas
+        learner, sampler = learner_of(works, seeds), sampler_of(works, seeds)
         for name in kernels.KERNELS:  # warms up
             kernels.use(name)
             learner.update(sampler.sample())

@@ -5,15 +5,17 @@ import os
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.errors import Damaged, InputError
 from offrl.learning import checkpoint
+from offrl.learning.groups import build_sampler, grouped
 from offrl.learning.learner import Learner, SingleSeedLearner
 from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
+from offrl.learning.spec import Device
 from offrl.results.rows import Status, main_scores, run_score
 from offrl.results.store import RunFolder, Unreadable
 from offrl.running.decisions import decide
@@ -75,13 +77,13 @@ def noting_failure(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def open_run(job: Job, folder: RunFolder, like: Run | None = None) -> Run:
+def open_run(job: Job, folder: RunFolder, others: Sequence[Run] = ()) -> Run:
     """A run that is held, with its learner as it was saved; what is wrong with it is noted.
 
     Args:
         job: the run.
         folder: of the run.
-        like: a run that differs in its seed alone, whose prepared data serve this one too.
+        others: runs of its group; one that differs in its seed alone shares its prepared data.
     """
     with noting_failure(folder):
         dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
@@ -89,8 +91,9 @@ def open_run(job: Job, folder: RunFolder, like: Run | None = None) -> Run:
     folder.enlist(run, trust)  # raises where the record is another run's, which stays as it is
     with noting_failure(folder):
         folder.begin(run, trust)
-        work = like.work if like else prepare(job, dataset)
-        opened = Run(job, folder, dataset, work, learner_of(work, [job.seed]), ways=[])
+        shared = [o.work for o in others if replace(o.job, seed=job.seed) == job]
+        work = shared[0] if shared else prepare(job, dataset)
+        opened = Run(job, folder, dataset, work, learner_of([work], [job.seed]), ways=[])
         # The policy that stands for the run comes last: the last row's score is the run's.
         with blaming(work.algorithm, opened.acting):
             opened.ways = list(opened.learner.policies())[::-1]
@@ -98,16 +101,23 @@ def open_run(job: Job, folder: RunFolder, like: Run | None = None) -> Run:
         return opened
 
 
-def learner_of(work: Workload, seeds: Sequence[int]) -> Learner:
-    """An untrained learner with a replica per seed."""
-    with blaming(work.algorithm, "__init__"):
-        return build(work.algorithm, work.spec, work.config, seeds)
+def learner_of(works: Sequence[Workload], seeds: Sequence[int], device: Device = "cpu") -> Learner:
+    """An untrained learner with a replica per run.
+
+    Raises InputError where the runs cannot train as one batch.
+    """
+    algorithm = works[0].algorithm
+    config, spec = grouped(algorithm, [w.config for w in works], [w.spec for w in works])
+    with blaming(algorithm, "__init__"):
+        return build(algorithm, spec, config, seeds, device)
 
 
-def sampler_of(work: Workload, seeds: Sequence[int]) -> Sampler:
-    """A sampler with a replica per seed, at its first batch."""
-    with blaming(work.algorithm, "sampler"):
-        return work.algorithm.sampler(work.data, work.config, seeds, "cpu")
+def sampler_of(works: Sequence[Workload], seeds: Sequence[int], device: Device = "cpu") -> Sampler:
+    """A sampler with a replica per run, at its first batch."""
+    algorithm = works[0].algorithm
+    config, _ = grouped(algorithm, [w.config for w in works], [w.spec for w in works])
+    with blaming(algorithm, "sampler"):
+        return build_sampler(algorithm, [w.data for w in works], config, seeds, device)
 
 
 def _restore(run: Run) -> None:
@@ -142,5 +152,5 @@ def start_anew(run: Run, why: str) -> None:
     log.warning("%s; the run starts anew", why)
     run.folder.checkpoint.unlink(missing_ok=True)
     run.folder.carry_on(run.ways, 0)
-    run.learner = learner_of(run.work, [run.job.seed])
+    run.learner = learner_of([run.work], [run.job.seed])
     run.step, run.seconds, run.drawn, run.scores = 0, 0.0, None, []

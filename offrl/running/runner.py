@@ -8,8 +8,8 @@ command can be given again at once.
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, State
 from offrl.running.decisions import decide, decided
+from offrl.running.devices import worker_places
 from offrl.running.events import Event, Executor, OnEvent, ended_before
-from offrl.running.executors.local import cores, run_in_processes
-from offrl.running.groups import group
+from offrl.running.executors.local import run_in_processes
+from offrl.running.groups import group, kind_of
 from offrl.running.guard import check_guard
 from offrl.running.jobs import Job, expand, identity
 from offrl.running.patterns import patterns
@@ -44,6 +45,7 @@ def run(
     datasets: Sequence[str] = (),
     workers: int | None = None,
     replicas: int | None = None,
+    device: str = "auto",
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -57,10 +59,11 @@ def run(
         output: the folder of runs.
         algorithms: only these: labels of the protocol, registered names or paths to Python files.
         datasets: only these of the protocol's data sets: ids or patterns such as antmaze-*.
-        workers: processes; by default one per core.
-        replicas: runs that differ in their seeds alone train together in one process, as so many
-            replicas of one learner; by default as many as keep all workers busy. A run that has
-            begun stays in its group.
+        workers: processes; by default one per core, or per GPU.
+        replicas: so many runs of one algorithm train together in one process, as replicas of one
+            learner; by default as many as keep all workers busy. They may differ in seeds, in data
+            of equal sizes and in numeric settings. A run that has begun stays in its group.
+        device: `auto` (GPUs where there are any), `cpu`, `cuda` (all GPUs) or `cuda:N`.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the protocol, cards and folders of data whose code may run: algorithms, loaders,
@@ -81,6 +84,7 @@ def run(
         raise InputError(f"workers is {workers}; expected at least 1")
     if replicas is not None and replicas < 1:
         raise InputError(f"replicas is {replicas}; expected at least 1")
+    places = worker_places(device, workers)
     root = user_path(output)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
@@ -92,9 +96,9 @@ def run(
         planned = plan(described, algorithms, datasets, progress, (*trusted(trust), *known))
     execute: Executor = run_in_processes
     waiting, ended = enlist(planned, root, on_event)
-    count = workers or cores()
     while waiting:
-        ended += execute(group(waiting, root, replicas, count), root, count, on_event)
+        groups = group(waiting, root, replicas, places, planned.kind)
+        ended += execute(groups, root, places, on_event)
         # Runs that other processes held may be free or done by now.
         left = [event.job for event in ended if event.status is Status.WAITING]
         ended = [event for event in ended if event.status is not Status.WAITING]
@@ -111,10 +115,15 @@ class Plan:
 
     jobs: list[Job]
     datasets: dict[tuple[str, str | None], Dataset]
+    kinds: dict[tuple[str, str], Hashable] = field(default_factory=dict)  # by label and data set
 
     def dataset(self, job: Job) -> Dataset:
         """The data of a job."""
         return self.datasets[job.dataset, job.view]
+
+    def kind(self, job: Job) -> Hashable:
+        """The same for jobs that can train as replicas of one learner."""
+        return self.kinds[job.label, job.dataset]
 
     def named(self, job: Job) -> Job:
         """The job, with the id of its data set's card for messages."""
@@ -151,12 +160,14 @@ def plan(
             for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs)
         },
     )
-    bounds = {}
+    bounds, kinds = {}, {}
     for job in {(job.label, job.dataset): job for job in jobs}.values():
-        bounds[job.dataset] = check(job, planned.dataset(job)).max_action
+        spec = check(job, planned.dataset(job))
+        bounds[job.dataset] = spec.max_action
+        kinds[job.label, job.dataset] = kind_of(job, spec)
     for name, data in {name: data for (name, _), data in planned.datasets.items()}.items():
         _log_share_outside(data, bounds[name])
-    return replace(planned, jobs=[planned.named(job) for job in jobs])
+    return replace(planned, jobs=[planned.named(job) for job in jobs], kinds=kinds)
 
 
 def enlist(
@@ -233,6 +244,7 @@ def train(
     episodes: int = 10,
     workers: int | None = None,
     replicas: int | None = None,
+    device: str = "auto",
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -252,6 +264,7 @@ def train(
         episodes: per evaluation.
         workers: processes; by default one per core.
         replicas: of a group; see `run`.
+        device: see `run`.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the card or folder of data, where it names code of its own.
@@ -274,6 +287,7 @@ def train(
         output,
         workers=workers,
         replicas=replicas,
+        device=device,
         on_event=on_event,
         progress=progress,
         trust=trust,

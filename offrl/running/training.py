@@ -17,6 +17,7 @@ import torch
 from offrl.errors import Damaged
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning import checkpoint, kernels
+from offrl.learning.graphs import Captured
 from offrl.learning.learner import Learner, Metrics
 from offrl.learning.policy import Policy
 from offrl.learning.sampler import Sampler
@@ -55,7 +56,12 @@ REPORT_SECONDS = 0.5
 OnProgress = Callable[[Event], bool]
 
 
-def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _event: False) -> None:
+def train_run(
+    job: Job,
+    root: Path,
+    on_progress: OnProgress = lambda _event: False,
+    device: str = "cpu",
+) -> None:
     """Runs `job` in its folder below `root` to its last step.
 
     A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers
@@ -68,11 +74,15 @@ def train_run(job: Job, root: Path, on_progress: OnProgress = lambda _event: Fal
         finish_saving({folder: job.steps})
         run = open_run(job, folder)
         with noting_failure(folder):
-            _Training([run], 1, on_progress).finish()
+            _Training([run], 1, on_progress, device).finish()
 
 
 def train_group(
-    jobs: Sequence[Job], root: Path, replicas: int, on_progress: OnProgress
+    jobs: Sequence[Job],
+    root: Path,
+    replicas: int,
+    on_progress: OnProgress,
+    device: str = "cpu",
 ) -> list[Event]:
     """Runs jobs as replicas of one learner; the last event of each.
 
@@ -81,14 +91,15 @@ def train_group(
     Where one makes all of them raise, they go on one by one, so that each has its own cause.
 
     Args:
-        jobs: runs that differ in their seeds alone.
+        jobs: runs that can train as one batch; see `offrl.running.groups`.
         root: the folder of runs.
         replicas: R, at least the number of jobs: where some runs of a group have ended, copies of
             another take their place, so that the others' numbers stay what they were.
         on_progress: see `OnProgress`; called for each run.
+        device: where the learner computes. Episodes are played on the CPU.
     """
     if len(jobs) == replicas == 1:
-        return [_trained(jobs[0], root, on_progress)]
+        return [_trained(jobs[0], root, on_progress, device)]
     ended: list[Event] = []
     alone: list[Job] = []
     with ExitStack() as stack:
@@ -96,7 +107,7 @@ def train_group(
         runs: list[Run] = []
         for job, folder in held:
             try:
-                runs.append(open_run(job, folder, runs[0] if runs else None))
+                runs.append(open_run(job, folder, runs))
             except Exception as error:  # run.json has the traceback
                 ended.append(_end(Event(job, Status.RUNNING, 0), error))
         steps = sorted({run.step for run in runs})
@@ -105,7 +116,7 @@ def train_group(
             status = Status.DONE
             try:
                 size = replicas if len(steps) == 1 else len(together)
-                training = _Training(together, size, on_progress)
+                training = _Training(together, size, on_progress, device)
                 training.finish()
             except Interrupted:
                 status = Status.INTERRUPTED
@@ -116,7 +127,7 @@ def train_group(
                 ended += [run.end for run in together if run.end]
                 continue
             ended += [run.end or run.event(status, training.step) for run in together]
-    return [*ended, *(_trained(job, root, on_progress) for job in alone)]
+    return [*ended, *(_trained(job, root, on_progress, device) for job in alone)]
 
 
 def _held(
@@ -135,7 +146,7 @@ def _held(
     return held
 
 
-def _trained(job: Job, root: Path, on_progress: OnProgress) -> Event:
+def _trained(job: Job, root: Path, on_progress: OnProgress, device: str) -> Event:
     """The last event of a run that is trained alone."""
     last = Event(job, Status.RUNNING, 0)
 
@@ -145,7 +156,7 @@ def _trained(job: Job, root: Path, on_progress: OnProgress) -> Event:
         return on_progress(event)
 
     try:
-        train_run(job, root, report)
+        train_run(job, root, report, device)
     except Exception as error:  # run.json has the traceback
         return _end(last, error)
     return replace(last, status=Status.DONE)
@@ -166,28 +177,41 @@ def _end(last: Event, error: Exception) -> Event:
 class _Training:
     """Runs at the same step that go on as replicas of one learner."""
 
-    def __init__(self, runs: Sequence[Run], replicas: int, on_progress: OnProgress):
+    def __init__(
+        self, runs: Sequence[Run], replicas: int, on_progress: OnProgress, device: str = "cpu"
+    ):
         self.runs, self.on_progress = runs, on_progress
         self.replicas = replicas
+        self.device = device
         first = runs[0]
         self.members = [*runs, *[first] * (replicas - len(runs))]
+        self.algorithm, self.steps = first.work.algorithm, first.job.steps
+        self.evaluation = first.job.evaluation
         self.group = _group(runs, replicas) if replicas > 1 else None
         kernels.use(self._kernel())
         self.sampler = self._sampler()
         self.step = first.step
         self.learner = first.learner
-        if replicas > 1:
-            self.learner = learner_of(first.work, [member.job.seed for member in self.members])
+        if self.apart:
+            self.learner = learner_of([member.work for member in self.members], self.seeds, device)
             self.learner.load_state_dict(join([member.learner for member in self.members]))
-        for run in runs:
-            run.folder.note_numerics(numerics(self.step, replicas, self.group))
+        self.evaluators: dict[tuple[str, int], Evaluator] = {}  # by data set and episodes
         self.validation = None
         if self.learner.validation_interval:
             self.validation = validation_split(first.job, first.dataset, self.learner)
-        self.algorithm = first.work.algorithm
-        self.evaluation = first.job.evaluation
-        self.steps = first.job.steps
+        for run in runs:
+            run.folder.note_numerics(numerics(self.step, replicas, self.group, device))
         self.begun = self.saved = self.reported = time.monotonic()
+
+    @property
+    def apart(self) -> bool:
+        """Whether what trains is another learner than that of a run alone."""
+        return self.replicas > 1 or self.device != "cpu"
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of all replicas."""
+        return [member.job.seed for member in self.members]
 
     def _kernel(self) -> str:
         """The kernel with which the runs began, if it is here, else the fastest."""
@@ -200,7 +224,8 @@ class _Training:
     def _sampler(self) -> Sampler:
         """Draws every replica's batches from where it was."""
         first = self.runs[0]
-        sampler: Any = sampler_of(first.work, [member.job.seed for member in self.members])
+        works = [member.work for member in self.members]
+        sampler: Any = sampler_of(works, self.seeds, self.device)
         if self.replicas > 1:
             if not hasattr(sampler, "split_state"):
                 raise TypeError(f"{type(sampler).__name__} cannot be saved replica by replica")
@@ -211,7 +236,7 @@ class _Training:
                 sampler.load_state_dict(first.drawn)
             except Damaged as error:
                 start_anew(first, f"{first.folder.checkpoint}: {error}")
-                return sampler_of(first.work, [first.job.seed])
+                return sampler_of([first.work], [first.job.seed], self.device)
         drawing: Sampler = sampler
         return drawing
 
@@ -240,42 +265,57 @@ class _Training:
             run.folder.set_status(status)
 
     def _train(self) -> None:
-        learner, evaluation = self.learner, self.evaluation
-        with ExitStack() as stack:
-            evaluator = self._evaluator(stack, 0)
+        every, validation = self.evaluation.every, self.learner.validation_interval
+        captured = Captured(self.learner, self.sampler, self.device, self.step)
+        with ExitStack() as self.opened:
             while self.step < self.steps and self.live:
-                self.step += 1
-                step = self.step
-                with blaming(self.algorithm, "update", step):
-                    metrics = check_metrics(learner.update(self.sampler.sample()), self.replicas)
-                if learner.validation_interval and step % learner.validation_interval == 0:
+                metrics = self._advance(captured)
+                if validation and self.step % validation == 0:
                     assert self.validation is not None
-                    with blaming(self.algorithm, "validate", step):
-                        validated = check_metrics(learner.validate(self.validation), self.replicas)
-                    metrics = {**metrics, **validated}
-                evaluate = step % evaluation.every == 0 or step == self.steps
-                if step % CHECK_EVERY == 0 or evaluate:
+                    with blaming(self.algorithm, "validate", self.step):
+                        validated = self.learner.validate(self.validation)
+                    metrics = {**metrics, **check_metrics(validated, self.replicas)}
+                evaluate = self.step % every == 0 or self.step == self.steps
+                if self.step % CHECK_EVERY == 0 or evaluate:
                     self._check_finite(metrics)
                 if evaluate:
-                    if evaluation.episodes_at(step, self.steps) != evaluator.episodes:
-                        evaluator = self._evaluator(stack, step)
-                    self._evaluate(evaluator, metrics)
+                    self._evaluate(metrics)
                 now = time.monotonic()
                 if evaluate or now - self.saved > CHECKPOINT_SECONDS:
                     self._save()
                     self.saved = now
                 if evaluate or now - self.reported > REPORT_SECONDS:
                     self.reported = now
-                    if self._reported() and step < self.steps:
+                    if self._reported() and self.step < self.steps:
                         self._save()
                         raise Interrupted
 
-    def _evaluator(self, stack: ExitStack, step: int) -> Evaluator:
-        """Plays as many episodes as an evaluation at a step has; `stack` closes it."""
-        first, evaluation = self.runs[0], self.evaluation
-        episodes = evaluation.episodes_at(step, self.steps)
-        evaluator = Evaluator(first.work.environment, [first.job.seed], episodes, evaluation.seed)
-        return stack.enter_context(closing(evaluator))
+    def _advance(self, captured: Captured) -> Metrics:
+        """The metrics after an update; on a GPU after all up to where something is due."""
+        if self.device == "cpu":
+            self.step += 1
+            with blaming(self.algorithm, "update", self.step):
+                metrics = self.learner.update(self.sampler.sample())
+                return check_metrics(metrics, self.replicas)
+        intervals = (CHECK_EVERY, self.evaluation.every, self.learner.validation_interval)
+        due = min(self.step + n - self.step % n for n in intervals if n)
+        count = min(due, self.steps) - self.step
+        self.step += count
+        with blaming(self.algorithm, "update", self.step):
+            captured.advance(count)
+            metrics = {name: value.cpu() for name, value in captured.metrics.items()}
+            return check_metrics(metrics, self.replicas)
+
+    def _evaluator(self, run: Run) -> Evaluator:
+        """Plays the episodes that an evaluation of a run has at this step."""
+        episodes = self.evaluation.episodes_at(self.step, self.steps)
+        key = (run.job.dataset, episodes)
+        if key not in self.evaluators:
+            evaluator = Evaluator(
+                run.work.environment, [run.job.seed], episodes, self.evaluation.seed
+            )
+            self.evaluators[key] = self.opened.enter_context(closing(evaluator))
+        return self.evaluators[key].of([run.job.seed])
 
     def _reported(self) -> bool:
         """Whether one of the runs is asked to end."""
@@ -289,9 +329,9 @@ class _Training:
             with self._alone(run), blaming(self.algorithm, "update", self.step):
                 _check_finite(_of(metrics, r), self.step)
 
-    def _evaluate(self, evaluator: Evaluator, metrics: Metrics) -> None:
+    def _evaluate(self, metrics: Metrics) -> None:
         """Scores each run's policy, by itself: a score does not depend on the others."""
-        parts = split(self.learner, self.replicas) if self.replicas > 1 else []
+        parts = split(self.learner, self.replicas) if self.apart else []
         for r, run in self.live:
             with self._alone(run):
                 if parts:
@@ -301,7 +341,7 @@ class _Training:
                 action_dim = run.work.spec.action_dim
                 for name, way in policies.items():
                     policy = CheckedPolicy(way, self.algorithm, run.acting, self.step, action_dim)
-                    episodes = evaluator.of([run.job.seed])(policy)
+                    episodes = self._evaluator(run)(policy)
                     row = _score_row(
                         run,
                         name,
@@ -328,7 +368,7 @@ class _Training:
     def _save(self) -> None:
         """Writes the runs' checkpoints, all or none of them."""
         with blaming(self.algorithm, "state_dict", self.step):
-            learned = split(self.learner, self.replicas) if self.replicas > 1 else None
+            learned = split(self.learner, self.replicas) if self.apart else None
             states = learned or [self.learner.state_dict()]
         drawn = split(self.sampler, self.replicas) if learned else [self.sampler.state_dict()]
         several = len(self.runs) > 1

@@ -50,10 +50,9 @@ batch_size = 2
 """
 
 
-def planned(folder: Path, seeds: Sequence[int] = (0, 1)) -> Plan:
+def planned(folder: Path, seeds: Sequence[int] = (0, 1), rows: int = 20) -> Plan:
     """A run per seed, with their data and protocol in a folder."""
     rng = np.random.default_rng(0)
-    rows = 20
     observations = rng.normal(size=(rows + 1, 3)).astype(np.float32)
     np.savez(
         folder / "pend.npz",
@@ -81,7 +80,7 @@ def carry_out(runs: Plan, root: Path, replicas: int = 1) -> list[Event]:
     """
     waiting, ended = enlist(runs, root, lambda _event: None)
     if replicas > 1:
-        for some in group(waiting, root, replicas, workers=1):
+        for some in group(waiting, root, replicas, ["cpu"], runs.kind):
             ended += train_group(some.jobs, root, some.replicas, lambda _event: False)
         return ended
     for job in waiting:

@@ -148,7 +148,9 @@ def test_a_callback_that_raises_leaves_no_process(
 
     jobs = [replace(job, steps=10_000_000) for job in plan.jobs]
     with pytest.raises(error, match="a broken callback"):
-        run_in_processes([Group((job,), 1) for job in jobs], tmp_path / "runs", 2, broken)
+        run_in_processes(
+            [Group((job,), 1) for job in jobs], tmp_path / "runs", ["cpu", "cpu"], broken
+        )
     assert multiprocessing.active_children() == []
     assert len(calls) == 1
     stored = [folder.record() for folder in run_folders(tmp_path / "runs")]

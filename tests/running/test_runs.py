@@ -132,10 +132,10 @@ def wait_for(runs: Path, rows: int, process: subprocess.Popen[str]) -> None:
 
 
 def run_here(
-    groups: Sequence[Group], root: Path, workers: int, on_event: Callable[[Event], None]
+    groups: Sequence[Group], root: Path, places: Sequence[str], on_event: Callable[[Event], None]
 ) -> list[Event]:
     """Carries out jobs in this process, which is faster for small ones."""
-    assert workers > 0
+    assert places
     ended: list[Event] = []
 
     def report(event: Event) -> bool:
@@ -460,7 +460,7 @@ def test_a_run_that_another_takes_before_its_worker_starts_is_no_failure(tmp_pat
     protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
     (job, *_), _ = enlist(plan(find_protocol(protocol)), runs, lambda _event: None)
     holder = hold(job.folder(runs))
-    (event,) = run_in_processes([Group((job,), 1)], runs, 1, lambda _event: None)
+    (event,) = run_in_processes([Group((job,), 1)], runs, ["cpu"], lambda _event: None)
     assert event.status is Status.WAITING
     assert "another process holds this run" in str(event.cause)
     assert RunFolder(job.folder(runs)).read().state is State.UNFINISHED

@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 def run_in_processes(
-    groups: Sequence[Group], root: Path, workers: int, on_event: OnEvent
+    groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
 ) -> list[Event]:
-    """Carries out groups in processes of this machine, `workers` at a time; see `Executor`."""
+    """Carries out groups in processes of this machine, one for each of `places`; see `Executor`."""
     # Ctrl-C reaches every process of a terminal. This one alone handles it, and sends SIGTERM to
     # the workers: each starts with SIGINT blocked, else one that is importing prints a traceback,
     # or a helper process of such an import dies and the run counts as failed. The tracker unblocks
@@ -36,8 +36,8 @@ def run_in_processes(
     multiprocessing.resource_tracker.ensure_running()
     pool = _Pool(groups, root, on_event)
     try:
-        while pool.waiting and len(pool.workers) < workers:
-            pool.start()
+        for place in places[: len(groups)]:
+            pool.start(place)
         while pool.workers:
             pool.listen()
     except BaseException:  # Ctrl-C, and anything that a callback or the disk may raise
@@ -52,6 +52,7 @@ class _Worker:
 
     process: BaseProcess
     pipe: Connection
+    place: str  # the device on which it computes
     running: dict[tuple[str, ...], Event] = field(default_factory=dict)
 
 
@@ -67,11 +68,11 @@ class _Pool:
         self.ended: list[Event] = []
         self.stopping = False
 
-    def start(self) -> None:
-        """Starts a worker, and hands it the next group."""
+    def start(self, place: str) -> None:
+        """Starts a worker that computes on a device, and hands it the next group."""
         ours, theirs = self.context.Pipe()
         process: BaseProcess = self.context.Process(
-            target=_work, args=(self.root, theirs), daemon=False
+            target=_work, args=(self.root, place, theirs), daemon=False
         )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         try:
@@ -79,7 +80,7 @@ class _Pool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.workers[ours] = _Worker(process, ours)
+        self.workers[ours] = _Worker(process, ours, place)
         self._hand_out(self.workers[ours])
 
     def _hand_out(self, worker: _Worker) -> None:
@@ -125,7 +126,7 @@ class _Pool:
         worker.process.join()
         worker.pipe.close()
         if self.waiting and not self.stopping:
-            self.start()
+            self.start(worker.place)
         for last in worker.running.values():
             if self.stopping:  # SIGTERM came before its handler was installed
                 self._end(replace(last, status=Status.INTERRUPTED))
@@ -161,7 +162,7 @@ class _Pool:
                 raise
 
 
-def _work(root: Path, pipe: Connection) -> None:
+def _work(root: Path, place: str, pipe: Connection) -> None:
     """The work of one process: trains the groups that it is given, and sends their events."""
     torch.set_num_threads(1)
     stop = False
@@ -182,14 +183,8 @@ def _work(root: Path, pipe: Connection) -> None:
 
     try:
         while group := pipe.recv():
-            pipe.send((train_group(group.jobs, root, group.replicas, report), stop))
+            pipe.send((train_group(group.jobs, root, group.replicas, report, place), stop))
             if stop:
                 return
     except (EOFError, OSError):
         log.info("the parent process is gone")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    # Of this process, which a container or `taskset` may hold to fewer than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

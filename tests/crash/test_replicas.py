@@ -1,6 +1,8 @@
 """Runs that train as replicas of one learner: the same files, failures and scores as alone."""
 
-from dataclasses import replace
+import json
+from collections.abc import Hashable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,20 @@ import small_runs
 import torch
 
 from offrl.algorithms.bc import BC
+from offrl.data.transitions import transitions
 from offrl.errors import InputError
 from offrl.learning.batch import Batch
 from offrl.learning.learner import Metrics
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
 from offrl.running import runner
+from offrl.running.devices import worker_places
 from offrl.running.events import Event
-from offrl.running.groups import Group, group
+from offrl.running.groups import Group, group, kind_of
+from offrl.running.jobs import Job, configure
+from offrl.running.protocol import Evaluation
 from offrl.running.runner import Plan
+from offrl.running.task import learner_spec
 from offrl.running.training import train_group, train_run
 
 
@@ -98,7 +105,7 @@ def test_an_interrupted_group_ends_with_the_same_scores(plan: Plan, tmp_path: Pa
     events = train_group(plan.jobs, root, 3, stop_at(20))
     assert [(event.status, event.step) for event in events] == [(Status.INTERRUPTED, 20)] * 3
     # One run is taken away; a copy of another keeps its place.
-    (some,) = group(plan.jobs[:2], root, 1, workers=1)
+    (some,) = group(plan.jobs[:2], root, 1, ["cpu"], plan.kind)
     assert some == Group(tuple(plan.jobs[:2]), 3)
     train_group(some.jobs, root, some.replicas, go_on)
     for r in (0, 1):
@@ -142,24 +149,106 @@ def test_where_one_makes_all_raise_they_go_on_one_by_one(
         assert [(n.step, n.replicas) for n in record.numerics] == [(0, 3), (10, 1)]
 
 
-def test_jobs_that_differ_in_their_seeds_alone_are_grouped(plan: Plan, tmp_path: Path) -> None:
-    jobs = [
-        *plan.jobs,
-        *(replace(job, config={**job.config, "actor_lr": 1.0}) for job in plan.jobs),
-    ]
+def test_jobs_of_one_structure_are_grouped(plan: Plan, tmp_path: Path) -> None:
+    others = [replace(job, config={**job.config, "actor_lr": 1.0}) for job in plan.jobs]
+    wider = [replace(job, config={**job.config, "hidden": [3]}) for job in plan.jobs]
+    jobs = [*plan.jobs, *wider]
+    data = transitions(plan.dataset(jobs[0]))
+    spec = learner_spec(data, 2.0, 35)
+
+    def kind(job: Job) -> Hashable:
+        return kind_of(job, spec)
+
+    assert kind(others[0]) == kind(plan.jobs[1])  # a number may differ
+    assert kind(replace(jobs[0], steps=36)) != kind(jobs[0])
+    assert kind(replace(jobs[0], evaluation=Evaluation(every=5, episodes=2))) != kind(jobs[0])
+    assert kind_of(jobs[0], replace(spec, observation_dim=4)) != kind(jobs[0])
 
     def sizes(replicas: int | None, workers: int) -> list[int]:
-        return [len(some.jobs) for some in group(jobs, tmp_path, replicas, workers)]
+        groups = group(jobs, tmp_path, replicas, ["cpu"] * workers, kind)
+        for some in groups:
+            assert len({str(job.config["hidden"]) for job in some.jobs}) == 1
+        return [len(some.jobs) for some in groups]
 
     assert sizes(None, 2) == [3, 3]
     assert sizes(None, 3) == [2, 1, 2, 1]
     assert sizes(1, 2) == [1] * 6
     assert sizes(2, 1) == [2, 1, 2, 1]
-    for some in group(jobs, tmp_path, None, 2):
-        assert len({str(job.config) for job in some.jobs}) == 1
+
+
+def test_replicas_with_settings_of_their_own_end_as_alone(plan: Plan, tmp_path: Path) -> None:
+    rates = (1e-4, 3e-4, 1e-2)
+    jobs = [
+        replace(job, config={**job.config, "actor_lr": rate}, label=f"bc-{rate}")
+        for job, rate in zip(plan.jobs, rates, strict=True)
+    ]
+    train_group(jobs, tmp_path / "together", 3, stop_at(20))
+    train_group(jobs, tmp_path / "together", 3, go_on)
+    for job in jobs:
+        train_run(job, tmp_path / "alone")
+        ours, alone = (
+            [row["mean_return"] for row in small_runs.rows(job, tmp_path / root)]
+            for root in ("together", "alone")
+        )
+        np.testing.assert_allclose(ours, alone, rtol=1e-4)
+
+
+def test_a_run_of_a_group_goes_on_alone(plan: Plan, tmp_path: Path) -> None:
+    """Its optimiser had a rate per replica, and has one number afterwards."""
+    rates = (1e-4, 3e-4, 1e-2)
+    jobs = [
+        replace(job, config={**job.config, "actor_lr": rate})
+        for job, rate in zip(plan.jobs, rates, strict=True)
+    ]
+    train_group(jobs, tmp_path / "runs", 3, stop_at(20))
+    train_run(jobs[2], tmp_path / "runs")
+    train_run(jobs[2], tmp_path / "alone")
+    ours, alone = (
+        [row["mean_return"] for row in small_runs.rows(jobs[2], tmp_path / root)]
+        for root in ("runs", "alone")
+    )
+    np.testing.assert_allclose(ours, alone, rtol=1e-4)
+
+
+def test_replicas_on_different_data_end_as_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = []
+    for name, rows in (("one", 20), ("two", 30)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / name / "cache"))
+        plans.append(small_runs.planned(tmp_path / name, seeds=(0,), rows=rows))
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / "cache"))
+    config = asdict(configure("iql", {"hidden": [2], "batch_size": 2}, "a test"))
+    iql = {"algorithm": "iql", "label": "iql", "config": json.loads(json.dumps(config))}
+    jobs = [replace(p.jobs[0], seed=number, **iql) for number, p in enumerate(plans)]
+    spec = learner_spec(transitions(plans[0].dataset(plans[0].jobs[0])), 2.0, 35)
+    assert kind_of(jobs[0], spec) == kind_of(jobs[1], spec)
+    events = train_group(jobs, tmp_path / "together", 2, go_on)
+    assert {event.status for event in events} == {Status.DONE}
+    for job in jobs:
+        train_run(job, tmp_path / "alone")
+        ours, alone = (
+            [row["mean_return"] for row in small_runs.rows(job, tmp_path / root)]
+            for root in ("together", "alone")
+        )
+        np.testing.assert_allclose(ours, alone, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("plan")
 def test_replicas_below_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="replicas is 0; expected at least 1"):
         runner.run(str(tmp_path / "small.toml"), tmp_path / "runs", replicas=0)
+
+
+def test_a_device_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="device 'gpu'; expected auto, cpu, cuda or cuda:N"):
+        worker_places("gpu", None)
+    assert worker_places("cpu", 3) == ["cpu"] * 3
+    if torch.cuda.is_available():
+        with pytest.raises(InputError, match="cuda:99"):
+            worker_places("cuda:99", None)
+    else:
+        assert worker_places("auto", 2) == ["cpu"] * 2
+        with pytest.raises(InputError, match=r"finds no GPU here; .* or choose cpu"):
+            worker_places("cuda", None)
