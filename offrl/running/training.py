@@ -101,7 +101,7 @@ def train_group(
     if len(jobs) == replicas == 1:
         return [_trained(jobs[0], root, on_progress, device)]
     ended: list[Event] = []
-    alone: list[Job] = []
+    parts: list[list[Job]] = []
     with ExitStack() as stack:
         held = _held(jobs, root, stack, ended)
         runs: list[Run] = []
@@ -122,12 +122,24 @@ def train_group(
                 status = Status.INTERRUPTED
             except Exception as error:
                 left = [run.job for run in together if run.end is None]
-                log.warning("%s: %s; its group goes on one by one", left[0].title, cause_of(error))
-                alone += left
                 ended += [run.end for run in together if run.end]
+                most = math.ceil(len(left) / 2)
+                if isinstance(error, torch.OutOfMemoryError):
+                    log.warning(
+                        "%d replicas need more memory than %s has: they go on in two halves",
+                        len(left),
+                        device,
+                    )
+                else:
+                    most = 1
+                    title = left[0].title
+                    log.warning("%s: %s; its group goes on one by one", title, cause_of(error))
+                parts += [left[first : first + most] for first in range(0, len(left), most)]
                 continue
             ended += [run.end or run.event(status, training.step) for run in together]
-    return [*ended, *(_trained(job, root, on_progress, device) for job in alone)]
+    for part in parts:
+        ended += train_group(part, root, len(part), on_progress, device)
+    return ended
 
 
 def _held(

@@ -149,6 +149,27 @@ def test_where_one_makes_all_raise_they_go_on_one_by_one(
         assert [(n.step, n.replicas) for n in record.numerics] == [(0, 3), (10, 1)]
 
 
+def test_a_group_that_needs_too_much_memory_goes_on_in_halves(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    update = BC.update
+
+    def large(self: BC, batch: Batch) -> Metrics:
+        if len(batch.rewards) > 2 and self.updates == 12:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return update(self, batch)
+
+    monkeypatch.setattr(BC, "update", large)
+    events = train_group(plan.jobs, tmp_path / "runs", 3, go_on)
+    assert [(event.status, event.step) for event in events] == [(Status.DONE, 35)] * 3
+    assert caplog.text.count("they go on in two halves") == 1
+    numerics = [
+        [(n.step, n.replicas) for n in folder(plan, r, tmp_path / "runs").record().numerics]
+        for r in range(3)
+    ]
+    assert numerics == [[(0, 3), (10, 2)], [(0, 3), (10, 2)], [(0, 3), (10, 1)]]
+
+
 def test_jobs_of_one_structure_are_grouped(plan: Plan, tmp_path: Path) -> None:
     others = [replace(job, config={**job.config, "actor_lr": 1.0}) for job in plan.jobs]
     wider = [replace(job, config={**job.config, "hidden": [3]}) for job in plan.jobs]
