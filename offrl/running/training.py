@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from offrl.errors import Damaged
-from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
+from offrl.evaluation.rollouts import Diverged
 from offrl.learning import checkpoint, kernels
 from offrl.learning.graphs import Captured
-from offrl.learning.learner import Learner, Metrics
-from offrl.learning.policy import Policy
+from offrl.learning.learner import Metrics
 from offrl.learning.sampler import Sampler
 from offrl.learning.state import join, split
 from offrl.results.provenance import SIMULATORS, numerics, versions
@@ -28,7 +27,6 @@ from offrl.results.store import Held, RunFolder, finish_saving
 from offrl.running.events import Event
 from offrl.running.faults import (
     AlgorithmError,
-    CheckedPolicy,
     blaming,
     cause_of,
     check_metrics,
@@ -44,6 +42,7 @@ from offrl.running.opening import (
     sampler_of,
     start_anew,
 )
+from offrl.running.scoring import Played, Players, Stage, Task
 from offrl.running.task import validation_split
 
 log = logging.getLogger(__name__)
@@ -61,6 +60,7 @@ def train_run(
     root: Path,
     on_progress: OnProgress = lambda _event: False,
     device: str = "cpu",
+    players: Players | None = None,
 ) -> None:
     """Runs `job` in its folder below `root` to its last step.
 
@@ -74,7 +74,7 @@ def train_run(
         finish_saving({folder: job.steps})
         run = open_run(job, folder)
         with noting_failure(folder):
-            _Training([run], 1, on_progress, device).finish()
+            _Training([run], 1, on_progress, device, players).finish()
 
 
 def train_group(
@@ -83,6 +83,7 @@ def train_group(
     replicas: int,
     on_progress: OnProgress,
     device: str = "cpu",
+    players: Players | None = None,
 ) -> list[Event]:
     """Runs jobs as replicas of one learner; the last event of each.
 
@@ -96,10 +97,11 @@ def train_group(
         replicas: R, at least the number of jobs: where some runs of a group have ended, copies of
             another take their place, so that the others' numbers stay what they were.
         on_progress: see `OnProgress`; called for each run.
-        device: where the learner computes. Episodes are played on the CPU.
+        device: where the learner computes.
+        players: processes that play evaluations while training goes on; None: they are played here.
     """
     if len(jobs) == replicas == 1:
-        return [_trained(jobs[0], root, on_progress, device)]
+        return [_trained(jobs[0], root, on_progress, device, players)]
     ended: list[Event] = []
     parts: list[list[Job]] = []
     with ExitStack() as stack:
@@ -116,7 +118,7 @@ def train_group(
             status = Status.DONE
             try:
                 size = replicas if len(steps) == 1 else len(together)
-                training = _Training(together, size, on_progress, device)
+                training = _Training(together, size, on_progress, device, players)
                 training.finish()
             except Interrupted:
                 status = Status.INTERRUPTED
@@ -138,7 +140,7 @@ def train_group(
                 continue
             ended += [run.end or run.event(status, training.step) for run in together]
     for part in parts:
-        ended += train_group(part, root, len(part), on_progress, device)
+        ended += train_group(part, root, len(part), on_progress, device, players)
     return ended
 
 
@@ -158,7 +160,9 @@ def _held(
     return held
 
 
-def _trained(job: Job, root: Path, on_progress: OnProgress, device: str) -> Event:
+def _trained(
+    job: Job, root: Path, on_progress: OnProgress, device: str, players: Players | None
+) -> Event:
     """The last event of a run that is trained alone."""
     last = Event(job, Status.RUNNING, 0)
 
@@ -168,7 +172,7 @@ def _trained(job: Job, root: Path, on_progress: OnProgress, device: str) -> Even
         return on_progress(event)
 
     try:
-        train_run(job, root, report, device)
+        train_run(job, root, report, device, players)
     except Exception as error:  # run.json has the traceback
         return _end(last, error)
     return replace(last, status=Status.DONE)
@@ -190,7 +194,12 @@ class _Training:
     """Runs at the same step that go on as replicas of one learner."""
 
     def __init__(
-        self, runs: Sequence[Run], replicas: int, on_progress: OnProgress, device: str = "cpu"
+        self,
+        runs: Sequence[Run],
+        replicas: int,
+        on_progress: OnProgress,
+        device: str,
+        players: Players | None,
     ):
         self.runs, self.on_progress = runs, on_progress
         self.replicas = replicas
@@ -207,7 +216,8 @@ class _Training:
         if self.apart:
             self.learner = learner_of([member.work for member in self.members], self.seeds, device)
             self.learner.load_state_dict(join([member.learner for member in self.members]))
-        self.evaluators: dict[tuple[str, int], Evaluator] = {}  # by data set and episodes
+        self.stage, self.players = Stage(), players
+        self.pending: _Snapshot | None = None  # whose evaluation other processes play
         self.validation = None
         if self.learner.validation_interval:
             self.validation = validation_split(first.job, first.dataset, self.learner)
@@ -279,7 +289,7 @@ class _Training:
     def _train(self) -> None:
         every, validation = self.evaluation.every, self.learner.validation_interval
         captured = Captured(self.learner, self.sampler, self.device, self.step)
-        with ExitStack() as self.opened:
+        with closing(self.stage):
             while self.step < self.steps and self.live:
                 metrics = self._advance(captured)
                 if validation and self.step % validation == 0:
@@ -292,14 +302,15 @@ class _Training:
                     self._check_finite(metrics)
                 if evaluate:
                     self._evaluate(metrics)
+                self._collect(wait=self.step == self.steps)
                 now = time.monotonic()
-                if evaluate or now - self.saved > CHECKPOINT_SECONDS:
-                    self._save()
-                    self.saved = now
+                if now - self.saved > CHECKPOINT_SECONDS and self.pending is None:
+                    self._save(self._snapshot(metrics))
                 if evaluate or now - self.reported > REPORT_SECONDS:
                     self.reported = now
                     if self._reported() and self.step < self.steps:
-                        self._save()
+                        self._collect(wait=True)
+                        self._save(self._snapshot(metrics))
                         raise Interrupted
 
     def _advance(self, captured: Captured) -> Metrics:
@@ -318,17 +329,6 @@ class _Training:
             metrics = {name: value.cpu() for name, value in captured.metrics.items()}
             return check_metrics(metrics, self.replicas)
 
-    def _evaluator(self, run: Run) -> Evaluator:
-        """Plays the episodes that an evaluation of a run has at this step."""
-        episodes = self.evaluation.episodes_at(self.step, self.steps)
-        key = (run.job.dataset, episodes)
-        if key not in self.evaluators:
-            evaluator = Evaluator(
-                run.work.environment, [run.job.seed], episodes, self.evaluation.seed
-            )
-            self.evaluators[key] = self.opened.enter_context(closing(evaluator))
-        return self.evaluators[key].of([run.job.seed])
-
     def _reported(self) -> bool:
         """Whether one of the runs is asked to end."""
         asked = False
@@ -337,34 +337,75 @@ class _Training:
         return asked
 
     def _check_finite(self, metrics: Metrics) -> None:
+        if all(torch.isfinite(value).all() for value in metrics.values()):
+            return
+        self._collect(wait=True)
         for r, run in self.live:
             with self._alone(run), blaming(self.algorithm, "update", self.step):
                 _check_finite(_of(metrics, r), self.step)
 
     def _evaluate(self, metrics: Metrics) -> None:
         """Scores each run's policy, by itself: a score does not depend on the others."""
-        parts = split(self.learner, self.replicas) if self.apart else []
-        for r, run in self.live:
-            with self._alone(run):
-                if parts:
-                    run.learner.load_state_dict(parts[r])
-                with blaming(self.algorithm, run.acting, self.step):
-                    policies = _policies(run.learner, run.ways, self.step)
-                action_dim = run.work.spec.action_dim
-                for name, way in policies.items():
-                    policy = CheckedPolicy(way, self.algorithm, run.acting, self.step, action_dim)
-                    episodes = self._evaluator(run)(policy)
-                    row = _score_row(
-                        run,
-                        name,
-                        policy.mode,
-                        episodes,
-                        _of(metrics, r),
+        self._collect(wait=True)
+        snapshot = self._snapshot(metrics)
+        if self.players is not None:
+            self.players.begin(
+                [
+                    Task(
+                        run.job,
+                        run.work.spec,
+                        run.ways,
                         self.step,
-                        self._spent(run),
+                        snapshot.learned[r],
+                        kernels.current(),
                     )
-                    run.folder.append(row)
-                run.scores.append(row.score)
+                    for r, run in snapshot.live
+                ]
+            )
+            self.pending = snapshot
+            return
+        for r, run in snapshot.live:
+            with self._alone(run):
+                if self.apart:
+                    run.learner.load_state_dict(snapshot.learned[r])
+                environment, spec = run.work.environment, run.work.spec
+                played = self.stage.play(
+                    run.job, environment, spec, run.learner, run.ways, self.step
+                )
+                self._append(run, r, played, snapshot)
+        self._save(snapshot)
+
+    def _collect(self, wait: bool) -> None:
+        """Writes what other processes have played, and the checkpoint of that step."""
+        snapshot = self.pending
+        if self.players is None or snapshot is None or not (wait or self.players.finished()):
+            return
+        self.pending = None
+        for (r, run), played in zip(snapshot.live, self.players.collect(), strict=True):
+            with self._alone(run):
+                if isinstance(played, Exception):
+                    raise played
+                self._append(run, r, played, snapshot)
+        self._save(snapshot)
+
+    def _append(self, run: Run, r: int, played: Sequence[Played], snapshot: "_Snapshot") -> None:
+        """Adds the rows of an evaluation to a run's folder."""
+        metrics, seconds = _of(snapshot.metrics, r), run.seconds + snapshot.seconds
+        for one in played:
+            row = _score_row(run, one, metrics, snapshot.step, seconds)
+            run.folder.append(row)
+        run.scores.append(row.score)
+
+    def _snapshot(self, metrics: Metrics) -> "_Snapshot":
+        """The runs as they stand."""
+        with blaming(self.algorithm, "state_dict", self.step):
+            if self.apart:
+                learned, drawn = (split(v, self.replicas) for v in (self.learner, self.sampler))
+            else:
+                learned, drawn = [self.learner.state_dict()], [self.sampler.state_dict()]
+        return _Snapshot(
+            self.live, self.step, time.monotonic() - self.begun, metrics, learned, drawn
+        )
 
     @contextmanager
     def _alone(self, run: Run) -> Iterator[None]:
@@ -377,28 +418,34 @@ class _Training:
             run.end = _end(run.event(Status.RUNNING, self.step), error)
             run.folder.fail(cause_of(error), traceback.format_exc())
 
-    def _save(self) -> None:
+    def _save(self, snapshot: "_Snapshot") -> None:
         """Writes the runs' checkpoints, all or none of them."""
-        with blaming(self.algorithm, "state_dict", self.step):
-            learned = split(self.learner, self.replicas) if self.apart else None
-            states = learned or [self.learner.state_dict()]
-        drawn = split(self.sampler, self.replicas) if learned else [self.sampler.state_dict()]
+        self.saved = time.monotonic()
         several = len(self.runs) > 1
-        for r, run in self.live:
+        live = [(r, run) for r, run in snapshot.live if run.end is None]
+        for r, run in live:
             state = {
-                "learner": states[r],
-                "sampler": drawn[r],
+                "learner": snapshot.learned[r],
+                "sampler": snapshot.drawn[r],
                 "spec": run.work.spec.state(),  # so that the policy can be loaded without the data
-                "step": self.step,
-                "seconds": self._spent(run),
+                "step": snapshot.step,
+                "seconds": run.seconds + snapshot.seconds,
             }
             checkpoint.save(run.folder.upcoming if several else run.folder.checkpoint, state)
         if several:
-            finish_saving({run.folder: self.steps for _, run in self.live})
+            finish_saving({run.folder: self.steps for _, run in live})
 
-    def _spent(self, run: Run) -> float:
-        """Seconds of the run so far."""
-        return run.seconds + time.monotonic() - self.begun
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The runs at a step, of which each replica's state can be saved and played."""
+
+    live: list[tuple[int, Run]]  # with each replica's number
+    step: int
+    seconds: float  # since they were opened
+    metrics: Metrics
+    learned: list[Any]  # of each replica
+    drawn: list[Any]
 
 
 def _group(runs: Sequence[Run], replicas: int) -> str:
@@ -415,17 +462,6 @@ def _of(metrics: Metrics, r: int) -> Metrics:
     return {name: value[r : r + 1] for name, value in metrics.items()}
 
 
-def _policies(learner: Learner, ways: list[str], step: int) -> dict[str, Policy]:
-    """The ways to act, in this order. Raises ValueError where the learner has others by now."""
-    policies = learner.policies()
-    if list(policies)[::-1] != ways:
-        raise ValueError(
-            f"policies() are {list(policies)} at step {step}, but were {ways[::-1]} before "
-            "training; expected the same names throughout"
-        )
-    return {way: policies[way] for way in ways}
-
-
 def _check_finite(metrics: Metrics, step: int) -> None:
     for name, value in metrics.items():
         if not torch.isfinite(value).all():
@@ -434,16 +470,14 @@ def _check_finite(metrics: Metrics, step: int) -> None:
 
 def _score_row(
     run: Run,
-    policy: str,
-    action_mode: str,
-    episodes: Episodes,
+    played: Played,
     metrics: Metrics,
     step: int,
     seconds: float,
 ) -> ScoreRow:
     """One evaluation of a run as a score row. Raises Diverged where it holds no finite number."""
     job, dataset = run.job, run.dataset
-    returns = episodes.returns[0]
+    returns = played.episodes.returns[0]
     if not np.isfinite(returns).all():
         first = np.flatnonzero(~np.isfinite(returns))[0]
         raise Diverged(
@@ -469,9 +503,9 @@ def _score_row(
         score=score,
         mean_return=mean,
         returns=returns.tolist(),
-        lengths=episodes.lengths[0].tolist(),
-        policy=policy,
-        action_mode=action_mode,
+        lengths=played.episodes.lengths[0].tolist(),
+        policy=played.way,
+        action_mode=played.mode,
         metrics={name: float(value[0]) for name, value in metrics.items()},
         wall_time=round(seconds, 3),
     )

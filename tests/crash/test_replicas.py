@@ -1,7 +1,9 @@
 """Runs that train as replicas of one learner: the same files, failures and scores as alone."""
 
 import json
+import multiprocessing
 from collections.abc import Hashable
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from offrl.running.groups import Group, group, kind_of
 from offrl.running.jobs import Job, configure
 from offrl.running.protocol import Evaluation
 from offrl.running.runner import Plan
+from offrl.running.scoring import Players, Task
 from offrl.running.task import learner_spec
 from offrl.running.training import train_group, train_run
 
@@ -147,6 +150,43 @@ def test_where_one_makes_all_raise_they_go_on_one_by_one(
     for r in range(3):
         record = folder(plan, r, tmp_path / "runs").record()
         assert [(n.step, n.replicas) for n in record.numerics] == [(0, 3), (10, 1)]
+
+
+def test_evaluations_that_other_processes_play_are_the_same(plan: Plan, tmp_path: Path) -> None:
+    train_group(plan.jobs, tmp_path / "here", 3, go_on)
+    players = Players(2)
+    with closing(players):
+        train_group(plan.jobs, tmp_path / "there", 3, stop_at(10), players=players)
+        events = train_group(plan.jobs, tmp_path / "there", 3, go_on, players=players)
+        assert [(event.status, event.step) for event in events] == [(Status.DONE, 35)] * 3
+        for job in plan.jobs:
+            ours = small_runs.rows(job, tmp_path / "there")
+            assert ours == small_runs.rows(job, tmp_path / "here")
+        for process in multiprocessing.active_children():  # others take their place
+            process.kill()
+            process.join()
+        train_run(plan.jobs[0], tmp_path / "dead", players=players)
+        ours = small_runs.rows(plan.jobs[0], tmp_path / "dead")
+        train_run(plan.jobs[0], tmp_path / "alone")
+        assert ours == small_runs.rows(plan.jobs[0], tmp_path / "alone")
+    assert not multiprocessing.active_children()
+
+
+def test_what_another_process_raises_or_dies_of_is_the_runs_failure(
+    plan: Plan, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly.py").write_text("import os\n\nos._exit(3)\n")
+    spec = learner_spec(transitions(plan.dataset(plan.jobs[0])), 2.0, 35)
+    tasks = [
+        Task(replace(plan.jobs[0], algorithm=str(tmp_path / name)), spec, [""], 10, {}, "batched")
+        for name in ("gone.py", "deadly.py", "gone.py")
+    ]
+    with closing(Players(1)) as players:
+        players.begin(tasks)
+        first, second, third = map(str, players.collect())
+    assert "gone.py" in first
+    assert second == "the process that plays its episodes ended with code 3"
+    assert third == "no process is left that plays episodes"
 
 
 def test_a_group_that_needs_too_much_memory_goes_on_in_halves(

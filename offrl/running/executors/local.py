@@ -18,8 +18,10 @@ import torch
 from offrl.errors import InputError
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
+from offrl.running.devices import cores
 from offrl.running.events import Event, OnEvent, ended_before
 from offrl.running.groups import Group
+from offrl.running.scoring import Players
 from offrl.running.training import train_group
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,9 @@ def run_in_processes(
     # or a helper process of such an import dies and the run counts as failed. The tracker unblocks
     # SIGINT when it starts, so it starts first.
     multiprocessing.resource_tracker.ensure_running()
-    pool = _Pool(groups, root, on_event)
+    # Beside GPUs, the cores play the episodes.
+    players = 0 if places[0] == "cpu" else max(1, cores() // len(places))
+    pool = _Pool(groups, root, players, on_event)
     try:
         for place in places[: len(groups)]:
             pool.start(place)
@@ -59,7 +63,8 @@ class _Worker:
 class _Pool:
     """The worker processes, and the groups that wait for one."""
 
-    def __init__(self, groups: Sequence[Group], root: Path, on_event: OnEvent):
+    def __init__(self, groups: Sequence[Group], root: Path, players: int, on_event: OnEvent):
+        self.players = players  # processes of each worker that play evaluations
         self.waiting = list(groups)
         self.root = root
         self.on_event = on_event
@@ -72,7 +77,7 @@ class _Pool:
         """Starts a worker that computes on a device, and hands it the next group."""
         ours, theirs = self.context.Pipe()
         process: BaseProcess = self.context.Process(
-            target=_work, args=(self.root, place, theirs), daemon=False
+            target=_work, args=(self.root, place, self.players, theirs), daemon=False
         )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         try:
@@ -162,7 +167,7 @@ class _Pool:
                 raise
 
 
-def _work(root: Path, place: str, pipe: Connection) -> None:
+def _work(root: Path, place: str, count: int, pipe: Connection) -> None:
     """The work of one process: trains the groups that it is given, and sends their events."""
     torch.set_num_threads(1)
     stop = False
@@ -181,10 +186,14 @@ def _work(root: Path, place: str, pipe: Connection) -> None:
             stop = True
         return stop
 
+    players = Players(count) if count else None
     try:
         while group := pipe.recv():
-            pipe.send((train_group(group.jobs, root, group.replicas, report, place), stop))
+            ended = train_group(group.jobs, root, group.replicas, report, place, players)
+            pipe.send((ended, stop))
             if stop:
-                return
+                break
     except (EOFError, OSError):
         log.info("the parent process is gone")
+    if players is not None:
+        players.close()
