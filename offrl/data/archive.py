@@ -66,6 +66,12 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def _stored(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Stored:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # numpy writes no other, and some take as much memory as their header says.
+        raise InputError(
+            f"{path}: {member.filename}: is compressed by method {member.compress_type} of zip; "
+            "write the file by numpy.savez or numpy.savez_compressed"
+        )
     with archive.open(member) as stream:
         version = header.read_magic(stream)
         if version == (1, 0):

@@ -226,6 +226,7 @@ def whole_numbers(
         if optional and (value is None or value is pd.NA or value == "" or value != value):
             return None
         if isinstance(value, str):
+            _check_printable(value)
             try:
                 value = int(value)
             except ValueError:
@@ -256,6 +257,12 @@ def whole_numbers(
     return pd.Series(numbers, index=frame.index, dtype="int64")
 
 
+def _check_printable(cell: str) -> None:
+    """Raises ValueError where a number has control characters, which Python takes for spaces."""
+    if not cell.strip().isprintable() or set(cell) & set("\x1c\x1d\x1e\x1f"):
+        raise ValueError(cell)
+
+
 def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
     """The scores as floats; InputError for what is no finite number."""
     scores = np.empty(len(frame))
@@ -263,6 +270,8 @@ def score_column(frame: pd.DataFrame, where: str) -> NDArray[np.float64]:
         try:
             if isinstance(value, bool | np.bool_):
                 raise ValueError
+            if isinstance(value, str):
+                _check_printable(value)
             scores[position] = np.nan if value is pd.NA or value == "" else float(value)
         except (TypeError, ValueError):
             raise InputError(

@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str]]:
                     f"{path}, line {reader.line_num}: {len(row)} cells, not {len(header)} "
                     "as in the first line"
                 )
-            rows.append([from_cell(cell.strip()) for cell in row])
+            rows.append([from_cell(cell.strip(" \t\r\n")) for cell in row])
             lines.append(reader.line_num)
             _check_size(path, len(rows) * len(header))
     frame = pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=object)

@@ -20,7 +20,7 @@ from offrl import registry
 from offrl.data.dataset import Dataset
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
-from offrl.files import plain, user_path
+from offrl.files import LONGEST_NAME, plain, user_path
 from offrl.learning.learner import find_algorithm
 from offrl.results.rows import Identity
 from offrl.running.patterns import is_chosen
@@ -204,7 +204,12 @@ def expand(
     owner: dict[tuple[str, ...], str] = {}
     for job in jobs:
         for name in job.place:
-            plain(name, f"protocol {protocol.id}, {job.label} on {job.dataset}: folder of its runs")
+            where = f"protocol {protocol.id}, {job.label} on {job.dataset:.100}: folder of its runs"
+            if len(plain(name, where).encode()) > LONGEST_NAME:
+                raise InputError(
+                    f"{where}: {name:.40}... has more than {LONGEST_NAME} bytes; give a card "
+                    "(TOML) with a short name for the data set"
+                )
         other = owner.setdefault(job.place, job.dataset)
         if other != job.dataset:
             raise InputError(

@@ -234,6 +234,12 @@ def test_an_archive_that_unfolds_or_lies_is_refused(tmp_path: Path) -> None:
         patch.setattr(foreign, "MODEST", 2**20)
         with pytest.raises(InputError, match=r"bomb\.npz: needs 64 MiB of memory, but holds"):
             load_dataset(tmp_path / "bomb.npz")
+    with zipfile.ZipFile(tmp_path / "lzma.npz", "w", zipfile.ZIP_LZMA) as archive:
+        for name, values in {"obs": np.zeros((3, 2)), **columns}.items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.save(stream, values)
+    with pytest.raises(InputError, match=r"is compressed by method 14 of zip; write the file by"):
+        load_dataset(tmp_path / "lzma.npz")
     path = npz(tmp_path / "a.npz")
     path.write_bytes(path.read_bytes().replace(b"(20, 3)", b"(9**9,)"))  # and no checksum fits
     with pytest.raises(InputError, match=r"a\.npz: cannot be read as neorl2 data"):

@@ -771,6 +771,15 @@ def test_whole_numbers_have_an_end(tmp_path, column):
     refused(lambda: read_scores(tmp_path / "s.parquet"), "row 0", column, "below 2^63")
 
 
+@pytest.mark.parametrize("column", ["seed", "step", "score"])
+@pytest.mark.parametrize("odd", ["\x1e1", "1\x1f", "\x001"])
+def test_control_characters_in_a_number_are_refused(column, odd):
+    """Python takes some of them for spaces."""
+    frame = grid(steps=(10, 20)).reset_index(drop=True).astype({column: object})
+    frame.loc[5, column] = odd
+    refused(lambda: ScoreTable.from_frame(frame), "row 5", column)
+
+
 @pytest.mark.parametrize("name", [{"a": 1}, [1, 2]])
 @pytest.mark.parametrize("column", ["algorithm", "dataset"])
 def test_a_name_is_no_list_and_no_mapping(tmp_path, name, column):

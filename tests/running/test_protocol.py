@@ -215,6 +215,12 @@ def test_labels_that_can_be_stored_are_taken(tmp_path: Path) -> None:
     assert len(ScoreTable.from_frame(pd.DataFrame(rows)).algorithms) == len(labels)
 
 
+def test_a_data_set_whose_runs_no_folder_can_hold_is_refused() -> None:
+    made = protocol(datasets=["minari:" + "/".join(["part"] * 60)])
+    with pytest.raises(InputError, match=r"folder of its runs: minari-part-.* more than 255 bytes"):
+        expand(made)
+
+
 def test_two_forms_of_one_label_are_refused() -> None:
     forms = {"\u00e9": {"algorithm": "bc"}, "e\u0301": {"algorithm": "bc"}}
     with pytest.raises(ValueError, match="two Unicode forms"):
