@@ -223,8 +223,9 @@ def product_speeds() -> dict[str, float]:
     low_a, low_b = a.bfloat16(), b.bfloat16()
     products: dict[str, Callable[[], Any]] = {"blas": lambda: torch.mm(a, b)}
     if kernels.ONEDNN:
-        products["onednn"] = lambda: kernels.product(a, b)
-        products["onednn bfloat16"] = lambda: kernels.product(low_a, low_b)
+        linear = torch.ops.mkldnn._linear_pointwise
+        products["onednn"] = lambda: linear(a, b.mT, None, "none", [], "")
+        products["onednn bfloat16"] = lambda: linear(low_a, low_b.mT, None, "none", [], "")
     return {
         name: max(rate(multiply, 0.1) for _ in range(5)) * 2 * 256**3
         for name, multiply in products.items()
@@ -248,10 +249,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3, help="per measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--config", default="{}", help="changes to the defaults, as JSON")
+    parser.add_argument("--kernel", choices=kernels.KERNELS, help="of matrix products")
     parser.add_argument("--corl", type=Path, help="the folder of CORL's algorithms/offline")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     changes = json.loads(arguments.config)
+    kernels.use(arguments.kernel or kernels.KERNELS[0])
     speeds = product_speeds()
     limit = max(speed for name, speed in speeds.items() if "bfloat16" not in name)
     shown = ", ".join(f"{name} {speed / 1e9:.0f}" for name, speed in speeds.items())
@@ -277,7 +280,8 @@ def main() -> None:
             ratio = f"CORL {np.median(others):8.1f}, ratio {quotient:5.2f}, "
         count = operations(name, changes)
         print(
-            f"{name:22s} R = {arguments.replicas}: {median:8.1f} updates/s and seed, {ratio}"
+            f"{name:22s} {kernels.current()}, R = {arguments.replicas}: "
+            f"{median:8.1f} updates/s and seed, {ratio}"
             f"{count / 1e9:7.3f} GFLOP an update, {count * median / limit:4.0%} of the limit",
             flush=True,
         )
