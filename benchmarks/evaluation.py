@@ -5,8 +5,8 @@
 
 Both play the same episodes of a data set's simulator with the same policy, an untrained TD3+BC
 actor of two layers of 256, in turn: offrl's `Evaluator`, and a loop over episodes with a batch of
-one observation, as CORL has it. Prints the time of each, the ratio (the median over rounds), and the
-share of the physics: the time of as many calls of `mj_step` alone.
+one observation, as CORL has it. Prints the time of each, the ratio (the median over rounds), and
+the share of the physics: the time of as many calls of `mj_step` alone.
 """
 
 import argparse
