@@ -48,7 +48,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def numerics(step: int, replicas: int, group: str | None, device: str) -> Numerics:
+def numerics(step: int, replicas: int, group: str | None, device: str, precision: str) -> Numerics:
     """How this process computes R replicas of a group of runs, from a step on."""
     import torch
 
@@ -59,7 +59,7 @@ def numerics(step: int, replicas: int, group: str | None, device: str) -> Numeri
         replicas=replicas,
         group=group,
         kernel=kernels.current(),
-        dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+        dtype=precision,
         threads=torch.get_num_threads(),
         device=device,
     )

@@ -35,7 +35,7 @@ def kind_of(job: Job, spec: Spec) -> Hashable:
     # A validation split is one batch for all replicas.
     dataset = None if algorithm.validate is Learner.validate else job.dataset
     key = group_key(algorithm, config, spec, job.steps)
-    return key, job.code, dataset, repr(job.evaluation)
+    return key, job.code, job.precision, dataset, repr(job.evaluation)
 
 
 def group(

@@ -43,6 +43,7 @@ class Job:
     steps: int
     evaluation: Evaluation
     seed: int
+    precision: str = "float32"  # of products, on a GPU
     trust: tuple[str, ...] = ()  # files whose code may run; see `offrl.trust`
     dataset_id: str | None = None  # of the card, once it is read; None: as the protocol gives it
 
@@ -197,6 +198,7 @@ def expand(
                     steps=steps,
                     evaluation=evaluation,
                     seed=seed,
+                    precision=protocol.precision,
                     trust=files,
                 )
                 for seed in protocol.seeds
@@ -257,4 +259,5 @@ def identity(job: Job, dataset: Dataset) -> Identity:
         steps=job.steps,
         evaluation=job.evaluation.record(),
         seed=job.seed,
+        **({} if job.precision == "float32" else {"precision": job.precision}),
     )

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -127,6 +127,7 @@ class Protocol(Strict):
     datasets: list[str] = Field(min_length=1)
     seeds: list[Whole] = Field(min_length=1)
     steps: Positive  # gradient steps per run
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of products, on a GPU
     evaluation: Evaluation
     algorithms: dict[Label, AlgorithmEntry] = Field(min_length=1)
     _origin: Origin = PrivateAttr(default=Origin())

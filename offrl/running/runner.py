@@ -18,6 +18,7 @@ from offrl.data.describe import share_outside
 from offrl.data.resolve import is_path, resolve
 from offrl.errors import Damaged, InputError
 from offrl.files import user_path
+from offrl.learning.precision import check_precision
 from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, State
@@ -85,6 +86,7 @@ def run(
     if replicas is not None and replicas < 1:
         raise InputError(f"replicas is {replicas}; expected at least 1")
     places = worker_places(device, workers)
+    check_precision(described.precision, places[0])
     root = user_path(output)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")

@@ -19,6 +19,7 @@ from offrl.evaluation.rollouts import Diverged
 from offrl.learning import checkpoint, kernels
 from offrl.learning.graphs import Captured
 from offrl.learning.learner import Metrics
+from offrl.learning.precision import set_precision
 from offrl.learning.sampler import Sampler
 from offrl.learning.state import join, split
 from offrl.results.provenance import SIMULATORS, numerics, versions
@@ -218,11 +219,13 @@ class _Training:
             self.learner.load_state_dict(join([member.learner for member in self.members]))
         self.stage, self.players = Stage(), players
         self.pending: _Snapshot | None = None  # whose evaluation other processes play
+        set_precision(self.learner, first.job.precision, device)
         self.validation = None
         if self.learner.validation_interval:
             self.validation = validation_split(first.job, first.dataset, self.learner)
         for run in runs:
-            run.folder.note_numerics(numerics(self.step, replicas, self.group, device))
+            how = numerics(self.step, replicas, self.group, device, run.job.precision)
+            run.folder.note_numerics(how)
         self.begun = self.saved = self.reported = time.monotonic()
 
     @property

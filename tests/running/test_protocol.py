@@ -24,6 +24,7 @@ from offrl.results.table import ScoreTable
 from offrl.running.jobs import Job, configure, expand, identity
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Evaluation, Protocol, find_protocol, shipped_protocols
+from offrl.running.runner import run
 from offrl.running.task import learner_spec
 
 VALUES: dict[str, Any] = {
@@ -213,6 +214,15 @@ def test_labels_that_can_be_stored_are_taken(tmp_path: Path) -> None:
         job.folder(tmp_path).mkdir(parents=True)
     rows = [{"algorithm": j.label, "dataset": "d", "seed": j.seed, "score": 1.0} for j in jobs]
     assert len(ScoreTable.from_frame(pd.DataFrame(rows)).algorithms) == len(labels)
+
+
+def test_a_precision_is_part_of_a_run_and_for_gpus(tmp_path: Path) -> None:
+    (job, *_) = expand(protocol(precision="tf32"))
+    assert job.precision == "tf32"
+    with pytest.raises(ValueError, match="precision"):
+        protocol(precision="float16")
+    with pytest.raises(InputError, match="precision 'tf32' is for GPUs, but the device is a CPU"):
+        run(protocol(precision="tf32"), tmp_path / "runs", device="cpu")
 
 
 def test_a_data_set_whose_runs_no_folder_can_hold_is_refused() -> None:
