@@ -27,6 +27,9 @@ Algorithm = Annotated[
 ]
 
 
+QUARTILES = ("first_quartile", "median", "third_quartile")
+
+
 def evaluate(
     run: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Folders of runs, each with a run.json.")
@@ -56,6 +59,7 @@ def evaluate(
     if video is not None and sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported
 
+    from offrl.reporting.words import TERMINAL, Words
     from offrl.running.evaluate import check_video, record_video, simulator_notes
     from offrl.running.evaluate import evaluate as play
     from offrl.running.policies import load_policy
@@ -72,6 +76,7 @@ def evaluate(
             total = record_video(
                 policies[0], video, seed=seed, progress=progress, trust=trust or ()
             )
+    words = Words(TERMINAL, decimals=2)
     rows: list[dict[str, Any]] = []
     for policy in policies:
         with progress_bar(policy.title) as progress:
@@ -89,17 +94,22 @@ def evaluate(
             "steps": of.steps,
         }
         rows.append({**labels, "title": policy.title, **outcome.summary()})
+
+    def with_error(row: Row, value: str, error: str) -> str:
+        nan = float("nan")
+        return "none" if row[value] is None else words.spread(row[value], row[error] or nan)
+
     show_rows(
         rows,
         {
             "run": "title",
             "step": lambda row: f"{row['step']:,} of {row['steps']:,}",
             "episodes": lambda row: f"{row['episodes']:,}",
-            "mean return": lambda row: _with_error(row, "mean_return", "standard_error"),
-            "score": lambda row: _with_error(row, "score", "score_standard_error"),
-            "quartiles": _quartiles,
+            "mean return": lambda row: with_error(row, "mean_return", "standard_error"),
+            "score": lambda row: with_error(row, "score", "score_standard_error"),
+            "quartiles": lambda row: "\n".join(words.score(row[key]) for key in QUARTILES),
             "lengths": lambda row: (
-                f"{row['mean_length']:,.1f} ({row['shortest']:,} to {row['longest']:,})"
+                f"{words.score(row['mean_length'])} ({row['shortest']:,} to {row['longest']:,})"
             ),
         },
         as_json,
@@ -108,7 +118,7 @@ def evaluate(
     for note in (note for policy in policies for note in simulator_notes(policy)):
         print_message(f"note: {note}")
     if video is not None and not as_json:
-        print_line(f"the first episode, of return {total:,.2f}, is in {video}")
+        print_line(f"the first episode, of return {words.score(total)}, is in {video}")
 
 
 def export(
@@ -129,13 +139,3 @@ def export(
     policy = load_policy(run, way=way, algorithm=algorithm)
     export_onnx(policy, output)
     print_line(f"the policy of {policy.title} at step {policy.step:,} is in {output}")
-
-
-def _with_error(row: Row, value: str, error: str) -> str:
-    if row[value] is None:
-        return "none"
-    return f"{row[value]:,.2f}" + ("" if row[error] is None else f" ± {row[error]:,.2f}")
-
-
-def _quartiles(row: Row) -> str:
-    return "\n".join(f"{row[key]:,.2f}" for key in ("first_quartile", "median", "third_quartile"))
