@@ -27,10 +27,10 @@ class Group:
 
 
 def kind_of(job: Job, spec: Spec) -> Hashable:
-    """The same for jobs that can train as replicas of one learner."""
+    """The same for jobs that can train as replicas of one learner; None for one that cannot."""
     algorithm = find_algorithm(job.algorithm)
     if not issubclass(algorithm, Learner) or algorithm.state_dict is not Stateful.state_dict:
-        return object()  # offrl cannot save its replicas one by one
+        return None  # offrl cannot save its replicas one by one
     config = configure(job.algorithm, job.config, f"algorithm {job.label}")
     # A validation split is one batch for all replicas.
     dataset = None if algorithm.validate is Learner.validate else job.dataset
@@ -55,7 +55,7 @@ def group(
         root: the folder of runs.
         replicas: R of new groups; None: as many as keep all workers busy, up to LARGEST.
         places: the devices of the workers.
-        kind: the same for jobs that can go together.
+        kind: the same for jobs that can go together; None for one that goes alone.
     """
     position = {job.place: number for number, job in enumerate(jobs)}
     begun: dict[tuple[Hashable, str, int], list[Job]] = {}
@@ -63,9 +63,9 @@ def group(
     for job in jobs:
         if (last := _numerics(job, root)) is not None:
             name = last.group or str(job.place)
-            begun.setdefault((kind(job), name, last.replicas), []).append(job)
+            begun.setdefault((kind(job) or job.place, name, last.replicas), []).append(job)
         else:
-            fresh.setdefault(kind(job), []).append(job)
+            fresh.setdefault(kind(job) or (None, job.place), []).append(job)
     groups = [
         Group(tuple(members), max(size, len(members))) for (_, _, size), members in begun.items()
     ]

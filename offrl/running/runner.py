@@ -124,7 +124,7 @@ class Plan:
         return self.datasets[job.dataset, job.view]
 
     def kind(self, job: Job) -> Hashable:
-        """The same for jobs that can train as replicas of one learner."""
+        """The same for jobs that can train as replicas of one learner; None for one that cannot."""
         return self.kinds[job.label, job.dataset]
 
     def named(self, job: Job) -> Job:

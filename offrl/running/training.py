@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from offrl.errors import Damaged
+from offrl.errors import Damaged, InputError
 from offrl.evaluation.rollouts import Diverged
 from offrl.learning import checkpoint, kernels
 from offrl.learning.graphs import Captured
@@ -157,7 +157,11 @@ def _held(
             held.append((job, folder))
         except Exception as error:
             ended.append(_end(Event(job, Status.RUNNING, 0), error))
-    finish_saving({folder: job.steps for job, folder in held})
+    try:
+        finish_saving({folder: job.steps for job, folder in held})
+    except InputError as error:
+        ended += [_end(Event(job, Status.RUNNING, 0), error) for job, _ in held]
+        return []
     return held
 
 
@@ -242,7 +246,9 @@ class _Training:
         """The kernel with which the runs began, if it is here, else the fastest."""
         first = self.runs[0]
         last = first.folder.record().numerics[-1:]
-        if first.step and last and last[0].kernel in kernels.KERNELS:
+        if first.step and not last:
+            return kernels.KERNELS[0]  # before there was a choice
+        if first.step and last[0].kernel in kernels.KERNELS:
             return last[0].kernel
         return choose(first.job, first.work, self.replicas)
 
@@ -290,31 +296,38 @@ class _Training:
             run.folder.set_status(status)
 
     def _train(self) -> None:
+        try:
+            self._advance_to_the_end()
+        finally:
+            self.stage.close()
+            if self.players is not None and self.pending is not None:  # something was raised
+                self.players.collect()
+
+    def _advance_to_the_end(self) -> None:
         every, validation = self.evaluation.every, self.learner.validation_interval
         captured = Captured(self.learner, self.sampler, self.device, self.step)
-        with closing(self.stage):
-            while self.step < self.steps and self.live:
-                metrics = self._advance(captured)
-                if validation and self.step % validation == 0:
-                    assert self.validation is not None
-                    with blaming(self.algorithm, "validate", self.step):
-                        validated = self.learner.validate(self.validation)
-                    metrics = {**metrics, **check_metrics(validated, self.replicas)}
-                evaluate = self.step % every == 0 or self.step == self.steps
-                if self.step % CHECK_EVERY == 0 or evaluate:
-                    self._check_finite(metrics)
-                if evaluate:
-                    self._evaluate(metrics)
-                self._collect(wait=self.step == self.steps)
-                now = time.monotonic()
-                if now - self.saved > CHECKPOINT_SECONDS and self.pending is None:
+        while self.step < self.steps and self.live:
+            metrics = self._advance(captured)
+            if validation and self.step % validation == 0:
+                assert self.validation is not None
+                with blaming(self.algorithm, "validate", self.step):
+                    validated = self.learner.validate(self.validation)
+                metrics = {**metrics, **check_metrics(validated, self.replicas)}
+            evaluate = self.step % every == 0 or self.step == self.steps
+            if self.step % CHECK_EVERY == 0 or evaluate:
+                self._check_finite(metrics)
+            if evaluate:
+                self._evaluate(metrics)
+            self._collect(wait=self.step == self.steps)
+            now = time.monotonic()
+            if now - self.saved > CHECKPOINT_SECONDS and self.pending is None:
+                self._save(self._snapshot(metrics))
+            if evaluate or now - self.reported > REPORT_SECONDS:
+                self.reported = now
+                if self._reported() and self.step < self.steps:
+                    self._collect(wait=True)
                     self._save(self._snapshot(metrics))
-                if evaluate or now - self.reported > REPORT_SECONDS:
-                    self.reported = now
-                    if self._reported() and self.step < self.steps:
-                        self._collect(wait=True)
-                        self._save(self._snapshot(metrics))
-                        raise Interrupted
+                    raise Interrupted
 
     def _advance(self, captured: Captured) -> Metrics:
         """The metrics after an update; on a GPU after all up to where something is due."""
@@ -393,8 +406,8 @@ class _Training:
 
     def _append(self, run: Run, r: int, played: Sequence[Played], snapshot: "_Snapshot") -> None:
         """Adds the rows of an evaluation to a run's folder."""
-        metrics, seconds = _of(snapshot.metrics, r), run.seconds + snapshot.seconds
         for one in played:
+            metrics, seconds = _of(snapshot.metrics, r), self._spent(run)
             row = _score_row(run, one, metrics, snapshot.step, seconds)
             run.folder.append(row)
         run.scores.append(row.score)
@@ -406,9 +419,11 @@ class _Training:
                 learned, drawn = (split(v, self.replicas) for v in (self.learner, self.sampler))
             else:
                 learned, drawn = [self.learner.state_dict()], [self.sampler.state_dict()]
-        return _Snapshot(
-            self.live, self.step, time.monotonic() - self.begun, metrics, learned, drawn
-        )
+        return _Snapshot(self.live, self.step, metrics, learned, drawn)
+
+    def _spent(self, run: Run) -> float:
+        """Seconds of a run so far."""
+        return run.seconds + time.monotonic() - self.begun
 
     @contextmanager
     def _alone(self, run: Run) -> Iterator[None]:
@@ -432,7 +447,7 @@ class _Training:
                 "sampler": snapshot.drawn[r],
                 "spec": run.work.spec.state(),  # so that the policy can be loaded without the data
                 "step": snapshot.step,
-                "seconds": run.seconds + snapshot.seconds,
+                "seconds": self._spent(run),
             }
             checkpoint.save(run.folder.upcoming if several else run.folder.checkpoint, state)
         if several:
@@ -445,7 +460,6 @@ class _Snapshot:
 
     live: list[tuple[int, Run]]  # with each replica's number
     step: int
-    seconds: float  # since they were opened
     metrics: Metrics
     learned: list[Any]  # of each replica
     drawn: list[Any]

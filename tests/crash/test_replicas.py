@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import small_runs
 import torch
+from battery import EXAMPLE
 
 from offrl.algorithms.bc import BC
 from offrl.data.transitions import transitions
@@ -235,6 +236,14 @@ def test_jobs_of_one_structure_are_grouped(plan: Plan, tmp_path: Path) -> None:
     assert sizes(None, 3) == [2, 1, 2, 1]
     assert sizes(1, 2) == [1] * 6
     assert sizes(2, 1) == [2, 1, 2, 1]
+
+
+def test_an_algorithm_for_one_seed_is_not_grouped(plan: Plan, tmp_path: Path) -> None:
+    jobs = [replace(job, algorithm=EXAMPLE) for job in plan.jobs]
+    spec = learner_spec(transitions(plan.dataset(plan.jobs[0])), 2.0, 35)
+    assert kind_of(jobs[0], spec) is None
+    groups = group(jobs, tmp_path, 3, ["cpu"], lambda _job: None)
+    assert [len(some.jobs) for some in groups] == [1, 1, 1]
 
 
 def test_replicas_with_settings_of_their_own_end_as_alone(plan: Plan, tmp_path: Path) -> None:
