@@ -22,7 +22,7 @@ Observation = dict[str, Array]
 SPEED = 5.0  # metres per second, of each axis
 
 
-class PointMaze(PointMazeEnv):
+class PointMaze(PointMazeEnv):  # type: ignore[misc]
     """Push a point mass to a goal in the U-shaped maze, in steps of 0.01 s."""
 
     def step(self, action: Array) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:

@@ -46,8 +46,9 @@ def test_some_rows_begin_anew_and_the_others_go_on() -> None:
     vector = pointmaze_u.PointMazeVector(3, 200, **KWARGS)
     vector.reset(seed=[1, 2, 3])
     push = np.ones((3, 2), np.float32)
-    before, *_ = vector.step(push)
+    before: Any = vector.step(push)[0]
     mask = np.array([False, True, False])
+    after: Any
     after, _ = vector.reset(seed=[None, 7, None], options={"reset_mask": mask})
     for key, values in after.items():
         np.testing.assert_array_equal(values[[0, 2]], before[key][[0, 2]])
