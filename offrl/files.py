@@ -256,8 +256,11 @@ def unseal(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that `seal` was given, once their checksum is compared.
 
     Values without a checksum, which files of earlier versions hold, are taken as they are. Raises
-    ValueError where the checksum is another's.
+    ValueError where the checksum is another's, or has another name.
     """
+    *keys, last = values or [CHECKSUM]
+    if last != CHECKSUM and values[last] == _checksum({key: values[key] for key in keys}):
+        raise ValueError(f"its checksum is called {last!r:.40}; expected {CHECKSUM!r}")
     content = {key: value for key, value in values.items() if key != CHECKSUM}
     if CHECKSUM in values and values[CHECKSUM] != (actual := _checksum(content)):
         raise ValueError(

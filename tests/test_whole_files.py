@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from offrl.errors import InputError
-from offrl.files import below, open_own, replacing, replacing_folder, sweep
+from offrl.files import below, open_own, replacing, replacing_folder, seal, sweep, unseal
 
 
 def anything(_folder: Path) -> None:
@@ -206,3 +206,17 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path, stands: Callable[[Path
     with pytest.raises(InputError, match="out: is not ours"), replacing_folder(path, nothing):
         raise AssertionError
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_seal_holds_values_and_its_own_name() -> None:
+    values = {"a": 1.5, "b": ["x"]}
+    sealed = seal(values)
+    assert unseal(sealed) == values
+    assert unseal(values) == values  # of an earlier version
+    assert unseal({}) == {}
+    name = next(reversed(sealed))
+    renamed = {**values, "chucksum": sealed[name]}
+    with pytest.raises(ValueError, match="its checksum is called 'chucksum'; expected 'checksum'"):
+        unseal(renamed)
+    with pytest.raises(ValueError, match="that of its content"):
+        unseal({**sealed, "a": 2.5})
