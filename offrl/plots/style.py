@@ -78,9 +78,10 @@ def fonts_for(signs: str) -> tuple[tuple[str, ...], str]:
     """Installed fonts that have what FONT lacks of these signs, and the signs that none has."""
     lacking = set(map(ord, signs)) - _signs_of(font_manager.findfont(FONT))
     fonts = []
-    others = {f.name: f.fname for f in font_manager.fontManager.ttflist if STAND_IN.search(f.name)}
-    for name, path in sorted(others.items()):
-        held = lacking & _signs_of(path) if lacking else set()
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    for name in sorted(filter(STAND_IN.search, installed)):
+        # The face that figures use: others of its family, such as a light one, have fewer signs.
+        held = lacking & _signs_of(font_manager.findfont(name)) if lacking else set()
         if held:
             fonts.append(name)
             lacking -= held

@@ -589,7 +589,7 @@ def test_every_row_carries_its_provenance(alone: pd.DataFrame, tmp_path: Path) -
     row = rows[-1]
     assert row.protocol == "tiny@1"
     assert row.dataset == "pointmaze-quickstart@1"
-    assert row.environment == "gymnasium_robotics:PointMaze_UMaze-v3"
+    assert row.environment == "offrl.datasets.pointmaze_u:offrl/PointMaze-UMaze-v3"
     assert row.simulator["mujoco"]
     assert (row.algorithm, row.seed, row.step) == ("bc", 1, 300)
     assert len(row.returns) == len(row.lengths) == 4
