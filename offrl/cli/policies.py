@@ -96,8 +96,9 @@ def evaluate(
         rows.append({**labels, "title": policy.title, **outcome.summary()})
 
     def with_error(row: Row, value: str, error: str) -> str:
-        nan = float("nan")
-        return "none" if row[value] is None else words.spread(row[value], row[error] or nan)
+        if row[value] is None:
+            return "none"
+        return words.spread(row[value], float("nan") if row[error] is None else row[error])
 
     show_rows(
         rows,

@@ -5,7 +5,7 @@ depends on its replica's key, the number of its draw and its place in it, and on
 replicas draw in one pass, on any device, and the state is the count of draws.
 
 Words and what is made of them by exact operations are the same on every device. Normal numbers are
-computed in float64 and rounded, and differ on another device in one of a hundred million.
+computed in float64 and rounded, and may differ in their last bit on another device.
 """
 
 import math

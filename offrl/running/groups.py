@@ -66,10 +66,12 @@ def group(
             begun.setdefault((kind(job) or job.place, name, last.replicas), []).append(job)
         else:
             fresh.setdefault(kind(job) or (None, job.place), []).append(job)
-    groups = [
-        Group(tuple(members), max(size, len(members))) for (_, _, size), members in begun.items()
-    ]
     largest = LARGEST if places[0] == "cpu" else LARGEST_ON_GPU
+    groups = []
+    for (_, _, size), members in begun.items():
+        # A record may be anybody's: its size costs memory only as far as a new group's may.
+        kept = size if size <= max(largest, replicas or 1) else 1
+        groups.append(Group(tuple(members), max(kept, len(members))))
     for members in fresh.values():
         size = replicas or min(largest, math.ceil(len(members) * len(fresh) / len(places)))
         firsts: dict[tuple[str, str], int] = {}

@@ -41,16 +41,17 @@ def choose(job: Job, work: Workload, replicas: int) -> str:
         return kernels.KERNELS[0]  # a file of the user's own, whose products are its own
     file = cache_folder() / "kernels.json"
     key = f"{_machine()}; {_shape(job, work.spec)}; R = {replicas}"
-    with lock(file):
-        known = _read(file)
-        if known.get(key) not in kernels.KERNELS:
-            try:
+    try:
+        with lock(file):
+            known = _read(file)
+            if known.get(key) not in kernels.KERNELS:
                 known[key] = _fastest(work, replicas)
-            except Exception:  # whatever an update raises, training is where to say so
-                return kernels.KERNELS[0]
-            with replacing(file) as temporary:
-                temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-    return known[key]
+                with replacing(file) as temporary:
+                    temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+            return known[key]
+    except Exception as error:  # of an update, which training is where to say, or of the cache
+        log.info("no kernel was measured: %s", error)
+        return kernels.KERNELS[0]
 
 
 def _fastest(work: Workload, replicas: int) -> str:

@@ -246,6 +246,35 @@ def test_an_algorithm_for_one_seed_is_not_grouped(plan: Plan, tmp_path: Path) ->
     assert [len(some.jobs) for some in groups] == [1, 1, 1]
 
 
+def test_a_record_of_a_huge_group_costs_no_memory(plan: Plan, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    train_group(plan.jobs, root, 3, stop_at(10))
+    with folder(plan, 0, root).held():
+        (numerics,) = folder(plan, 0, root).record().numerics
+        huge = numerics.model_copy(update={"replicas": 10**9})
+        folder(plan, 0, root).note_numerics(huge)
+    sizes = [some.replicas for some in group(plan.jobs, root, None, ["cpu"], plan.kind)]
+    assert sorted(sizes) == [1, 3]
+
+
+def test_a_group_that_was_killed_while_checkpoints_took_their_places_ends_that(
+    plan: Plan, tmp_path: Path
+) -> None:
+    root = tmp_path / "runs"
+    train_group(plan.jobs, tmp_path / "whole", 3, go_on)
+    train_group(plan.jobs, root, 3, stop_at(10))
+    late = folder(plan, 2, root)
+    early = late.checkpoint.read_bytes()
+    train_group(plan.jobs, root, 3, stop_at(20))
+    late.checkpoint.rename(late.upcoming)
+    late.checkpoint.write_bytes(early)
+    train_group(plan.jobs, root, 3, go_on)
+    assert not late.upcoming.exists()
+    for r, job in enumerate(plan.jobs):
+        assert small_runs.rows(job, root) == small_runs.rows(job, tmp_path / "whole")
+        assert len(folder(plan, r, root).record().numerics) == 1
+
+
 def test_replicas_with_settings_of_their_own_end_as_alone(plan: Plan, tmp_path: Path) -> None:
     rates = (1e-4, 3e-4, 1e-2)
     jobs = [

@@ -177,6 +177,7 @@ def _work(root: Path, place: str, count: int, pipe: Connection) -> None:
         stop = True
 
     signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a process that this one starts unblocks it
 
     def report(event: Event) -> bool:
         nonlocal stop
