@@ -8,7 +8,8 @@ on processor and shapes (`benchmarks/README.md` has figures); results differ by 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,17 @@ def use(name: str) -> None:
     if name not in KERNELS:
         raise InputError(f"kernel {name!r:.80} is not here; expected one of {', '.join(KERNELS)}")
     _current = name
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Has what is computed inside done by a kernel, where it is here."""
+    before = _current
+    use(name if name in KERNELS else before)
+    try:
+        yield
+    finally:
+        use(before)
 
 
 def applies(x: Tensor) -> bool:

@@ -22,6 +22,7 @@ from offrl.errors import InputError, is_interrupt
 from offrl.evaluation.environments import as_batch, make, simulator_errors
 from offrl.evaluation.rollouts import Diverged, Evaluator
 from offrl.files import replacing
+from offrl.learning import kernels
 from offrl.learning.policy import Policy
 from offrl.learning.streams import spawn_seed
 from offrl.progress import Progress
@@ -104,7 +105,8 @@ def evaluate(
         limit = environment.max_episode_steps * math.ceil(episodes / evaluator.width)
         watched = _Watched(policy.policy, episodes, evaluator.width, limit, progress)
         try:
-            played = evaluator(watched)
+            with kernels.using(_kernel(policy)):
+                played = evaluator(watched)
         except Diverged as error:
             raise InputError(f"{policy.run}: {error}; its policy cannot be scored") from None
     if not np.isfinite(played.returns).all():
@@ -124,6 +126,12 @@ def simulator_notes(policy: RunPolicy) -> list[str]:
         for name in SIMULATORS
         if name in there and there[name] != here.get(name, there[name])
     ]
+
+
+def _kernel(policy: RunPolicy) -> str:
+    """The kernel of the run's own evaluations; that of runs before there was a choice."""
+    numerics = policy.record.numerics
+    return numerics[-1].kernel if numerics else kernels.KERNELS[0]
 
 
 def _seed(policy: RunPolicy, seed: int | None) -> int:

@@ -173,6 +173,26 @@ def test_evaluations_that_other_processes_play_are_the_same(plan: Plan, tmp_path
     assert not multiprocessing.active_children()
 
 
+def test_what_is_raised_while_others_play_leaves_them_ready(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = BC.update
+
+    def broken(self: BC, batch: Batch) -> Metrics:
+        if self.updates == 10:  # after the first evaluation began
+            raise RuntimeError("broken")
+        return update(self, batch)
+
+    with closing(Players(1)) as players:
+        monkeypatch.setattr(BC, "update", broken)
+        with pytest.raises(RuntimeError, match="broken"):
+            train_run(plan.jobs[0], tmp_path / "runs", players=players)
+        monkeypatch.undo()
+        monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / "cache"))
+        train_run(plan.jobs[1], tmp_path / "runs", players=players)
+    assert folder(plan, 1, tmp_path / "runs").read().state is State.DONE
+
+
 def test_what_another_process_raises_or_dies_of_is_the_runs_failure(
     plan: Plan, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from offrl.data.dataset import load_dataset
 from offrl.errors import InputError
 from offrl.evaluation.rollouts import Evaluator
 from offrl.files import CHECKSUM
-from offrl.learning import checkpoint
+from offrl.learning import checkpoint, kernels
 from offrl.learning.policy import StatelessPolicy
 from offrl.results.collect import read_runs
 from offrl.results.provenance import SIMULATORS
@@ -127,6 +127,26 @@ def test_a_loaded_policy_plays_the_run_s_last_evaluation_again(
     outcome = evaluate(policy, episodes=5)
     assert outcome.returns.tolist() == last.returns
     assert outcome.summary()["score"] == pytest.approx(last.score)
+
+
+def test_an_evaluation_multiplies_as_the_run_did(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_policy(home.run("bc"))
+    (numerics,) = policy.record.numerics
+    other = numerics.model_copy(update={"kernel": "batched"})
+    policy.record = policy.record.model_copy(update={"numerics": [other]})
+    used: list[str] = []
+    play_all = Evaluator.__call__
+
+    def watched(self: Evaluator, acting: Any) -> Any:
+        used.append(kernels.current())
+        return play_all(self, acting)
+
+    monkeypatch.setattr(Evaluator, "__call__", watched)
+    before = kernels.current()
+    evaluate(policy, episodes=1)
+    assert (used, kernels.current()) == (["batched"], before)
 
 
 def test_a_policy_acts_on_one_observation_and_on_many_of_any_kind(home: Home) -> None:
