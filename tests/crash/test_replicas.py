@@ -55,6 +55,14 @@ def returns(plan: Plan, r: int, root: Path) -> np.ndarray:
     return np.array([row["mean_return"] for row in small_runs.rows(plan.jobs[r], root)])
 
 
+def agree(job: Job, one: Path, other: Path) -> None:
+    """A run has the same returns in both folders, but for rounding."""
+    ours, theirs = (
+        [row["mean_return"] for row in small_runs.rows(job, root)] for root in (one, other)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
 def test_each_run_of_a_group_has_the_files_and_scores_of_a_run_alone(
     plan: Plan, tmp_path: Path
 ) -> None:
@@ -62,11 +70,7 @@ def test_each_run_of_a_group_has_the_files_and_scores_of_a_run_alone(
     assert [(event.status, event.step) for event in events] == [(Status.DONE, 35)] * 3
     for r, job in enumerate(plan.jobs):
         train_run(job, tmp_path / "alone")
-        np.testing.assert_allclose(
-            returns(plan, r, tmp_path / "together"),
-            returns(plan, r, tmp_path / "alone"),
-            rtol=1e-4,
-        )
+        agree(job, tmp_path / "together", tmp_path / "alone")
         stored = folder(plan, r, tmp_path / "together").read()
         assert stored.state is State.DONE
         assert stored.record is not None
@@ -305,11 +309,7 @@ def test_replicas_with_settings_of_their_own_end_as_alone(plan: Plan, tmp_path: 
     train_group(jobs, tmp_path / "together", 3, go_on)
     for job in jobs:
         train_run(job, tmp_path / "alone")
-        ours, alone = (
-            [row["mean_return"] for row in small_runs.rows(job, tmp_path / root)]
-            for root in ("together", "alone")
-        )
-        np.testing.assert_allclose(ours, alone, rtol=1e-4)
+        agree(job, tmp_path / "together", tmp_path / "alone")
 
 
 def test_a_run_of_a_group_goes_on_alone(plan: Plan, tmp_path: Path) -> None:
@@ -322,11 +322,7 @@ def test_a_run_of_a_group_goes_on_alone(plan: Plan, tmp_path: Path) -> None:
     train_group(jobs, tmp_path / "runs", 3, stop_at(20))
     train_run(jobs[2], tmp_path / "runs")
     train_run(jobs[2], tmp_path / "alone")
-    ours, alone = (
-        [row["mean_return"] for row in small_runs.rows(jobs[2], tmp_path / root)]
-        for root in ("runs", "alone")
-    )
-    np.testing.assert_allclose(ours, alone, rtol=1e-4)
+    agree(jobs[2], tmp_path / "runs", tmp_path / "alone")
 
 
 def test_replicas_on_different_data_end_as_alone(
@@ -347,11 +343,7 @@ def test_replicas_on_different_data_end_as_alone(
     assert {event.status for event in events} == {Status.DONE}
     for job in jobs:
         train_run(job, tmp_path / "alone")
-        ours, alone = (
-            [row["mean_return"] for row in small_runs.rows(job, tmp_path / root)]
-            for root in ("together", "alone")
-        )
-        np.testing.assert_allclose(ours, alone, rtol=1e-4)
+        agree(job, tmp_path / "together", tmp_path / "alone")
 
 
 @pytest.mark.usefixtures("plan")
