@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 from offrl.errors import InputError
 
@@ -32,6 +33,20 @@ def worker_places(device: str, workers: int | None) -> list[str]:
         raise InputError(f"device {device!r}: there are {count} GPUs here, cuda:0 being the first")
     gpus = [device] if number else [f"cuda:{n}" for n in range(count)]
     return [gpus[n % len(gpus)] for n in range(workers or len(gpus))]
+
+
+def players_each(places: Sequence[str], groups: int) -> int:
+    """How many processes of each worker play evaluations while it goes on to train.
+
+    Beside GPUs these are the cores, and else the workers for which there is no group.
+
+    Args:
+        places: the device of each worker.
+        groups: what there is to train.
+    """
+    if places[0] != "cpu":
+        return max(1, cores() // len(places))
+    return max(0, len(places) - groups) // max(1, groups)
 
 
 def cores() -> int:

@@ -8,7 +8,7 @@ import signal
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 
 from offrl.data.card import Environment
 from offrl.data.dataset import load_dataset
-from offrl.evaluation.rollouts import Episodes, Evaluator
+from offrl.evaluation.rollouts import WHOLE, Episodes, Evaluator, Part
 from offrl.learning import kernels
 from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.policy import Policy
@@ -27,6 +27,8 @@ from offrl.running.faults import CheckedPolicy, blaming
 from offrl.running.jobs import Job, configure
 
 log = logging.getLogger(__name__)
+
+SMALLEST_PART = 5  # episodes of an evaluation that a process of its own plays
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._opened = ExitStack()
-        self._evaluators: dict[tuple[str, int], Evaluator] = {}  # by data set and episodes
+        self._evaluators: dict[tuple[str, int, Part], Evaluator] = {}  # by data set and episodes
 
     def play(
         self,
@@ -53,6 +55,7 @@ class Stage:
         learner: Learner,
         ways: Sequence[str],
         step: int,
+        part: Part = WHOLE,
     ) -> list[Played]:
         """The episodes of an evaluation at a step, in each way to act.
 
@@ -63,23 +66,24 @@ class Stage:
             learner: of one replica.
             ways: to act, in the order of the result.
             step: of the learner.
+            part: of the evaluation.
         """
         kind = find_algorithm(job.algorithm)
         acting = "act" if issubclass(kind, SingleSeedLearner) else "policy"
         with blaming(kind, acting, step):
             policies = _policies(learner, ways, step)
-        evaluator = self._evaluator(job, environment, step)
+        evaluator = self._evaluator(job, environment, step, part)
         played = []
         for way, policy in policies.items():
             checked = CheckedPolicy(policy, kind, acting, step, spec.action_dim)
             played.append(Played(way, checked.mode, evaluator(checked)))
         return played
 
-    def _evaluator(self, job: Job, environment: Environment, step: int) -> Evaluator:
+    def _evaluator(self, job: Job, environment: Environment, step: int, part: Part) -> Evaluator:
         episodes = job.evaluation.episodes_at(step, job.steps)
-        key = (job.dataset, episodes)
+        key = (job.dataset, episodes, part)
         if key not in self._evaluators:
-            made = Evaluator(environment, [job.seed], episodes, job.evaluation.seed)
+            made = Evaluator(environment, [job.seed], episodes, job.evaluation.seed, part=part)
             self._evaluators[key] = self._opened.enter_context(closing(made))
         return self._evaluators[key].of([job.seed])
 
@@ -109,6 +113,7 @@ class Task:
     step: int
     state: Any  # of the learner of this replica
     kernel: str
+    part: Part = WHOLE
 
 
 class Players:
@@ -121,22 +126,30 @@ class Players:
         self._playing: dict[Connection, int] = {}  # the number of the task
         self._played: dict[int, list[Played] | Exception] = {}
         self._due = 0
+        self._parts = 1  # tasks in a row that are one evaluation
 
     def begin(self, tasks: Sequence[Task]) -> None:
-        """Has the tasks played; those before must have been collected."""
+        """Has the tasks played, in parts where there are processes enough.
+
+        Those before must have been collected.
+        """
         assert not self._due
+        episodes = min((_episodes(task) for task in tasks), default=1)
+        self._parts = max(1, min(self._count // max(1, len(tasks)), episodes // SMALLEST_PART))
+        parts = [Part(number, self._parts) for number in range(self._parts)]
+        cut = [replace(task, part=part) for task in tasks for part in parts]
         context = multiprocessing.get_context("spawn")
         for pipe, process in [*self._processes.items()]:
             if not process.is_alive():
                 del self._processes[pipe]
-        while len(self._processes) < self._count:
+        while len(self._processes) < min(self._count, len(cut)):
             ours, theirs = context.Pipe()
             started = context.Process(target=_player, args=(theirs,), daemon=True)
             started.start()
             theirs.close()
             self._processes[ours] = started
-        self._due = len(tasks)
-        self._waiting.extend(enumerate(tasks))
+        self._due = len(cut)
+        self._waiting.extend(enumerate(cut))
         self._hand_out()
 
     def finished(self) -> bool:
@@ -150,7 +163,10 @@ class Players:
             self._take(None)
         played = [self._played[number] for number in range(self._due)]
         self._played, self._due = {}, 0
-        return played
+        return [
+            _joined(played[first : first + self._parts])
+            for first in range(0, len(played), self._parts)
+        ]
 
     def _hand_out(self) -> None:
         for pipe in self._processes:
@@ -184,6 +200,23 @@ class Players:
             process.terminate()
             process.join()
         self._processes = {}
+
+
+def _episodes(task: Task) -> int:
+    return task.job.evaluation.episodes_at(task.step, task.job.steps)
+
+
+def _joined(parts: Sequence[list[Played] | Exception]) -> list[Played] | Exception:
+    """An evaluation of its parts, or the first error among them."""
+    played: list[list[Played]] = []
+    for part in parts:
+        if isinstance(part, Exception):
+            return part
+        played.append(part)
+    return [
+        replace(ways[0], episodes=Episodes.of_parts([way.episodes for way in ways]))
+        for ways in zip(*played, strict=True)
+    ]
 
 
 def _player(pipe: Connection) -> None:
@@ -227,4 +260,4 @@ def _played(stage: Stage, task: Task) -> list[Played]:
     learner = build(kind, task.spec, config, [job.seed])
     with blaming(kind, "load_state_dict", task.step):
         learner.load_state_dict(task.state)
-    return stage.play(job, environment, task.spec, learner, task.ways, task.step)
+    return stage.play(job, environment, task.spec, learner, task.ways, task.step, task.part)

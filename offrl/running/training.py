@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 CHECK_EVERY = 100  # gradient steps between checks for numbers that are not finite
 CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 0.5
+STARTED_AFTER = 2.0  # seconds of an evaluation for which it pays to start processes for the next
 
 # Called with the progress of a run; where it returns True, the run saves and ends.
 OnProgress = Callable[[Event], bool]
@@ -222,6 +223,7 @@ class _Training:
             self.learner = learner_of([member.work for member in self.members], self.seeds, device)
             self.learner.load_state_dict(join([member.learner for member in self.members]))
         self.stage, self.players = Stage(), players
+        self.played_for = 0.0  # seconds that the last evaluation took here
         self.pending: _Snapshot | None = None  # whose evaluation other processes play
         set_precision(self.learner, first.job.precision, device)
         self.validation = None
@@ -364,7 +366,7 @@ class _Training:
         """Scores each run's policy, by itself: a score does not depend on the others."""
         self._collect(wait=True)
         snapshot = self._snapshot(metrics)
-        if self.players is not None:
+        if self.players is not None and (self.device != "cpu" or self.played_for > STARTED_AFTER):
             self.players.begin(
                 [
                     Task(
@@ -380,6 +382,7 @@ class _Training:
             )
             self.pending = snapshot
             return
+        begun = time.monotonic()
         for r, run in snapshot.live:
             with self._alone(run):
                 if self.apart:
@@ -389,6 +392,7 @@ class _Training:
                     run.job, environment, spec, run.learner, run.ways, self.step
                 )
                 self._append(run, r, played, snapshot)
+        self.played_for = time.monotonic() - begun
         self._save(snapshot)
 
     def _collect(self, wait: bool) -> None:

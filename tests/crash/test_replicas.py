@@ -21,8 +21,8 @@ from offrl.learning.batch import Batch
 from offrl.learning.learner import Metrics
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
-from offrl.running import runner
-from offrl.running.devices import worker_places
+from offrl.running import runner, scoring, training
+from offrl.running.devices import cores, players_each, worker_places
 from offrl.running.events import Event
 from offrl.running.groups import Group, group, kind_of
 from offrl.running.jobs import Job, configure
@@ -157,6 +157,14 @@ def test_where_one_makes_all_raise_they_go_on_one_by_one(
         assert [(n.step, n.replicas) for n in record.numerics] == [(0, 3), (10, 1)]
 
 
+@pytest.fixture
+def played_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations go to players, in parts of an episode, however short they are."""
+    monkeypatch.setattr(training, "STARTED_AFTER", -1.0)
+    monkeypatch.setattr(scoring, "SMALLEST_PART", 1)
+
+
+@pytest.mark.usefixtures("played_elsewhere")
 def test_evaluations_that_other_processes_play_are_the_same(plan: Plan, tmp_path: Path) -> None:
     train_group(plan.jobs, tmp_path / "here", 3, go_on)
     players = Players(2)
@@ -177,6 +185,7 @@ def test_evaluations_that_other_processes_play_are_the_same(plan: Plan, tmp_path
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures("played_elsewhere")
 def test_what_is_raised_while_others_play_leaves_them_ready(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +206,7 @@ def test_what_is_raised_while_others_play_leaves_them_ready(
     assert folder(plan, 1, tmp_path / "runs").read().state is State.DONE
 
 
+@pytest.mark.usefixtures("played_elsewhere")
 def test_what_another_process_raises_or_dies_of_is_the_runs_failure(
     plan: Plan, tmp_path: Path
 ) -> None:
@@ -363,3 +373,9 @@ def test_a_device_that_there_is_not_is_refused() -> None:
         assert worker_places("auto", 2) == ["cpu"] * 2
         with pytest.raises(InputError, match=r"finds no GPU here; .* or choose cpu"):
             worker_places("cuda", None)
+
+
+def test_workers_without_a_group_play_evaluations() -> None:
+    assert [players_each(["cpu"] * 4, groups) for groups in (1, 2, 3, 4, 9)] == [3, 1, 0, 0, 0]
+    assert players_each(["cuda:0"], 9) == cores()  # a GPU's learner needs no core of its own
+    assert players_each(["cuda:0"] * 2, 9) == max(1, cores() // 2)

@@ -13,7 +13,7 @@ from offrl.data.observations import flatten
 from offrl.errors import InputError
 from offrl.evaluation import rollouts
 from offrl.evaluation.environments import known_bound, make, spaces
-from offrl.evaluation.rollouts import Diverged, Evaluator
+from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator, Part
 from offrl.learning.policy import StatelessPolicy
 from offrl.learning.streams import spawn_seed
 
@@ -157,6 +157,26 @@ def test_the_width_and_the_other_replicas_change_no_return(monkeypatch: pytest.M
     narrow = Evaluator(PENDULUM, [2], episodes=4, seed=0)(policy)
     np.testing.assert_allclose(wide.returns[1], narrow.returns[0], rtol=1e-6)
     assert not np.allclose(wide.returns[0], wide.returns[1])
+
+
+@pytest.mark.parametrize("environment", [BALANCE, DMSD], ids=["balance", "dmsd"])
+@pytest.mark.parametrize("width", [7, 3], ids=["whole", "narrow"])
+def test_the_parts_of_an_evaluation_play_its_episodes_to_the_bit(
+    environment: Environment, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "WIDTH", width)
+    policy = linear(4, 1) if environment is BALANCE else linear(6, 2)
+    whole = Evaluator(environment, [7], episodes=7, seed=3)(policy)
+    parts = [
+        Evaluator(environment, [7], episodes=7, seed=3, part=Part(number, 3))(policy)
+        for number in range(3)
+    ]
+    cut = width == 7 or environment is DMSD  # DMSD steps all episodes together
+    sizes = [part.returns.shape[1] for part in parts]
+    assert sizes == ([2, 2, 3] if cut else [7, 0, 0])
+    joined = Episodes.of_parts(parts)
+    np.testing.assert_array_equal(joined.returns, whole.returns)
+    np.testing.assert_array_equal(joined.lengths, whole.lengths)
 
 
 class Diary:

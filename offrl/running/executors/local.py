@@ -18,7 +18,7 @@ import torch
 from offrl.errors import InputError
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
-from offrl.running.devices import cores
+from offrl.running.devices import players_each
 from offrl.running.events import Event, OnEvent, ended_before
 from offrl.running.groups import Group
 from offrl.running.scoring import Players
@@ -36,9 +36,7 @@ def run_in_processes(
     # or a helper process of such an import dies and the run counts as failed. The tracker unblocks
     # SIGINT when it starts, so it starts first.
     multiprocessing.resource_tracker.ensure_running()
-    # Beside GPUs, the cores play the episodes.
-    players = 0 if places[0] == "cpu" else max(1, cores() // len(places))
-    pool = _Pool(groups, root, players, on_event)
+    pool = _Pool(groups, root, players_each(places, len(groups)), on_event)
     try:
         for place in places[: len(groups)]:
             pool.start(place)
