@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --out results                       # under eight minutes
     python benchmarks/gpu.py --device cpu --tiny --out results   # every stage, with tiny sizes
+    python benchmarks/gpu.py --corl CORL/algorithms/offline      # beside CORL's loop
 
 Stages, each algorithm of each in a process of its own, because an error of CUDA spoils the process:
 
@@ -12,6 +13,7 @@ Stages, each algorithm of each in a process of its own, because an error of CUDA
     agreement   100 updates on the same batches and noise against float64 on the CPU; bit equality
     capture     updates as a CUDA graph against single ones; two runs; saved, loaded, captured anew
     rates       updates per second as a CUDA graph, beside the bounds of the ceilings
+    corl        updates per second of CORL's own files on the same device, one seed; with --corl
     profile     the kernels of TD3+BC
 
 Every result is a line of `results.jsonl` in the folder `--out` (or in $OUT), which names the card;
@@ -44,6 +46,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import updates
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -126,6 +129,7 @@ class Job:
     device: torch.device
     sizes: Sizes
     out: Path
+    corl: Path | None = None  # the folder of CORL's files
 
     def record(self, **values: Any) -> None:
         """Appends a line to the results."""
@@ -692,6 +696,17 @@ def rates(job: Job) -> None:
     attempt(1, precisions[0], "eager")
 
 
+def of_corl(job: Job) -> None:
+    """Seconds an update of CORL's own file, eager as it is, in float32 and in TF32."""
+    if job.corl is None or not (job.corl / f"{job.algorithm}.py").is_file():
+        return
+    update = updates.of_corl(job.corl, job.algorithm, str(job.device))
+    for precision in ("float32", "tf32") if job.device.type == "cuda" else ("float32",):
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        seconds, spread = timed(update, job.device, job.sizes.window)
+        job.record(precision=precision, seconds=seconds, spread=spread)
+
+
 def profile(job: Job) -> None:
     """The kernels that take the longest, eager and captured, into a file."""
     from torch.profiler import ProfilerActivity
@@ -741,6 +756,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "agreement": agreement,
     "capture": capturing,
     "rates": rates,
+    "corl": of_corl,
     "profile": profile,
 }
 
@@ -770,6 +786,8 @@ class Parent:
         command = [sys.executable, __file__, "--stage", stage, "--algorithm", algorithm]
         command += ["--out", str(self.out), "--threads", str(threads)]
         command += ["--device", self.arguments.device, *["--tiny"] * self.arguments.tiny]
+        if self.arguments.corl:
+            command += ["--corl", str(self.arguments.corl)]
         environment = dict(os.environ)
         if stage in ("agreement", "capture"):
             environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
@@ -806,6 +824,9 @@ class Parent:
                 elif stage == "rates":
                     for name in RATED:
                         self.run("rates", name, 65, min(8, cores))
+                elif stage == "corl":
+                    for name in updates.TRAINERS if self.arguments.corl else ():
+                        self.run("corl", name, 30, 1)
                 else:
                     self.run(stage, "td3_bc", 120, 1)
                 print(f"{stage}: {time.monotonic() - start:.0f} s", flush=True)
@@ -870,6 +891,12 @@ def table(out: Path) -> None:
                 f"+-{line['spread']:.0%}{'' if line['finite'] else ' NOT FINITE'}"
             )
     grid(of("rates"))
+    for line in of("corl"):
+        if "seconds" in line:
+            print(
+                f"CORL's {line['algorithm']}, {line['precision']}: {1 / line['seconds']:.1f} "
+                f"updates a second, {line['seconds'] * 1e3:.3f} ms, +-{line['spread']:.0%}"
+            )
     for line in of("profile"):
         if "kernels" in line:
             print(
@@ -917,6 +944,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-results")))
     parser.add_argument("--seconds", type=float, default=420, help="until the last process ends")
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them, with commas")
+    parser.add_argument("--corl", type=Path, help="the folder of CORL's algorithms/offline")
     for hidden in ("--stage", "--algorithm"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
@@ -932,7 +960,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     sizes = TINY if arguments.tiny else FULL
-    job = Job(arguments.stage, arguments.algorithm, device, sizes, arguments.out)
+    job = Job(arguments.stage, arguments.algorithm, device, sizes, arguments.out, arguments.corl)
     try:
         STAGES[arguments.stage](job)
     except Exception as error:

@@ -68,8 +68,8 @@ def prepared(name: str, changes: dict[str, Any], replicas: int = 1) -> tuple[Lea
     return learner, algorithm.sampler(algorithm.prepare(data, config), config, seeds, "cpu")
 
 
-def of_corl(folder: Path, name: str) -> Callable[[], None]:
-    """One update of CORL's own file with its defaults, sampling included."""
+def of_corl(folder: Path, name: str, device: str = "cpu") -> Callable[[], None]:
+    """One update of CORL's own file with its defaults, sampling included, on a device."""
     for module in ("d4rl", "gym", "pyrallis", "wandb"):
         sys.modules.setdefault(module, MagicMock())
     spec = importlib.util.spec_from_file_location(f"corl_{name}", folder / f"{name}.py")
@@ -79,10 +79,11 @@ def of_corl(folder: Path, name: str) -> Callable[[], None]:
     sys.modules["pyrallis"].wrap = lambda: lambda function: function  # type: ignore[attr-defined]
     spec.loader.exec_module(code)
     config = code.TrainConfig()
-    buffer = code.ReplayBuffer(OBSERVATIONS, ACTIONS, ROWS)
+    buffer = code.ReplayBuffer(OBSERVATIONS, ACTIONS, ROWS, device)
     with contextlib.redirect_stdout(io.StringIO()):
         buffer.load_d4rl_dataset(random_data())
-    trainer = TRAINERS[name](code, config)
+    with torch.device(device):  # where the networks are made
+        trainer = TRAINERS[name](code, config, device)
     update = trainer.update if name in ("sac_n", "edac") else trainer.train
     return lambda: update(buffer.sample(config.batch_size)) and None
 
@@ -91,7 +92,7 @@ def _adam(network: Any, lr: float) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr=lr)
 
 
-def _td3_bc(code: Any, config: Any) -> Any:
+def _td3_bc(code: Any, config: Any, device: str) -> Any:
     actor = code.Actor(OBSERVATIONS, ACTIONS, 1.0)
     one, two = code.Critic(OBSERVATIONS, ACTIONS), code.Critic(OBSERVATIONS, ACTIONS)
     return code.TD3_BC(
@@ -108,11 +109,11 @@ def _td3_bc(code: Any, config: Any) -> Any:
         noise_clip=config.noise_clip,
         policy_freq=config.policy_freq,
         alpha=config.alpha,
-        device="cpu",
+        device=device,
     )
 
 
-def _iql(code: Any, config: Any) -> Any:
+def _iql(code: Any, config: Any, device: str) -> Any:
     q, v = code.TwinQ(OBSERVATIONS, ACTIONS), code.ValueFunction(OBSERVATIONS)
     actor = code.GaussianPolicy(OBSERVATIONS, ACTIONS, 1.0)
     return code.ImplicitQLearning(
@@ -128,11 +129,11 @@ def _iql(code: Any, config: Any) -> Any:
         max_steps=config.max_timesteps,
         discount=config.discount,
         tau=config.tau,
-        device="cpu",
+        device=device,
     )
 
 
-def _cql(code: Any, config: Any) -> Any:
+def _cql(code: Any, config: Any, device: str) -> Any:
     layers, orthogonal = config.q_n_hidden_layers, config.orthogonal_init
     one = code.FullyConnectedQFunction(OBSERVATIONS, ACTIONS, orthogonal, layers)
     two = code.FullyConnectedQFunction(OBSERVATIONS, ACTIONS, orthogonal)
@@ -151,12 +152,12 @@ def _cql(code: Any, config: Any) -> Any:
         actor=actor,
         actor_optimizer=_adam(actor, config.policy_lr),
         target_entropy=-float(ACTIONS),
-        device="cpu",
+        device=device,
         **{key: getattr(config, key) for key in same.split()},
     )
 
 
-def _ensemble(code: Any, config: Any) -> Any:
+def _ensemble(code: Any, config: Any, device: str) -> Any:
     actor = code.Actor(OBSERVATIONS, ACTIONS, config.hidden_dim, config.max_action)
     critic = code.VectorizedCritic(OBSERVATIONS, ACTIONS, config.hidden_dim, config.num_critics)
     more = {"eta": config.eta} if hasattr(config, "eta") else {}
@@ -168,12 +169,12 @@ def _ensemble(code: Any, config: Any) -> Any:
         gamma=config.gamma,
         tau=config.tau,
         alpha_learning_rate=config.alpha_learning_rate,
-        device="cpu",
+        device=device,
         **more,
     )
 
 
-TRAINERS: dict[str, Callable[[Any, Any], Any]] = {
+TRAINERS: dict[str, Callable[[Any, Any, str], Any]] = {
     "td3_bc": _td3_bc,
     "iql": _iql,
     "cql": _cql,
