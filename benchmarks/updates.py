@@ -5,12 +5,12 @@
     python benchmarks/updates.py td3_bc iql --corl CORL/algorithms/offline   # in turn with CORL's
     python benchmarks/updates.py cql --config '{"n_actions": 4}'
 
-With `--corl` each round measures ours and then CORL's own file (its classes and replay buffer, with
-stand-ins for what it imports of simulators and trackers); the ratio is the median over rounds. The
-data are random numbers in D4RL's shape: 17 observations, 6 actions. The last column is the
-share of the matrix-multiply limit: the floating-point operations of an update's matrix products,
-counted by torch in the plain batched path, times the rate, over the speed of 256 x 256 products in
-float32.
+Seconds are those of the processor. With `--corl` each round measures ours and then CORL's own file
+(its classes and replay buffer, with stand-ins for what it imports of simulators and trackers); the
+ratio is the median over rounds. The data are random numbers in D4RL's shape: 17 observations, 6
+actions. The last column is the share of the matrix-multiply limit: the floating-point operations of
+an update's matrix products, counted by torch in the plain batched path, times the rate, over the
+speed of 256 x 256 products in float32.
 """
 
 import argparse
@@ -184,9 +184,9 @@ TRAINERS: dict[str, Callable[[Any, Any, str], Any]] = {
 
 
 def rate(update: Callable[[], None], seconds: float) -> float:
-    """Calls per second, for about so many seconds."""
-    start, calls = time.perf_counter(), 0
-    while (passed := time.perf_counter() - start) < seconds:
+    """Calls per second of this process's time, for about so many seconds."""
+    start, calls = time.process_time(), 0
+    while (passed := time.process_time() - start) < seconds:
         update()
         calls += 1
     return calls / passed
@@ -247,8 +247,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("algorithm", nargs="+", help="NAME")
     parser.add_argument("--replicas", type=int, default=1, help="seeds in one process")
-    parser.add_argument("--seconds", type=float, default=3, help="per measurement")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="per measurement")
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--config", default="{}", help="changes to the defaults, as JSON")
     parser.add_argument("--kernel", choices=kernels.KERNELS, help="of matrix products")
     parser.add_argument("--corl", type=Path, help="the folder of CORL's algorithms/offline")

@@ -72,8 +72,18 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False
         flat = None if bias is None else bias.flatten()
         out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, flat, "none", [], "")
     else:
-        out = a @ b if bias is None else a @ b + bias
+        out = a @ b
+        if bias is not None:
+            out += bias
     return out.relu_() if relu else out
+
+
+def put_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """Writes the product of two matrices into `out`."""
+    if _current == "onednn":
+        out.copy_(product(a, b))
+    else:
+        torch.mm(a, b, out=out)
 
 
 def times_slope(delta: Tensor, out: Tensor, slope: float) -> Tensor:
@@ -81,6 +91,15 @@ def times_slope(delta: Tensor, out: Tensor, slope: float) -> Tensor:
     if slope:
         return torch.ops.aten.leaky_relu_backward(delta, out, slope, True)  # type: ignore[no-any-return]
     return torch.ops.aten.threshold_backward(delta, out, 0)  # type: ignore[no-any-return]
+
+
+def scale_by_slope(delta: Tensor, out: Tensor, slope: float) -> None:
+    """The same in place."""
+    if slope:
+        backward = torch.ops.aten.leaky_relu_backward.grad_input
+        backward(delta, out, slope, True, grad_input=delta)
+    else:
+        torch.ops.aten.threshold_backward.grad_input(delta, out, 0, grad_input=delta)
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -139,6 +158,16 @@ class Parameters(NamedTuple):
         """Uninitialised tensors of the same shapes, for gradients."""
         return Parameters(*(tuple(torch.empty_like(p) for p in kind) for kind in self))
 
+    def apart(self) -> list["Parameters"]:
+        """The parameters of each matrix: weights (in, out), all others (out,); views of these."""
+        weights = [weight.unbind() for weight in self.weights]
+        others = [[row.squeeze(1).unbind() for row in kind] for kind in self[1:]]
+        kinds = (weights, *others)
+        return [
+            Parameters(*(tuple(layer[m] for layer in kind) for kind in kinds))
+            for m in range(len(self.weights[0]))
+        ]
+
 
 def replica_of(m: int, matrices: int, replicas: int) -> int:
     """The replica to which matrix m of all replicas' members belongs."""
@@ -152,18 +181,21 @@ class Pass(NamedTuple):
     norms: list[list[Tensor]]  # of each hidden layer: the normalised input, mean, 1 / deviation
 
 
-def _forward(x: Tensor, parameters: Parameters, m: int, slope: float) -> Pass:
+def _forward(x: Tensor, parameters: Parameters, slope: float) -> Pass:
     hidden, norms = [x], []
     last = len(parameters.weights) - 1
     for i, (weight, bias) in enumerate(zip(parameters.weights, parameters.biases, strict=True)):
-        out = product(hidden[-1], weight[m], bias[m, 0], relu=i < last and slope == 0)
+        out = product(hidden[-1], weight, bias, relu=i < last and slope == 0)
         if i < last and slope:
             nn.functional.leaky_relu_(out, slope)
         if i < last and parameters.scales:
-            scale, shift = parameters.scales[i][m, 0], parameters.shifts[i][m, 0]
             active = out
             out, mean, rstd = torch.native_layer_norm(
-                active, active.shape[1:], scale, shift, LAYER_NORM_EPSILON
+                active,
+                active.shape[1:],
+                parameters.scales[i],
+                parameters.shifts[i],
+                LAYER_NORM_EPSILON,
             )
             norms.append([active, mean, rstd])
         hidden.append(out)
@@ -174,44 +206,48 @@ def _backward(
     delta: Tensor,
     kept: Pass,
     parameters: Parameters,
-    m: int,
     slope: float,
     into: Parameters | None,
     wants_input: bool,
 ) -> Tensor:
-    """Takes the outputs' gradient back to the input; puts the parameters' into `into`, if given."""
+    """Takes the outputs' gradient back to the input; puts the parameters' into `into`, if given.
+
+    Parameters and gradients are those of one matrix.
+    """
     last = len(parameters.weights) - 1
     for i in range(last, -1, -1):
-        if i < last:
+        if i < last:  # delta is a tensor made here
             active = kept.hidden[i + 1]
             if parameters.scales:
                 active = kept.norms[i][0]
-                delta = _norm_backward(delta, kept.norms[i], parameters, m, i, into)
-            delta = times_slope(delta, active, slope)
+                delta = _norm_backward(delta, kept.norms[i], parameters, i, into)
+            scale_by_slope(delta, active, slope)
         if into is not None:
-            into.weights[i][m] = product(kept.hidden[i].T, delta)
-            torch.sum(delta, 0, out=into.biases[i][m, 0])
+            put_product(into.weights[i], kept.hidden[i].T, delta)
+            torch.sum(delta, 0, out=into.biases[i])
         if i > 0 or wants_input:
-            delta = product(delta, parameters.weights[i][m].T)
+            delta = product(delta, parameters.weights[i].T)
     return delta
 
 
 def _norm_backward(
-    delta: Tensor,
-    norm: list[Tensor],
-    parameters: Parameters,
-    m: int,
-    i: int,
-    into: Parameters | None,
+    delta: Tensor, norm: list[Tensor], parameters: Parameters, i: int, into: Parameters | None
 ) -> Tensor:
     active, mean, rstd = norm
-    scale, shift = parameters.scales[i][m, 0], parameters.shifts[i][m, 0]
     wanted = [True, into is not None, into is not None]
     delta, of_scale, of_shift = torch.ops.aten.native_layer_norm_backward(
-        delta, active, active.shape[1:], mean, rstd, scale, shift, wanted
+        delta,
+        active,
+        active.shape[1:],
+        mean,
+        rstd,
+        parameters.scales[i],
+        parameters.shifts[i],
+        wanted,
     )
     if into is not None:
-        into.scales[i][m, 0], into.shifts[i][m, 0] = of_scale, of_shift
+        into.scales[i].copy_(of_scale)
+        into.shifts[i].copy_(of_shift)
     return delta
 
 
@@ -224,8 +260,9 @@ class MatrixByMatrix(torch.autograd.Function):
         parameters = Parameters.unpacked(flat, layers)
         matrices, outs = len(flat[0]), []
         ctx.passes = []
-        for m in range(matrices):
-            kept = _forward(x[replica_of(m, matrices, len(x))], parameters, m, slope)
+        inputs = x.unbind()
+        for m, own in enumerate(parameters.apart()):
+            kept = _forward(inputs[replica_of(m, matrices, len(x))], own, slope)
             outs.append(kept.hidden[-1])
             if any(ctx.needs_input_grad):
                 ctx.passes.append(kept)
@@ -242,8 +279,10 @@ class MatrixByMatrix(torch.autograd.Function):
         wants_input, wants_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
         of_input = torch.zeros(ctx.shape) if wants_input else None
         of_parameters = parameters.empty() if wants_parameters else None
-        for m, kept in enumerate(ctx.passes):
-            delta = gradients[0][m]
+        into = [None] * len(ctx.passes) if of_parameters is None else of_parameters.apart()
+        deltas = gradients[0].unbind()
+        for m, own in enumerate(parameters.apart()):
+            delta, kept = deltas[m], ctx.passes[m]
             rows: Tensor | slice = slice(None)
             if of_parameters is None:
                 # Under a minimum over members, most rows have a gradient in another member.
@@ -251,7 +290,7 @@ class MatrixByMatrix(torch.autograd.Function):
                 hidden, norms = kept
                 delta, hidden = delta[rows], [h[rows] for h in hidden]
                 kept = Pass(hidden, [[t[rows] for t in norm] for norm in norms])
-            delta = _backward(delta, kept, parameters, m, ctx.slope, of_parameters, wants_input)
+            delta = _backward(delta, kept, own, ctx.slope, into[m], wants_input)
             if of_input is not None:
                 of_input[replica_of(m, len(ctx.passes), len(of_input)), rows] += delta
         found = [None] * len(ctx.saved_tensors) if of_parameters is None else of_parameters.flat
