@@ -26,6 +26,7 @@ import torch
 from offrl.data.resolve import resolve
 from offrl.evaluation.environments import make
 from offrl.evaluation.rollouts import WHOLE, Evaluator, Part
+from offrl.learning import kernels
 from offrl.learning.learner import find_algorithm
 from offrl.learning.policy import Policy
 from offrl.learning.single import build
@@ -63,9 +64,12 @@ def physics(env: gymnasium.Env[Any, Any], steps: int) -> None:
         mujoco.mj_step(inner.model, inner.data, inner.frame_skip)
 
 
-def prepared(dataset: str, episodes: int, part: Part = WHOLE) -> tuple[Evaluator, Policy]:
+def prepared(
+    dataset: str, episodes: int, kernel: str, part: Part = WHOLE
+) -> tuple[Evaluator, Policy]:
     """The evaluator of a data set's simulator, and the policy."""
     torch.set_num_threads(1)
+    kernels.use(kernel)
     environment, _ = resolve(dataset).scoring()
     env = make(environment)
     sizes = [int(np.prod(space.shape or ())) for space in (env.observation_space, env.action_space)]
@@ -76,10 +80,10 @@ def prepared(dataset: str, episodes: int, part: Part = WHOLE) -> tuple[Evaluator
     return Evaluator(environment, [0], episodes, 0, part=part), policy
 
 
-def play_in_process(dataset: str, episodes: int, part: Part) -> None:
+def play_in_process(dataset: str, episodes: int, kernel: str, part: Part) -> None:
     """Plays a part in this process, which keeps its environments for the next time."""
     if (dataset, part) not in kept:
-        kept[dataset, part] = prepared(dataset, episodes, part)
+        kept[dataset, part] = prepared(dataset, episodes, kernel, part)
     evaluator, policy = kept[dataset, part]
     evaluator(policy)
 
@@ -93,16 +97,17 @@ def main() -> None:
     parser.add_argument("dataset", nargs="?", default="halfcheetah-medium-v2")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kernel", choices=kernels.KERNELS, default="blas", help="of products")
     arguments = parser.parse_args()
-    dataset, episodes = arguments.dataset, arguments.episodes
-    evaluator, policy = prepared(dataset, episodes)
+    dataset, episodes, kernel = arguments.dataset, arguments.episodes, arguments.kernel
+    evaluator, policy = prepared(dataset, episodes, kernel)
     env = make(evaluator.environment)
     steps = int(evaluator(policy).lengths.sum())
     workers = [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(2)]
 
     def at_once(parts: list[Part]) -> None:
         calls = [
-            worker.submit(play_in_process, dataset, episodes, part)
+            worker.submit(play_in_process, dataset, episodes, kernel, part)
             for worker, part in zip(workers, parts, strict=True)
         ]
         for call in calls:
@@ -129,7 +134,7 @@ def main() -> None:
     def ratio(slow: str, fast: str, factor: int = 1) -> float:
         return factor * float(np.median(np.divide(times[slow], times[fast])))
 
-    print(f"{dataset}: {episodes} episodes of {steps} steps in all, medians of seconds:")
+    print(f"{dataset}: {episodes} episodes of {steps} steps in all, {kernel}, medians of seconds:")
     print(", ".join(f"{name} {np.median(values):.2f}" for name, values in times.items()))
     print(
         f"together {ratio('one by one', 'together'):.2f} times as fast as one by one, mj_step "

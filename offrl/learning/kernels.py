@@ -251,6 +251,18 @@ def _norm_backward(
     return delta
 
 
+def outputs(x: Tensor, slope: float, parameters: Parameters) -> Tensor:
+    """Those of MatrixByMatrix, where nothing goes back."""
+    matrices, inputs = len(parameters.weights[0]), x.unbind()
+    return _stacked(
+        [
+            # Each matrix's activations reuse the memory of those of the one before.
+            _forward(inputs[replica_of(m, matrices, len(x))], own, slope).hidden[-1]
+            for m, own in enumerate(parameters.apart())
+        ]
+    )
+
+
 class MatrixByMatrix(torch.autograd.Function):
     """An MLP on the CPU, one replica and member at a time: its activations stay in cache."""
 
@@ -264,9 +276,7 @@ class MatrixByMatrix(torch.autograd.Function):
         for m, own in enumerate(parameters.apart()):
             kept = _forward(inputs[replica_of(m, matrices, len(x))], own, slope)
             outs.append(kept.hidden[-1])
-            if any(ctx.needs_input_grad):
-                ctx.passes.append(kept)
-            del kept  # without a way back, the next matrix's activations reuse this memory
+            ctx.passes.append(kept)
         ctx.slope, ctx.layers, ctx.shape = slope, layers, x.shape
         ctx.save_for_backward(*flat)
         return torch.stack(outs)

@@ -18,6 +18,7 @@ from offrl.learning.kernels import (
     SumInBlocks,
     ValueAndInputGradient,
     applies,
+    outputs,
 )
 from offrl.learning.spec import Spec
 from offrl.learning.streams import Streams
@@ -180,9 +181,12 @@ class MLP(Network):
         parameters = self._matrices(member, torch.is_grad_enabled() and not frozen)
         stacked = self.members is not None and member is None
         dtype = self.products or x.dtype
-        if applies(x) and dtype == torch.float32:
+        out: Tensor
+        if applies(x) and dtype == torch.float32 and not torch.is_grad_enabled():
+            out = outputs(x, self.slope, parameters)
+        elif applies(x) and dtype == torch.float32:
             layers = len(self.weights)
-            out: Tensor = MatrixByMatrix.apply(x, self.slope, layers, *parameters.flat)  # type: ignore[no-untyped-call]
+            out = MatrixByMatrix.apply(x, self.slope, layers, *parameters.flat)  # type: ignore[no-untyped-call]
         else:
             out = self._batched(x, parameters, dtype)
         return out.view(len(x), -1, *out.shape[1:]) if stacked else out

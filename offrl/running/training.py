@@ -308,7 +308,7 @@ class _Training:
     def _advance_to_the_end(self) -> None:
         every, validation = self.evaluation.every, self.learner.validation_interval
         captured = Captured(self.learner, self.sampler, self.device, self.step)
-        while self.step < self.steps and self.live:
+        while self.step < self.steps and any(run.end is None for run in self.runs):
             metrics = self._advance(captured)
             if validation and self.step % validation == 0:
                 assert self.validation is not None
