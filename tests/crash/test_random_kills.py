@@ -36,11 +36,12 @@ critic_hidden = [64]
 @pytest.mark.nightly  # some ten minutes
 def test_groups_may_be_killed_at_random_moments(tmp_path: Path) -> None:
     small_runs.planned(tmp_path)  # writes the data and their card
-    (tmp_path / "killed.toml").write_text(PROTOCOL.format(steps=30_000))
+    (tmp_path / "killed.toml").write_text(PROTOCOL.format(steps=40_000))
     rng, rows = random.Random(0), [0]
     for _ in range(KILLS):
         process = _started(tmp_path, "killed")
-        time.sleep(rng.uniform(2, 14))  # from its imports on
+        _wait_for_evaluations(process, tmp_path / "killed")
+        time.sleep(rng.uniform(0, 3))
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "ended before; give the runs more steps"
         rows.append(_rows(tmp_path / "killed"))
@@ -55,15 +56,28 @@ def test_groups_may_be_killed_at_random_moments(tmp_path: Path) -> None:
 def _started(folder: Path, runs: str) -> "subprocess.Popen[str]":
     """`offrl run` in a process group of its own, two groups of three replicas at once."""
     options = ["--output", runs, "--replicas", "3", "--workers", "2"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "offrl", "run", "killed.toml", *options],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OFFRL_KERNEL": "blas"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=(folder / f"{runs}.txt").open("a"),
-        text=True,
-    )
+    with (folder / f"{runs}.txt").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "offrl", "run", "killed.toml", *options],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OFFRL_KERNEL": "blas"},
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            text=True,
+        )
+
+
+def _wait_for_evaluations(process: "subprocess.Popen[str]", root: Path) -> None:
+    """Returns once the runs have been evaluated again, or have ended."""
+    before = _size(root)
+    while process.poll() is None and _size(root) <= before:
+        time.sleep(0.01)
+
+
+def _size(root: Path) -> int:
+    """Bytes of all rows; a row that was cut short is taken away when its run goes on."""
+    return sum(path.stat().st_size for path in root.rglob("evaluations.jsonl"))
 
 
 def _rows(root: Path) -> int:
