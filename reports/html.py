@@ -184,16 +184,15 @@ def _comparisons(findings: Findings) -> Iterator[_Figure]:
             "improvement",
             title,
             partial(plots.improvement_matrix_plot, pairs, alpha=alpha, labels=labels),
-            "Rows against columns. Marked: IQMs told apart after Holm's correction (a difference "
-            "of IQMs may go with P near one half).",
+            "Rows against columns. Marked: told apart by the test (a difference may go with P "
+            "near one half).",
         )
     if len(findings.compared) > 2:
         yield figure(
             "critical-difference",
             "Mean ranks, and what the tests do not tell apart",
             partial(plots.critical_difference_plot, ranks, pairs, alpha=alpha, labels=labels),
-            "After Demšar 2006: a bar joins algorithms of which no two IQMs are told apart "
-            "(Holm's correction).",
+            "After Demšar 2006: a bar joins algorithms of which no two are told apart.",
         )
     yield figure(
         "ranks",

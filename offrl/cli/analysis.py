@@ -157,7 +157,7 @@ def compare(
             "P(X > Y)": lambda row: f"{row['probability']}\n{row['probability_interval']}",
             "IQM, X - Y": lambda row: f"{row['difference']}\n{row['difference_interval']}",
             "p": "p",
-            "p, Holm": "p_holm",
+            "p, adjusted": "p_adjusted",
             "verdict on X": "verdict",
         },
         as_json,

@@ -88,7 +88,7 @@ def improvement_matrix_plot(
     """Probabilities of improvement P(X > Y), X in rows and Y in columns; returns the Axes.
 
     Algorithms stand in the order of their mean probability, best first. A dot marks the pairs whose
-    IQMs the tests tell apart: p at most alpha after Holm's correction.
+    the tests tell apart: adjusted p at most alpha.
 
     Args:
         pairs: the pairs of `comparison.compare`; a pair that they lack is left empty.
@@ -111,7 +111,7 @@ def improvement_matrix_plot(
     image = ax.pcolormesh(cells, cmap=colours, vmin=0, vmax=1, edgecolors="white", lw=0.8)
     place = {name: k + 0.5 for k, name in enumerate(names)}
     for x, y, chance, p in zip(
-        *(both[c] for c in ("x", "y", "probability", "p_holm")), strict=True
+        *(both[c] for c in ("x", "y", "probability", "p_adjusted")), strict=True
     ):
         if np.isnan(chance):
             continue
@@ -136,7 +136,7 @@ def improvement_matrix_plot(
     bar = figure.colorbar(image, ax=ax, fraction=0.06, pad=0.03, aspect=30)
     bar.set_label("probability of improvement\nP(X > Y), 0–1")
     bar.outline.set_visible(False)
-    text = f"IQMs told apart:\np ≤ {alpha:g} after Holm's correction"
+    text = f"told apart:\nadjusted p ≤ {alpha:g}"
     legend_below(ax, [Line2D([], [], color=INK, **DOT)], [text], gap=8)
     return ax
 
@@ -150,6 +150,6 @@ def _turned(pairs: pd.DataFrame) -> pd.DataFrame:
             "probability": 1 - pairs["probability"],
             "probability_low": 1 - pairs["probability_high"],
             "probability_high": 1 - pairs["probability_low"],
-            "p_holm": pairs["p_holm"],
+            "p_adjusted": pairs["p_adjusted"],
         }
     )

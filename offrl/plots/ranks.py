@@ -35,8 +35,8 @@ def critical_difference_plot(
 ) -> Axes:
     """The critical-difference diagram of Demšar (2006, figure 1): mean ranks; returns the Axes.
 
-    A bar joins neighbours in mean rank of which no two IQMs are told apart: p above alpha after
-    Holm's correction. Two that are not told apart, but have between them one that is told apart
+    A bar joins neighbours in mean rank of which no two are told apart: adjusted p above
+    alpha. Two that are not told apart, but have between them one that is told apart
     from either, get no bar.
 
     Args:
@@ -96,7 +96,7 @@ def critical_difference_plot(
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.spines["top"].set_visible(True)
-    text = f"no two IQMs told apart:\np > {alpha:g} after Holm's correction"
+    text = f"no two told apart:\nadjusted p > {alpha:g}"
     legend_below(ax, [Line2D([], [], **JOINED)], [text], gap=6)
     return ax
 
@@ -145,7 +145,7 @@ def _joined(
     """
     apart = {
         frozenset((x, y)): p <= alpha
-        for x, y, p in zip(pairs["x"], pairs["y"], pairs["p_holm"], strict=True)
+        for x, y, p in zip(pairs["x"], pairs["y"], pairs["p_adjusted"], strict=True)
     }
     for two in itertools.combinations(means.index, 2):
         if frozenset(two) not in apart:

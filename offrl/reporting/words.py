@@ -111,7 +111,7 @@ class Words:
         return f"{self.target.less} 0.001" if value < 0.001 else self._number(value, 3)
 
     def pair(self, row: Mapping[Any, Any], margin: float | None = None) -> dict[str, str]:
-        """A row of `Comparison.pairs` as texts by column; p is the larger of the two tests'."""
+        """A row of `Comparison.pairs` as texts by column."""
         return {
             "x": self.target.escape(row["x"]),
             "y": self.target.escape(row["y"]),
@@ -121,8 +121,8 @@ class Words:
             ),
             "difference": self.difference(row["difference"]),
             "difference_interval": self.interval(row["difference_low"], row["difference_high"]),
-            "p": self.p(max(row["p_permutation"], row["p_t"])),
-            "p_holm": self.p(row["p_holm"]),
+            "p": self.p(row["p"]),
+            "p_adjusted": self.p(row["p_adjusted"]),
             "verdict": verdict(row, margin),
         }
 

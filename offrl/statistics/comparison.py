@@ -38,12 +38,15 @@ from offrl.statistics.significance import (
 class Comparison:
     """All pairs: `pairs`, a row each, and `tasks`, a row for each data set of each.
 
-    `alpha` is the error rate of the verdicts, `notes` sentences for their reader.
+    `alpha` is the error rate of the verdicts, `correction` how it is held over all pairs,
+    `statistic` what is tested, in words, and `notes` sentences for their reader.
     """
 
     pairs: pd.DataFrame
     tasks: pd.DataFrame
     alpha: float
+    correction: str
+    statistic: str
     notes: tuple[str, ...]
 
 
@@ -128,7 +131,9 @@ def compare(
                 "difference_high": estimate.difference.high,
                 "p_permutation": exact[k],
                 "p_t": t[k],
-                "p_holm": corrected[k],
+                "mean_difference": pair.mean_difference,
+                "p": max(exact[k], t[k]),
+                "p_adjusted": corrected[k],
                 "verdict": verdict,
                 "seeds": seeds,
                 "n_x": int(min(pair.n_x)),
@@ -145,4 +150,4 @@ def compare(
     notes = comparison_notes(pairs, frame, alpha, permutations)
     if algorithms is None:
         notes += way_notes(table, names)
-    return Comparison(frame, tasks, alpha, tuple(notes))
+    return Comparison(frame, tasks, alpha, "holm", "difference of IQMs", tuple(notes))

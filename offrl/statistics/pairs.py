@@ -18,7 +18,7 @@ from offrl.errors import InputError, unknown
 from offrl.results.table import ScoreTable
 from offrl.statistics import bootstrap
 from offrl.statistics.bootstrap import Array, Interval
-from offrl.statistics.metrics import Tasks, canonical, iqm, variances_of
+from offrl.statistics.metrics import Tasks, canonical, iqm, mean, variances_of
 
 POWER = 0.8  # of the tests with the number of seeds that a verdict names
 SEEDS = np.unique(np.geomspace(2, 100_000, 400).round().astype(int))
@@ -31,9 +31,11 @@ PAIRS = (
     "difference",
     "difference_low",
     "difference_high",
+    "mean_difference",
     "p_permutation",
     "p_t",
-    "p_holm",
+    "p",
+    "p_adjusted",
     "verdict",
     "seeds",
     "n_x",
@@ -85,6 +87,7 @@ class Pair:
         self.probability = 1 - point if self.turned else point
         self.grid = 1 / (2 * int(runs.prod(axis=1).min()) * len(tasks))
         self.difference = self.sign * (iqm(mine) - iqm(other))
+        self.mean_difference = self.sign * (mean(mine) - mean(other))
         # Variances of the difference and of P(X > Y), of 2 T strata each.
         self.variances = np.concatenate([variances_of(side, np.inf)[0] for side in self.sides])
         self.strata = np.array([len(cell) for side in self.sides for cell in side])

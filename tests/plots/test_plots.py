@@ -58,7 +58,7 @@ def pairs(names: list[str], spread: float = 1.0, told: Any = ()) -> pd.DataFrame
         p = 0.01 if (x, y) in told or (y, x) in told else 0.8
         rows.append((x, y, chance, chance - 0.04, chance + 0.04, p))
     ends = ["probability_low", "probability_high"]
-    return pd.DataFrame(rows, columns=["x", "y", "probability", *ends, "p_holm"])
+    return pd.DataFrame(rows, columns=["x", "y", "probability", *ends, "p_adjusted"])
 
 
 def ranks(names: list[str], means: Any = None) -> pd.DataFrame:
@@ -367,7 +367,7 @@ def test_an_improvement_plot_shows_the_pairs_as_given():
 
 def test_against_a_baseline_pairs_are_turned_so_that_it_is_y():
     # P(BC > IQL) = 0.7 in [0.6, 0.9], so P(IQL > BC) = 0.3 in [0.1, 0.4].
-    columns = ["x", "y", "probability", "probability_low", "probability_high", "p_holm"]
+    columns = ["x", "y", "probability", "probability_low", "probability_high", "p_adjusted"]
     both = pd.DataFrame(
         [
             ("BC", "IQL", 0.7, 0.6, 0.9, 0.5),
@@ -463,7 +463,7 @@ def test_bars_take_ties_whole():
 
 
 def test_a_test_without_an_answer_tells_nothing_apart():
-    both = pairs(["a", "b"]).assign(p_holm=np.nan)
+    both = pairs(["a", "b"]).assign(p_adjusted=np.nan)
     ax = plots.critical_difference_plot(ranks(["a", "b"]), both)
     assert groups(ax, {"a": 1, "b": 2}) == [{"a", "b"}]
 

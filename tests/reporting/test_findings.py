@@ -146,7 +146,7 @@ def test_another_way_to_act_counts_for_nothing_and_stands_beside_its_algorithm()
     two: Any = compute(both, resampling=FEW)
     assert two.runs == one.runs == 13
     assert two.compared == one.compared == ("BC", "IQL")
-    same(two.comparison.pairs, one.comparison.pairs)  # Holm's correction included
+    same(two.comparison.pairs, one.comparison.pairs)  # correction included
     same(two.ranks, one.ranks)
     assert [failure.algorithm for failure in two.failures] == ["BC"]
     assert two.labels["BC: fast"] == "BC: fast (same runs, 1 failed)"

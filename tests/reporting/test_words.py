@@ -78,12 +78,12 @@ PAIR = {
     **{"x": "a_b", "y": "c", "n_x": 5, "n_y": 4},
     **{"probability": 0.7, "probability_low": 0.5, "probability_high": 0.9},
     **{"difference": -8.0, "difference_low": -9.0, "difference_high": 0.04},
-    **{"p_permutation": 0.02, "p_t": 0.03, "p_holm": 0.06},
+    **{"p": 0.03, "p_adjusted": 0.06},
     **{"verdict": "cannot tell", "seeds": 1200},
 }
 
 
-def test_a_pair_has_the_larger_p_and_escaped_names():
+def test_a_pair_has_both_p_and_escaped_names():
     assert Words(LATEX).pair(PAIR) == {
         "x": r"a\_b",
         "y": "c",
@@ -92,7 +92,7 @@ def test_a_pair_has_the_larger_p_and_escaped_names():
         "difference": "$-$8.0",
         "difference_interval": "[$-$9.0, 0.0]",
         "p": "0.030",
-        "p_holm": "0.060",
+        "p_adjusted": "0.060",
         "verdict": "cannot tell with 4 seeds; some 1,200 would",
     }
 

@@ -173,7 +173,7 @@ def test_the_page_calls_nothing_better_but_what_a_corrected_test_tells_apart(rep
     )
     text = Page(path).text
     verdicts = re.findall(r"(\S+) is (better|worse)", text)
-    told = expected.pairs[expected.pairs["p_holm"] <= 0.05]
+    told = expected.pairs[expected.pairs["p_adjusted"] <= 0.05]
     assert verdicts == list(zip(told["x"], told["verdict"], strict=True))
     assert len(verdicts) > 0
     assert not re.findall(

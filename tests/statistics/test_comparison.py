@@ -255,7 +255,7 @@ def test_the_larger_p_counts_and_is_corrected():
     pairs = compare(table, resampling=Resampling(100), permutations=500).pairs
     larger = pairs[["p_permutation", "p_t"]].max(axis=1).to_numpy()
     assert (pairs["p_permutation"] < pairs["p_t"]).any()
-    np.testing.assert_array_equal(pairs["p_holm"], holm(larger))
+    np.testing.assert_array_equal(pairs["p_adjusted"], holm(larger))
 
 
 def test_without_spread_nothing_is_equivalent():
@@ -266,7 +266,7 @@ def test_without_spread_nothing_is_equivalent():
     scores = {"a": np.full((3, 4), 50.0), "b": np.full((3, 4), 50.0)}
     result = compare(table_of(scores), margin=5, resampling=Resampling(200))
     assert row(result, "a", "b")["verdict"] == "cannot tell"
-    assert row(result, "a", "b")["p_holm"] == 1
+    assert row(result, "a", "b")["p_adjusted"] == 1
 
 
 def test_the_number_of_seeds_would_tell():
@@ -344,7 +344,7 @@ suites = st.tuples(st.integers(2, 4), st.integers(1, 3)).flatmap(
     )
 )
 quick = settings(max_examples=25, deadline=None)
-NUMBERS = [c for c in PAIRS if c not in ("x", "y", "p_holm", "verdict", "seeds")]
+NUMBERS = [c for c in PAIRS if c not in ("x", "y", "p_adjusted", "verdict", "seeds")]
 
 
 def test_of_two_algorithms_with_each_others_scores_no_name_decides():
@@ -380,7 +380,7 @@ def test_names_and_orders_change_nothing(scores, random):
         assert got["difference_high"] == -expected["difference_low"]
         assert got["p_permutation"] == expected["p_permutation"]
         assert got["p_t"] == expected["p_t"]
-        assert got["p_holm"] == expected["p_holm"]
+        assert got["p_adjusted"] == expected["p_adjusted"]
         assert (got["seeds"] is pd.NA and expected["seeds"] is pd.NA) or (
             got["seeds"] == expected["seeds"]
         )
