@@ -223,6 +223,32 @@ Common = Annotated[
     bool,
     typer.Option("--common", help="Leave out data sets that one of the algorithms lacks."),
 ]
+Title = Annotated[str | None, typer.Option(metavar="TEXT", help="The heading of the page.")]
+Order = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--order",
+        metavar="NAME",
+        help="An algorithm or data set that comes first, in the order given. Repeatable.",
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="NAME=TEXT",
+        help="What is written in place of an algorithm's or data set's name. Repeatable.",
+    ),
+]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group",
+        metavar="NAME=PATTERN",
+        help="Data sets with an aggregate of their own: 'maze=*maze*'; by default, the groups of "
+        "their cards. Repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of runs.")

@@ -194,6 +194,7 @@ class Card(Strict):
     licence: str
     citation: str
     notes: str = ""  # what a user of the scores has to know
+    group: str = ""  # the data sets with which a table averages its scores, such as "antmaze"
     _origin: Origin = PrivateAttr(default=Origin())
 
     @property
