@@ -4,54 +4,61 @@ DIR/index.html         everything on one page, no network needed
 DIR/summary.csv        one row per algorithm, metric and interval method
 DIR/summary.json       the same, with seed, reps, scale, failures, notes, versions, provenance
 DIR/comparisons.csv    one row per pair of algorithms
-DIR/tables/            scores per data set as .csv, .md and .tex; Welch's tests per data set in
-                       welch.csv; failures.csv if there are any
-DIR/figures/           each figure as .svg, .pdf and .png
+DIR/tables/            scores per data set as .csv, .md and .tex; the ranking; aggregates of groups;
+                       how often each takes each rank; Welch's tests per data set; failures
+DIR/figures/           each figure as .svg with its numbers as .csv, and as .pdf or .png on request
 """
 
+import base64
+import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 
 from offrl import plots
+from offrl.errors import InputError
+from offrl.plots.style import (
+    COLOURS,
+    DARK,
+    MARKERS,
+    REST,
+    Look,
+    drawn_svg,
+    file_svg,
+    page_svg,
+)
 from offrl.progress import Progress
-from offrl.reporting.findings import SAME_RUNS, Findings
+from offrl.reporting.conclusion import Name, conclusion, text
+from offrl.reporting.figures import LEVEL, Figure, figures
+from offrl.reporting.findings import SAME_RUNS, TOLD, Findings
 from offrl.reporting.origins import origins
 from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.reporting.words import HTML, Words
 from offrl.results.files import write_csv
 from offrl.statistics.bootstrap import MOST_AUTOMATIC, SHARE
 from offrl.statistics.frames import CURVE_POINTS, CURVE_REPS
-from offrl.statistics.labels import METHOD_COLUMNS, metric_heading, percent
+from offrl.statistics.labels import percent
 from offrl.statistics.pairs import POWER
 from offrl.statistics.resampling import COVERAGE
 from offrl.statistics.significance import ALPHA
 from offrl.text import one_line, visible
 
 log = logging.getLogger(__name__)
-ROWS = 15  # pairs shown one by one: those of six algorithms
-INTERIM = ("interim", "unfinished")  # the first words of notes on scores that may still move
-LEVEL = percent(COVERAGE)  # of every interval on the page
-BANDS = {  # by engine
-    "offrl": f"two {LEVEL} bands, the inner one pointwise (expanded percentile), the outer one for "
-    "the whole line at once",
-    "rliable": f"rliable's pointwise {LEVEL} bands (percentile)",
-}
-CURVE_RESAMPLES = {  # by engine
-    "offrl": f"{CURVE_REPS:,} resamples of whole runs",
-    "rliable": f"{CURVE_REPS:,} resamples at each step",
-}
+FORMATS = ("pdf", "png")  # of figures, beside SVG
+MATRIX = 60  # algorithms in the matrix of pairs, at most
+LISTED = 66  # pairs listed one by one: those of twelve algorithms
+GLYPHS = dict(zip(MARKERS, "●■▲◆▼✚✖◀▶★", strict=True))
+AS_TEXT = "\ufe0e"  # asks for a glyph, not for a picture
+READABLE = 0.8  # of its designed width is the least that a figure has: on a phone it scrolls
 
 
 def write(
@@ -59,6 +66,7 @@ def write(
     folder: Path,
     *,
     command: str | None = None,
+    formats: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> None:
     """Write the files of a report into an empty folder.
@@ -67,183 +75,79 @@ def write(
         findings: the numbers.
         folder: where the files go.
         command: the command line that made the report, to be shown on it.
+        formats: of figures, some of FORMATS beside SVG; InputError for another.
         progress: called with the number of figures drawn and their number.
     """
+    check_formats(formats)
     for name in ("figures", "tables"):
         (folder / name).mkdir()
-    figures = [
-        *_aggregates(findings),
-        *_profile(findings),
-        *_comparisons(findings),
-        *_curves(findings),
-    ]
-    names = [*findings.table.algorithms, *findings.table.datasets]
+    shown = figures(findings)
+    names = [*findings.labels.values(), *map(findings.naming.label, findings.datasets)]
     lacking = plots.lacking_signs(names)
     if lacking:
         log.warning(
             "figures show boxes for %s: no font is installed that has them, such as Noto Sans CJK",
             lacking if len(lacking) <= 20 else f"{lacking[:20]} and {len(lacking) - 20} more",
         )
+    looks = plots.assigned_styles(findings.algorithms, findings.table.ways)
     elements = {}
-    for done, figure in enumerate(figures, start=1):
-        elements[figure.name] = _draw(figure, folder / "figures", names)
+    for done, figure in enumerate(shown, start=1):
+        with plots.style(figure.name, names, looks):
+            elements[figure.name] = _draw(figure, folder / "figures", formats)
+        write_csv(figure.data, folder / "figures" / f"{figure.name}.csv")
         if progress is not None:
-            progress(done, len(figures))
+            progress(done, len(shown))
     _write_tables(findings, folder)
-    record = findings.record(command)
-    page = _render(findings, figures, elements, record)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    sentence = conclusion(findings)
+    record = {**findings.record(command), "conclusion": text(sentence)}
+    page = _Page(findings, shown, elements, looks, formats)
+    (folder / "index.html").write_text(page.render(sentence, record), encoding="utf-8")
     files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     record["files"] = sorted([*files, "summary.json"])
-    text = json.dumps(record, indent=1, allow_nan=False, default=str)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    written = json.dumps(record, indent=1, allow_nan=False, default=str)
+    (folder / "summary.json").write_text(written + "\n", encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class _Figure:
-    """A figure of the page: its file name, its title, what it shows in words, how it is drawn."""
-
-    name: str
-    title: str
-    alt: str
-    draw: Callable[[], Axes]
-    caption: str = ""
-    section: str = "aggregate"
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises InputError for a format that figures are not written in."""
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(
+                f"figures as {name!r}: expected {' or '.join(FORMATS)} (SVG is always there)"
+            )
 
 
-def _aggregates(findings: Findings) -> Iterator[_Figure]:
-    """Estimates with their intervals, a figure per metric."""
-    summary, scale = findings.summary, findings.table.scale
-    words = Words(HTML, scale)
-    for metric in dict.fromkeys(summary["metric"]):
-        main = (summary["metric"] == metric) & (summary["ci_method"] == findings.main_method)
-        values = "; ".join(
-            f"{row['algorithm']} {words.score(row['estimate'])}, "
-            f"{LEVEL} interval {words.interval(row['ci_low'], row['ci_high'])}"
-            for row in summary[main].to_dict("records")
-        )
-        title = metric_heading(metric)
-        yield _Figure(
-            metric,
-            title,
-            f"{title} with intervals: {values}.",
-            partial(plots.interval_plot, summary, metric, scale=scale, labels=findings.labels),
-            f"A smaller gap is closer to a score of {scale:g} everywhere."
-            if metric == "optimality_gap"
-            else "",
-        )
-
-
-def _profile(findings: Findings) -> Iterator[_Figure]:
-    """Performance profiles, where an algorithm has one."""
-    if not len(findings.profile):
-        return
-    yield _Figure(
-        "profile",
-        "Performance profile",
-        f"Performance profile. Share of runs above each threshold, with {LEVEL} bands, for "
-        f"{', '.join(findings.table.algorithms)}.",
-        partial(
-            plots.profile_plot,
-            findings.profile,
-            scale=findings.table.scale,
-            labels=findings.labels,
-        ),
-        "The share of runs that score above each threshold, averaged over data sets, with "
-        f"{BANDS[findings.resampling.engine]}. Where a line is above another everywhere in its "
-        "range, more of its runs passed each threshold.",
-        "profile",
-    )
-
-
-def _comparisons(findings: Findings) -> Iterator[_Figure]:
-    """Probabilities of improvement, a row per pair while they are few, else a matrix; ranks."""
-    if findings.comparison is None or findings.ranks is None:
-        return
-    pairs, alpha = findings.comparison.pairs, findings.comparison.alpha
-    labels, ranks = findings.labels, findings.ranks
-    names = ", ".join(findings.compared)
-
-    def figure(name: str, title: str, draw: Callable[[], Axes], caption: str) -> _Figure:
-        alt = f"{title}. The numbers stand in the table of comparisons, for {names}."
-        return _Figure(name, title, alt, draw, caption, "comparison")
-
-    title = "Probability of improvement"
-    if len(pairs) <= ROWS:
-        rliable = findings.resampling.engine == "rliable"
-        yield figure(
-            "improvement",
-            title,
-            partial(plots.improvement_plot, pairs, labels=labels),
-            "Above one half the first does better more often than not; intervals are "
-            f"{LEVEL} "
-            + ("percentile ones, by rliable." if rliable else "expanded percentile ones."),
-        )
-    else:
-        yield figure(
-            "improvement",
-            title,
-            partial(plots.improvement_matrix_plot, pairs, alpha=alpha, labels=labels),
-            "Rows against columns. Marked: told apart by the test (a difference may go with P "
-            "near one half).",
-        )
-    if len(findings.compared) > 2:
-        yield figure(
-            "critical-difference",
-            "Mean ranks, and what the tests do not tell apart",
-            partial(plots.critical_difference_plot, ranks, pairs, alpha=alpha, labels=labels),
-            "After Demšar 2006: a bar joins algorithms of which no two are told apart.",
-        )
-    yield figure(
-        "ranks",
-        "How often each takes each rank",
-        partial(plots.rank_plot, ranks, labels=labels),
-        "Over resamples of the runs and data sets; 1 is best.",
-    )
-
-
-def _curves(findings: Findings) -> Iterator[_Figure]:
-    """Learning curves of two steps or more."""
-    table = findings.table
-    for number, (dataset, curve) in enumerate(findings.curves.items()):
-        if curve["step"].nunique() < 2:
-            continue
-        what = dataset or f"all {len(table.datasets)} data sets"
-        title = f"Learning curve: {what}"
-        # Numbered: a data set's name need not be fit for a file's.
-        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in what)
-        yield _Figure(
-            f"curve-{number:02d}-{plain[:60]}",
-            title,
-            f"{title}. IQM against gradient steps, with {LEVEL} bands, for "
-            f"{', '.join(table.algorithms)}.",
-            partial(plots.curve_plot, curve, scale=table.scale, labels=findings.labels, title=what),
-            section="curve",
-        )
-
-
-def _draw(figure: _Figure, folder: Path, names: Sequence[str]) -> Markup:
-    """Draw and save a figure, which writes these names; the element for the page."""
-    with plots.style(figure.name, names):
-        drawn = figure.draw().get_figure(root=True)
-        assert isinstance(drawn, Figure)
-        plots.save(drawn, folder / figure.name)
-        element = plots.svg(drawn)
-    # The width as designed, in CSS pixels; on a narrower screen the figure shrinks.
-    width = round(96 * drawn.get_figwidth())
-    size = 72 * drawn.get_size_inches()
+def _draw(figure: Figure, folder: Path, formats: Sequence[str]) -> Markup:
+    """Draw and save a figure; the element for the page."""
+    drawing = figure.draw().get_figure(root=True)
+    assert isinstance(drawing, Drawing)
+    drawn = drawn_svg(drawing)
+    path = folder / f"{figure.name}.svg"
+    path.write_text(file_svg(drawn), encoding="utf-8")
+    plots.save(drawing, folder / figure.name, formats)
+    element = page_svg(drawn)
+    width, height = drawing.get_size_inches()
+    pixels = 96 * width  # of CSS
     head = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        'viewBox="0 0 {:g} {:g}" style="max-width:{}px" role="img" aria-label="{}">'
-    ).format(size[0], size[1], width, one_line(figure.alt))
+        'viewBox="0 0 {:g} {:g}" style="max-width:{:.0f}px;min-width:{:.0f}px" role="img" '
+        'aria-label="{}">'
+    ).format(72 * width, 72 * height, pixels, READABLE * pixels, one_line(figure.text))
     return head + Markup(element[element.index(">") + 1 :])
 
 
 def _write_tables(findings: Findings, folder: Path) -> None:
-    frames = {"summary.csv": findings.summary, "tables/scores.csv": findings.per_task}
-    if findings.comparison is not None:
+    frames = {
+        "summary.csv": findings.summary,
+        "tables/ranking.csv": findings.ranking,
+        "tables/scores.csv": findings.per_task,
+    }
+    if len(findings.groups):
+        frames["tables/groups.csv"] = findings.groups
+    if findings.comparison is not None and findings.ranks is not None:
         frames["comparisons.csv"] = findings.comparison.pairs
         frames["tables/welch.csv"] = findings.comparison.tasks
+        frames["tables/ranks.csv"] = findings.ranks
     if findings.table.failures:
         failures = pd.DataFrame(map(vars, findings.table.failures))
         columns = ["algorithm", "dataset", "seed", "cause"]
@@ -252,118 +156,247 @@ def _write_tables(findings: Findings, folder: Path) -> None:
         write_csv(frame, folder / name)
     scale = findings.table.scale
     for suffix, table in (("md", scores_markdown), ("tex", scores_latex)):
-        text = table(findings.per_task, scale, findings.table.ways)
-        (folder / "tables" / f"scores.{suffix}").write_text(text, encoding="utf-8")
+        written = table(findings.per_task, scale, findings.table.ways)
+        (folder / "tables" / f"scores.{suffix}").write_text(written, encoding="utf-8")
 
 
-def _render(
-    findings: Findings,
-    figures: Sequence[_Figure],
-    elements: Mapping[str, Markup],
-    record: Mapping[str, Any],
-) -> str:
-    """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    table, methods = findings.table, set(findings.summary["ci_method"])
-    notes = [note.rstrip(".") for note in findings.notes]
-    error = float(findings.summary["mc_error"].max())
-    return environment.get_template("report.html.j2").render(
-        algorithms=table.algorithms,
-        main=table.main_algorithms,
-        ways=list(table.ways),
-        same_runs=SAME_RUNS,
-        datasets=table.datasets,
-        failed=findings.failed,
-        colours={name: plots.line_style(name)["color"] for name in table.algorithms},
-        scale=f"{table.scale:g}",
-        runs=findings.runs,
-        runs_each="–".join(map(str, sorted(set(findings.runs_each)))),
-        failures=findings.failures,
-        interim=[note for note in notes if note.startswith(INTERIM)],
-        notes=[note for note in notes if not note.startswith(INTERIM)],
-        figures={
-            section: [figure for figure in figures if figure.section == section]
-            for section in ("aggregate", "profile", "comparison", "curve")
-        },
-        elements=elements,
-        aggregates=_aggregate_rows(findings),
-        methods=[method for method in METHOD_COLUMNS if method in methods],
-        pairs=_pair_rows(findings),
-        few_pairs=ROWS,
-        left_out=[name for name in table.main_algorithms if name not in findings.compared],
-        resamples=_resamples(findings),
-        level=LEVEL,
-        quantiles=[percent((1 - COVERAGE) / 2), percent((1 + COVERAGE) / 2)],
-        alpha=f"{findings.comparison.alpha if findings.comparison else ALPHA:g}",
-        power=f"{POWER:g}",
-        bands=BANDS[findings.resampling.engine],
-        curve_resamples=CURVE_RESAMPLES[findings.resampling.engine],
-        curve_points=CURVE_POINTS,
-        share=percent(SHARE),
-        most_resamples=f"{MOST_AUTOMATIC:,}",
-        cells=_cells(findings),
-        largest_error=None if math.isnan(error) else Words(HTML).error(error),
-        record=record,
-        provenance=list(origins(table.provenance)),
-        entries=len(table.provenance),
-    )
+class _Page:
+    """The page, from its numbers as text."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        shown: Sequence[Figure],
+        elements: Mapping[str, Markup],
+        looks: Mapping[str, Look],
+        formats: Sequence[str],
+    ):
+        self.findings, self.elements, self.looks = findings, elements, looks
+        self.figures = {
+            section: [figure for figure in shown if figure.section == section]
+            for section in ("ranking", "profile", "curves", "budget", "legend")
+        }
+        self.kinds = ("svg", *formats, "csv")
+        self.words = Words(HTML, findings.table.scale)
+        self.several = len(set(findings.runs_each)) > 1
+
+    def render(self, sentence: Sequence[str], record: Mapping[str, Any]) -> str:
+        """The page as HTML."""
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            finalize=_shown,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        script = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        findings = self.findings
+        table, comparison = findings.table, findings.comparison
+        error = float(findings.summary["mc_error"].max())
+        notes = [note.rstrip(".") for note in findings.notes if note not in findings.interim]
+        return environment.get_template("report.html.j2").render(
+            script=Markup(script),
+            digest=digest,
+            page=self,
+            sentence=sentence,
+            plain_title=findings.title or self._title(),
+            title=findings.title or self._title(),
+            findings=findings,
+            table=table,
+            comparison=comparison,
+            figures=self.figures,
+            elements=self.elements,
+            kinds=self.kinds,
+            colours=list(enumerate(zip(COLOURS, DARK, strict=True))),
+            rest=REST,
+            ways=list(map(self.name, table.ways)),
+            same_runs=SAME_RUNS,
+            scale=f"{table.scale:g}",
+            runs_each="–".join(map(str, sorted(set(findings.runs_each)))),
+            unranked=[row["algorithm"] for row in self._lacking()],
+            left_out=[
+                self.name(name) for name in table.main_algorithms if name not in findings.compared
+            ],
+            notes=notes,
+            interim=[note.rstrip(".") for note in findings.interim],
+            ranking=list(self._ranking()),
+            holes=bool((findings.per_task["n"] + findings.per_task["n_failed"] == 0).any()),
+            groups=list(self._groups()),
+            matrix=list(self._matrix()),
+            pairs=self._pairs(),
+            legend=[name for name in findings.algorithms if self.looks[name]["color"] != REST],
+            resamples=_resamples(findings),
+            level=LEVEL,
+            quantiles=[percent((1 - COVERAGE) / 2), percent((1 + COVERAGE) / 2)],
+            alpha=f"{comparison.alpha if comparison else ALPHA:g}",
+            power=f"{POWER:g}",
+            curve_reps=f"{CURVE_REPS:,}",
+            curve_points=CURVE_POINTS,
+            share=percent(SHARE),
+            most_resamples=f"{MOST_AUTOMATIC:,}",
+            largest_error=None if math.isnan(error) else self.words.error(error),
+            record=record,
+            provenance=list(origins(table.provenance)),
+            entries=len(table.provenance),
+        )
+
+    def name(self, name: str) -> Name:
+        """An algorithm or a data set as the page calls it."""
+        return Name(self.findings.naming.label(name))
+
+    def key(self, name: str) -> Markup:
+        """The marker of an algorithm in its colour."""
+        look = self.looks[name]
+        colour = look["color"]
+        place = COLOURS.index(colour) if colour in COLOURS else "r"
+        return Markup('<i class="c{}" aria-hidden="true">{}</i>').format(
+            place, "–" if colour == REST else GLYPHS[look["marker"]] + AS_TEXT
+        )
+
+    def _title(self) -> str:
+        """What the page is called by default."""
+        of = self.findings.table
+        algorithms, datasets = len(of.main_algorithms), of.datasets
+        where = f"{len(datasets)} data sets" if len(datasets) > 1 else datasets[0]
+        return f"{algorithms} algorithm{'s' if algorithms > 1 else ''} on {where}"
+
+    def _lacking(self) -> list[dict[str, Any]]:
+        """Rows of the ranking without an aggregate."""
+        ranking = self.findings.ranking
+        return ranking[ranking["iqm"].isna()].to_dict("records")
+
+    def _ranking(self) -> Iterator[dict[str, Any]]:
+        """The rows of the first table."""
+        rows = {row["algorithm"]: row for row in self.findings.ranking.to_dict("records")}
+        words = self.words
+        for name in self.findings.algorithms:
+            row = rows[name]
+            yield {
+                **row,
+                "name": self.name(name),
+                "key": self.key(name),
+                "way": name in self.findings.table.ways,
+                "interval": words.interval(row["ci_low"], row["ci_high"]),
+                "iqm_text": words.score(row["iqm"]),
+                "best_text": words.probability(row["best"]),
+                **{
+                    f"{metric}_text": words.score(row[metric])
+                    for metric in ("median", "mean", "optimality_gap")
+                },
+            }
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        """Data sets group by group, with the cells of each and the aggregates of the group."""
+        findings = self.findings
+        cells = {(r["dataset"], r["algorithm"]): r for r in findings.per_task.to_dict("records")}
+        aggregates = {
+            (row["group"], row["algorithm"]): row for row in findings.groups.to_dict("records")
+        }
+        for group, datasets in findings.naming.grouped(findings.table.datasets):
+            rows = [
+                {
+                    "name": self.name(dataset),
+                    "cells": self._cells([cells[dataset, a] for a in findings.algorithms]),
+                }
+                for dataset in datasets
+            ]
+            of = [aggregates.get((group, name)) for name in findings.algorithms] if group else []
+            sums = [
+                {
+                    "name": heading,
+                    "cells": [self._sum(row[metric]) for row in of if row is not None],
+                }
+                for metric, heading in (("mean", "mean"), ("iqm", "IQM"))
+                if of
+            ]
+            yield {"name": Name(group) if group else "", "rows": rows, "sums": sums}
+
+    def _sum(self, value: float) -> dict[str, Any]:
+        return {"text": self.words.score(value), "value": None if math.isnan(value) else value}
+
+    def _cells(self, row: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+        """The cells of a data set's row, shaded from its lowest mean to its highest."""
+        means = np.array([cell["mean"] for cell in row], dtype=np.float64)
+        known = means[~np.isnan(means)]
+        low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+        spread = high - low
+        cells = []
+        for cell, mean in zip(row, means, strict=True):
+            n, failed = cell["n"], cell["n_failed"]
+            details = [f"n = {n}"] if self.several and n else []
+            details += [f"{failed} failed"] if failed else []
+            share = (mean - low) / spread if spread > 0 else 0.0
+            cells.append(
+                {
+                    "value": None if math.isnan(mean) else f"{mean:.6g}",
+                    "text": self.words.score(mean),
+                    "sd": "" if math.isnan(cell["std"]) else f"± {self.words.score(cell['std'])}",
+                    "details": details,
+                    "hole": not n and not failed,
+                    "best": n > 0 and mean == high and len(known) > 1,
+                    "shade": 0 if math.isnan(mean) else round(24 * share),
+                }
+            )
+        return cells
+
+    def _matrix(self) -> Iterator[dict[str, Any]]:
+        """The rows of the matrix of pairs: X in rows, Y in columns."""
+        comparison = self.findings.comparison
+        if comparison is None:
+            return
+        both: dict[tuple[str, str], dict[str, Any]] = {}
+        turned = {"better": "worse", "worse": "better"}
+        for pair in comparison.pairs.to_dict("records"):
+            x, y = pair["x"], pair["y"]
+            both[x, y] = self._pair(pair["difference"], pair["probability"], pair["verdict"])
+            both[y, x] = self._pair(
+                -pair["difference"],
+                1 - pair["probability"],
+                turned.get(pair["verdict"], pair["verdict"]),
+            )
+        names = [name for name in self.findings.algorithms if name in self.findings.compared]
+        for x in names[:MATRIX]:
+            yield {
+                "name": self.name(x),
+                "key": self.key(x),
+                "cells": [both.get((x, y)) for y in names[:MATRIX]],
+            }
+
+    def _pair(self, difference: float, probability: float, verdict: str) -> dict[str, str]:
+        return {
+            "difference": self.words.difference(difference),
+            "probability": self.words.probability(probability),
+            "verdict": verdict,
+            "sign": {"better": "▲", "worse": "▼"}.get(verdict, ""),
+            "side": "up" if difference > 0 else "down",
+            "told": "told" if verdict in TOLD else "open",
+        }
+
+    def _pairs(self) -> list[dict[str, Any]]:
+        """The rows of the table of pairs, by the order of algorithms; none where they are many."""
+        comparison = self.findings.comparison
+        if comparison is None or len(comparison.pairs) > LISTED:
+            return []
+        rows = []
+        places = {name: place for place, name in enumerate(self.findings.algorithms)}
+        for pair in sorted(
+            comparison.pairs.to_dict("records"),
+            key=lambda p: sorted((places[p["x"]], places[p["y"]])),
+        ):
+            row: dict[str, Any] = self.words.pair(pair)
+            row |= {"x": self.name(pair["x"]), "y": self.name(pair["y"])}
+            row["told"] = pair["verdict"] in TOLD
+            rows.append(row)
+        return rows
 
 
 def _shown(value: Any) -> Any:
     """A value of the template: text of others without the characters that are not to be seen."""
+    if isinstance(value, Name):
+        return Markup("<bdi>{}</bdi>").format(visible(value) if value.strip() else "(no name)")
     return visible(value) if type(value) is str else value
-
-
-def _aggregate_rows(findings: Findings) -> dict[str, list[dict[str, str]]]:
-    """The rows of the table of each metric, as text."""
-    words = Words(HTML, findings.table.scale)
-    tables: dict[str, list[dict[str, str]]] = {}
-    for labels, rows in findings.summary.groupby(["metric", "algorithm"], sort=False):
-        metric, name = map(str, cast(tuple[Any, ...], labels))
-        row = {
-            "name": name,
-            "estimate": words.score(rows["estimate"].iloc[0]),
-            "error": words.error(rows["mc_error"].max()),
-        }
-        for method, low, high in zip(
-            rows["ci_method"], rows["ci_low"], rows["ci_high"], strict=True
-        ):
-            row[method] = words.interval(low, high)
-        tables.setdefault(metric, []).append(row)
-    return tables
-
-
-def _pair_rows(findings: Findings) -> list[dict[str, str]]:
-    """The rows of the table of comparisons, as text."""
-    if findings.comparison is None:
-        return []
-    words, rows = Words(HTML, findings.table.scale), []
-    for pair in findings.comparison.pairs.to_dict("records"):
-        row = words.pair(pair)
-        if pair["verdict"] != "cannot tell":
-            row["verdict"] = f"{row['x']} is {row['verdict']}"
-        rows.append(row)
-    return rows
-
-
-def _cells(findings: Findings) -> dict[tuple[str, str], dict[str, Any]]:
-    """Cells of the table per data set, by data set and algorithm."""
-    words = Words(HTML, findings.table.scale)
-    return {
-        (row["dataset"], row["algorithm"]): {
-            "text": words.spread(row["mean"], row["std"]),
-            "n": row["n"],
-            "failed": row["n_failed"],
-        }
-        for row in findings.per_task.to_dict("records")
-    }
 
 
 def _resamples(findings: Findings) -> str:

@@ -223,7 +223,7 @@ Common = Annotated[
     bool,
     typer.Option("--common", help="Leave out data sets that one of the algorithms lacks."),
 ]
-Title = Annotated[str | None, typer.Option(metavar="TEXT", help="The heading of the page.")]
+Title = Annotated[str, typer.Option(metavar="TEXT", help="The heading of the page.")]
 Order = Annotated[
     list[str] | None,
     typer.Option(

@@ -4,10 +4,12 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -18,18 +20,21 @@ from offrl import registry
 from offrl.text import visible
 from offrl.toml import read_toml
 
-# Okabe and Ito's colours for colour-blind readers ("Color universal design", 2008); their black and
-# yellow, each lost on one of the two page backgrounds, give way to grey and Tol's wine.
+# After Okabe and Ito's colours for colour-blind readers ("Color universal design", 2008), each made
+# dark enough for a white page and, in DARK, light enough for a dark one: a contrast of 3 to 1 or
+# more (WCAG 2.2, criterion 1.4.11). Their black and yellow give way to wine and slate.
 COLOURS = (
-    "#0072B2",  # blue
-    "#D55E00",  # vermillion
-    "#009E73",  # green
-    "#CC79A7",  # purple
-    "#E69F00",  # orange
-    "#56B4E9",  # sky
-    "#882255",  # wine
-    "#7F7F7F",  # grey
+    "#2353b5",  # blue
+    "#c94f00",  # vermillion
+    "#008a63",  # green
+    "#c0579a",  # purple
+    "#a97800",  # amber
+    "#3796c4",  # sky
+    "#75184a",  # wine
+    "#59636f",  # slate
 )
+DARK = ("#6e9dff", "#f0823c", "#2dc498", "#f0a5d0", "#e9b432", "#7fd7f5", "#c7578c", "#aeb6bf")
+REST = "#868e98"  # of algorithms beyond the number of colours, on either page
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 INK = "#1f2630"  # text and axes; `svg` turns it into the colour of the text around the figure
@@ -45,23 +50,38 @@ DOT: dict[str, Any] = {"lw": 0, "marker": "o", "ms": 2.6}
 JOINED: dict[str, Any] = {"color": INK, "lw": 3.5, "solid_capstyle": "butt"}
 NO_DIFFERENCE: dict[str, Any] = {"color": INK, "lw": 1, "linestyle": (0, (4, 3))}
 NO_INTERVAL = "no interval"
+_COLOUR = re.compile("#[0-9a-f]{6}")
 LEGEND_SIZE = 8  # points
 FONT = "DejaVu Sans"
 # Families with the signs of many scripts.
 STAND_IN = re.compile("CJK|Noto Sans|Han Sans|WenQuanYi|Gothic|Ming|Hei|Yahei|PingFang|Uni")
 
 
-@contextmanager
-def style(name: str = "offrl", texts: Iterable[str] = ()) -> Iterator[None]:
-    """A context with the look of offrl's figures; the ids inside an SVG are made from `name`.
+Look = dict[str, Any]  # colour, dashes and marker: keywords for `Axes.plot`
+_looks: ContextVar[Mapping[str, Look]] = ContextVar("looks", default=MappingProxyType({}))
 
-    `texts` is what the figures write: where their font lacks a sign of it, an installed one that
-    has it stands in. What no font has is drawn as a box, without a warning: see `lacking_signs`.
+
+@contextmanager
+def style(
+    name: str = "offrl", texts: Iterable[str] = (), looks: Mapping[str, Look] | None = None
+) -> Iterator[None]:
+    """A context with the look of offrl's figures.
+
+    Args:
+        name: what the ids inside an SVG are made from.
+        texts: what the figures write: where their font lacks a sign of it, an installed one that
+            has it stands in. What no font has is drawn as a box, without a warning: see
+            `lacking_signs`.
+        looks: of algorithms, such as those of `assigned_styles`; by default each name has its own.
     """
     stand_ins, _ = fonts_for(_signs(texts))
-    with warnings.catch_warnings(), matplotlib.rc_context(_look(name, stand_ins)):
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        yield
+    token = _looks.set(looks or {})
+    try:
+        with warnings.catch_warnings(), matplotlib.rc_context(_look(name, stand_ins)):
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            yield
+    finally:
+        _looks.reset(token)
 
 
 def lacking_signs(texts: Iterable[str]) -> str:
@@ -123,18 +143,21 @@ def _look(name: str, stand_ins: Sequence[str]) -> Any:
     }
 
 
-def line_style(algorithm: str) -> dict[str, Any]:
-    """Colour, dash and marker of an algorithm: keywords for `Axes.plot`, from its name alone.
+def line_style(algorithm: str) -> Look:
+    """Colour, dash and marker of an algorithm, as `style` has them, else from its name alone.
 
     The names in `reports/looks.toml` take looks in their order there, so that they differ; any
     other name takes one by its hash. Another way to act ("dt: target 2") has the colour of its
     algorithm, with other dashes.
     """
+    given = _looks.get().get(algorithm)
+    return _own_style(algorithm) if given is None else given
+
+
+def _own_style(algorithm: str) -> Look:
     label, _, way = algorithm.partition(": ")
     if way:
-        look = line_style(label)
-        following = (DASHES.index(look["linestyle"]) + 1) % len(DASHES)
-        return {**look, "linestyle": DASHES[following]}
+        return _next_dashes(_own_style(label))
     place = _places().get(_key(algorithm))
     if place is not None:
         numbers: Sequence[int] = (place, place // len(COLOURS), place)
@@ -147,12 +170,44 @@ def line_style(algorithm: str) -> dict[str, Any]:
     return {"color": colour, "linestyle": dash, "marker": marker}
 
 
-def distinct_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _next_dashes(look: Look) -> Look:
+    following = (DASHES.index(look["linestyle"]) + 1) % len(DASHES)
+    return {**look, "linestyle": DASHES[following]}
+
+
+def assigned_styles(names: Sequence[str], ways: Mapping[str, str]) -> dict[str, Look]:
+    """The looks of the algorithms of one page, no two of which have one colour.
+
+    An algorithm keeps its own colour, unless one before it has that too: then it takes a free one.
+    Those beyond the number of colours are grey.
+
+    Args:
+        names: the most important first.
+        ways: other ways to act with their algorithm, whose colour they have with other dashes.
+    """
+    looks: dict[str, Look] = {}
+    own = {name: _own_style(name) for name in names if name not in ways}
+    first = list(own)[: len(COLOURS)]
+    free = list(COLOURS)
+    for name in first:
+        if own[name]["color"] in free:
+            free.remove(own[name]["color"])
+            looks[name] = own[name]
+    for name in own:
+        if name not in looks:
+            looks[name] = {**own[name], "color": free.pop(0) if name in first else REST}
+    for name in names:
+        if name in ways:
+            looks[name] = _next_dashes(looks.get(ways[name]) or _own_style(name))
+    return looks
+
+
+def distinct_styles(names: Sequence[str]) -> dict[str, Look]:
     """The look of each algorithm of one figure.
 
     Where two have one look the later gets other dashes, or another marker; never a new colour.
     """
-    looks: dict[str, dict[str, Any]] = {}
+    looks: dict[str, Look] = {}
     for name in names:
         own = line_style(name)
         others = (
@@ -183,24 +238,56 @@ def _rotated(choices: Sequence[Any], first: Any) -> Sequence[Any]:
     return [*choices[start:], *choices[:start]]
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save(figure: Figure, stem: Path, kinds: Sequence[str] = ("svg", "pdf", "png")) -> list[Path]:
     """Write the figure as .svg, .pdf and .png (200 dpi) and return the paths; no dates inside."""
-    kinds: dict[str, dict[str, Any]] = {
+    options: dict[str, dict[str, Any]] = {
         "svg": {"metadata": {"Date": None}},
         "pdf": {"metadata": {"CreationDate": None}},
         "png": {"dpi": 200},
     }
     paths = []
-    for kind, options in kinds.items():
+    for kind in kinds:
         paths.append(stem.with_name(f"{stem.name}.{kind}"))
-        figure.savefig(paths[-1], **options)
+        figure.savefig(paths[-1], **options[kind])
     return paths
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element for a page: transparent, in the page's text colour."""
+    """The figure as an `<svg>` element for a page: see `page_svg`."""
+    return page_svg(drawn_svg(figure))
+
+
+def drawn_svg(figure: Figure) -> str:
+    """The figure as a transparent `<svg>` element, with points to a hundredth of their unit."""
     file = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     text = file.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
+    # Names are escaped in it, so that only tags begin with this sign.
+    text = re.sub("<(?:path|use) [^>]*>", _with_short_numbers, text[text.index("<svg") :])
+    return re.sub('<g id="[^"]*"', "<g", text)
+
+
+def _with_short_numbers(tag: re.Match[str]) -> str:
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0])
+
+
+def page_svg(drawn: str) -> str:
+    """A drawn element for a page: in the page's text colour, lines as its variables have them.
+
+    The variables are --c0, --c1, ... in the order of COLOURS, and by default these.
+    """
+    paints = {colour: f"var(--c{k},{colour})" for k, colour in enumerate(COLOURS)}
+    paints[INK] = "currentColor"
+
+    def painted(tag: re.Match[str]) -> str:
+        return _COLOUR.sub(lambda match: paints.get(match[0], match[0]), tag[0])
+
+    return re.sub("<[^>]+>", painted, drawn)
+
+
+def file_svg(drawn: str) -> str:
+    """A drawn element as a file of its own, on white."""
+    place = drawn.index(">") + 1
+    white = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{drawn[:place]}{white}{drawn[place:]}'

@@ -1,25 +1,32 @@
 """Every number of a report, computed once from a score table."""
 
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from offrl.errors import InputError
 from offrl.progress import Progress, stage
 from offrl.reporting.values import json_value
+from offrl.results.checks import natural
 from offrl.results.failures import Failure
+from offrl.results.naming import Naming
 from offrl.results.table import ScoreTable
 from offrl.statistics.comparison import Comparison, compare
 from offrl.statistics.labels import main_method, percent
+from offrl.statistics.letters import letters
+from offrl.statistics.metrics import METRICS
 from offrl.statistics.profiles import curve, profile
 from offrl.statistics.ranks import ranks
 from offrl.statistics.remarks import explain
 from offrl.statistics.resampling import COVERAGE, Resampling
-from offrl.statistics.summary import per_task, summarise
+from offrl.statistics.summary import per_group, per_task, summarise
+from offrl.statistics.tuning_budget import online_performance
 from offrl.version import __version__
 
 SAME_RUNS = "same runs"  # marks another way to act of an algorithm that stands beside it
@@ -29,7 +36,23 @@ RULE = (
     "set share, or the mean of the last ones up to it, as many as the protocol says; where scores "
     "carry no step, the score as given"
 )
+INTERIM = ("interim: ", "unfinished: ")  # how notes on scores that may still move begin
+TOLD = ("better", "worse")  # verdicts on pairs that are told apart
 MOST_DRAWN = 10_000  # resamples of profile and ranks: figures show no more than that resolves
+RANKING = (
+    "algorithm",
+    "iqm",
+    "ci_low",
+    "ci_high",
+    "letters",
+    "best",
+    "runs",
+    "failed",
+    "median",
+    "mean",
+    "optimality_gap",
+    "n_tasks",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,31 +60,58 @@ class Findings:
     """The numbers of a report; frames have the columns that the functions of their names give.
 
     Attributes:
-        table: the scores, with failures, notes and provenance.
+        title: what the user calls it; empty by default.
+        naming: order, labels and groups of its names.
+        table: the scores, with failures, notes and provenance; of an algorithm with several
+            settings each setting is an algorithm of its own.
         final: one score per run.
         resampling: that of summary and comparison.
         summary: aggregates over all data sets.
         per_task: scores per data set.
+        groups: aggregates per group of data sets; no row without groups.
         profile: performance profiles; no row where no algorithm has all data sets.
         curves: learning curves by data set, and by None over all of several; none where the scores
             of a data set have a single step.
         compared: the algorithms with two runs or more on every data set.
         comparison: all pairs of these; None for fewer than two.
         ranks: of these; None as well.
+        ranking: a row per algorithm with the columns RANKING, by IQM. `letters` are those of
+            `statistics.letters`, `best` how often it ranks first on a data set, over resamples.
+        budget: expected online performance, where algorithms have several settings, else None.
         notes: what a reader must know.
     """
 
+    title: str
+    naming: Naming
     table: ScoreTable
     final: ScoreTable
     resampling: Resampling
     summary: pd.DataFrame
     per_task: pd.DataFrame
+    groups: pd.DataFrame
     profile: pd.DataFrame
     curves: Mapping[str | None, pd.DataFrame]
     compared: tuple[str, ...]
     comparison: Comparison | None
     ranks: pd.DataFrame | None
+    ranking: pd.DataFrame
+    budget: pd.DataFrame | None
     notes: tuple[str, ...]
+
+    @property
+    def algorithms(self) -> list[str]:
+        """All algorithms and other ways to act, in the order in which they are shown."""
+        return self.naming.ordered(self.ranking["algorithm"])
+
+    @property
+    def datasets(self) -> list[str]:
+        """All data sets, in the order in which they are shown."""
+        return [name for _, names in self.naming.grouped(self.table.datasets) for name in names]
+
+    @property
+    def interim(self) -> list[str]:
+        """The notes on runs that are not done, whose scores may still move."""
+        return [note for note in self.notes if note.startswith(INTERIM)]
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -72,21 +122,22 @@ class Findings:
     @property
     def failed(self) -> dict[str, int]:
         """The number of failed runs of each algorithm."""
-        names = [failure.algorithm for failure in self.table.failures]
-        return {name: names.count(name) for name in self.table.algorithms}
+        counts = Counter(failure.algorithm for failure in self.table.failures)
+        return {name: counts[name] for name in self.table.algorithms}
 
     @property
     def labels(self) -> dict[str, str]:
         """What figures and tables write for each algorithm.
 
-        That is its name, whether it is another way to act in the same runs, and how many of its
+        That is its label, whether it is another way to act in the same runs, and how many of its
         runs failed.
         """
         ways, labels = self.table.ways, {}
         for name, count in self.failed.items():
             remarks = [SAME_RUNS] if name in ways else []
             remarks += [f"{count} failed"] if count else []
-            labels[name] = f"{name} ({', '.join(remarks)})" if remarks else name
+            label = self.naming.label(name)
+            labels[name] = f"{label} ({', '.join(remarks)})" if remarks else label
         return labels
 
     @property
@@ -121,12 +172,16 @@ class Findings:
             "kind": KIND,
             "format": 1,
             "command": command,
+            "title": self.title,
             **self.resampling.record(),
             "scale": self.table.scale,
             "score_rule": RULE,
             "algorithms": self.table.main_algorithms,
             "ways": self.table.ways,
             "datasets": self.table.datasets,
+            "labels": dict(self.naming.labels),
+            "groups": {name: list(members) for name, members in self.naming.groups.items()},
+            "ranking": _rows(self.ranking),
             "summary": _rows(self.summary),
             "comparisons": [] if self.comparison is None else _rows(self.comparison.pairs),
             "failures": [vars(failure) for failure in self.table.failures],
@@ -145,6 +200,8 @@ def compute(
     *,
     resampling: Resampling = Resampling(),
     studentized: bool = False,
+    naming: Naming | None = None,
+    title: str = "",
     progress: Progress | None = None,
 ) -> Findings:
     """All numbers of a report.
@@ -154,6 +211,8 @@ def compute(
         resampling: of summary and comparison, at 95 %; profile and ranks take at most
             MOST_DRAWN resamples, and curves their own number.
         studentized: whether to compute studentized intervals too.
+        naming: order, labels and groups of names.
+        title: the heading of the page.
         progress: called with what is done and the total.
     """
     if resampling.level != COVERAGE:
@@ -167,6 +226,16 @@ def compute(
             f"no finished run to report: all {len(table.failures)} runs failed, the first "
             f"({first.algorithm} on {first.dataset}, seed {first.seed}) by: {first.cause}"
         )
+    naming = naming or Naming()
+    few = replace(resampling, reps=min(resampling.reps or MOST_DRAWN, MOST_DRAWN))
+    notes: list[str] = []
+    budget = None
+    if "setting" in table.frame:
+        try:
+            budget = online_performance(table, resampling=few)
+        except InputError as error:
+            notes.append(f"no tuning budget: {error}")
+        table = table.by_setting()
     final = table.final()
     summary = summarise(
         final,
@@ -175,8 +244,7 @@ def compute(
         partial=True,
         progress=stage(progress, 0, 40),
     )
-    few = replace(resampling, reps=min(resampling.reps or MOST_DRAWN, MOST_DRAWN))
-    notes = [*final.notes, *explain(final, summary)]
+    notes = [*final.notes, *explain(final, summary), *notes]
     compared = _comparable(final)
     comparison = None
     if len(compared) > 1:
@@ -184,19 +252,58 @@ def compute(
             final, algorithms=compared, resampling=resampling, progress=stage(progress, 40, 80)
         )
         notes += comparison.notes
+    ranked = None if comparison is None else ranks(final.only(compared), resampling=few)
+    tasks = per_task(final)
     return Findings(
+        title=title,
+        naming=naming,
         table=table,
         final=final,
         resampling=resampling,
         summary=summary,
-        per_task=per_task(final),
+        per_task=tasks,
+        groups=per_group(final, naming.groups),
         profile=profile(final, resampling=few),
         curves=_curves(table, replace(resampling, reps=None), stage(progress, 80, 100)),
         compared=tuple(compared),
         comparison=comparison,
-        ranks=None if comparison is None else ranks(final.only(compared), resampling=few),
+        ranks=ranked,
+        ranking=_ranking(summary, tasks, comparison, ranked),
+        budget=budget,
         notes=tuple(notes),
     )
+
+
+def _ranking(
+    summary: pd.DataFrame,
+    tasks: pd.DataFrame,
+    comparison: Comparison | None,
+    ranked: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """A row per algorithm, the largest IQM first; those without one by their names."""
+    main = summary[summary["ci_method"] == main_method(summary["ci_method"])]
+    estimates = dict(iter(main.groupby("metric", sort=False)))
+    frame = estimates["iqm"][["algorithm", "estimate", "ci_low", "ci_high", "n_tasks"]]
+    frame = frame.rename(columns={"estimate": "iqm"}).reset_index(drop=True)
+    for metric in METRICS[1:]:
+        frame[metric] = estimates[metric]["estimate"].to_numpy()
+    counts = tasks.groupby("algorithm", sort=False)[["n", "n_failed"]].sum()
+    frame["runs"] = frame["algorithm"].map(counts.sum(axis=1))
+    frame["failed"] = frame["algorithm"].map(counts["n_failed"])
+    names = sorted(frame["algorithm"], key=natural)
+    places = frame["algorithm"].map({name: place for place, name in enumerate(names)})
+    frame = frame.assign(place=places).sort_values(
+        ["iqm", "n_tasks", "place"], ascending=[False, False, True], na_position="last"
+    )
+    frame["letters"], frame["best"] = "", np.nan
+    if comparison is not None and ranked is not None:
+        pairs = comparison.pairs[comparison.pairs["verdict"].isin(TOLD)]
+        apart = {frozenset(two) for two in zip(pairs["x"], pairs["y"], strict=True)}
+        best = dict(zip(ranked["algorithm"], ranked["rank_1"], strict=True))
+        shown = letters([name for name in frame["algorithm"] if name in best], apart)
+        frame["letters"] = frame["algorithm"].map(shown).fillna("")
+        frame["best"] = frame["algorithm"].map(best)
+    return frame[list(RANKING)].reset_index(drop=True)
 
 
 def _comparable(final: ScoreTable) -> list[str]:

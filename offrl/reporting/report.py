@@ -11,6 +11,7 @@ from offrl.files import read_own, replacing_folder
 from offrl.progress import Progress, stage
 from offrl.reporting.findings import KIND, compute
 from offrl.results.collect import Source, collect
+from offrl.results.naming import Patterns, Texts, naming
 from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import Resampling
 
@@ -24,6 +25,11 @@ def report(
     algorithms: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     common: bool = False,
+    title: str = "",
+    order: Sequence[str] = (),
+    labels: Texts = (),
+    groups: Patterns = (),
+    formats: Sequence[str] = (),
     resampling: Resampling = Resampling(),
     scale: float = 100.0,
     studentized: bool = False,
@@ -39,7 +45,14 @@ def report(
         output: the folder of the report.
         algorithms: report these alone.
         datasets: report these alone, by name or pattern.
-        common: whether to leave out data sets that one of the algorithms lacks.
+        common: whether to leave out data sets that one of the algorithms lacks; holes are shown
+            otherwise, and an algorithm that has some has no aggregate.
+        title: the heading of the page.
+        order: algorithms and data sets that come first, as in `results.naming`; the other
+            algorithms stand by their IQM.
+        labels: what is written in place of names.
+        groups: data sets with aggregates of their own.
+        formats: of figures besides SVG: "pdf" and "png".
         resampling: of all estimates; by default as many resamples as their precision needs.
         scale: 100 or 1, what the scores of tables are on; those of runs are on 0-100.
         studentized: whether to show studentized intervals too.
@@ -48,9 +61,22 @@ def report(
 
     Raises InputError for scores that cannot be compared, and leaves nothing behind then.
     """
+    table = collect(
+        sources,
+        scale=scale,
+        complete=False,
+        algorithms=algorithms,
+        datasets=datasets,
+        common=common,
+    )
     return report_table(
-        collect(sources, scale=scale, algorithms=algorithms, datasets=datasets, common=common),
+        table,
         output,
+        title=title,
+        order=order,
+        labels=labels,
+        groups=groups,
+        formats=formats,
         resampling=resampling,
         studentized=studentized,
         command=command,
@@ -62,6 +88,11 @@ def report_table(
     table: ScoreTable,
     output: str | Path,
     *,
+    title: str = "",
+    order: Sequence[str] = (),
+    labels: Texts = (),
+    groups: Patterns = (),
+    formats: Sequence[str] = (),
     resampling: Resampling = Resampling(),
     studentized: bool = False,
     command: str | None = None,
@@ -74,16 +105,25 @@ def report_table(
     """
     directory = Path(os.path.abspath(output))  # noqa: PTH100 (resolve() would follow a link)
     check_replaceable(directory)
+    page = registry.load("reports", "html", "report")
+    page.check_formats(formats)
     findings = compute(
         table,
         resampling=resampling,
         studentized=studentized,
+        naming=naming(table.by_setting(), order=order, labels=labels, groups=groups),
+        title=title,
         progress=stage(progress, 0, 60),
     )
-    page = registry.load("reports", "html", "report")
     advice = "give another folder for the report"
     with replacing_folder(directory, check_replaceable, advice) as temporary:
-        page.write(findings, temporary, command=command, progress=stage(progress, 60, 100))
+        page.write(
+            findings,
+            temporary,
+            command=command,
+            formats=formats,
+            progress=stage(progress, 60, 100),
+        )
     return directory / "index.html"
 
 

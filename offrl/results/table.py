@@ -352,6 +352,40 @@ class ScoreTable:
                     "(offrl budget), keep one setting, or tell them apart in the algorithm's name"
                 )
 
+    def by_setting(self) -> "ScoreTable":
+        """A table in which each setting of an algorithm that has several is one of its own.
+
+        Its name is "ALGORITHM (SETTING)"; InputError where another algorithm is called so.
+        """
+        runs = self._runs_by_cell()
+        settings: dict[str, set[str]] = {}
+        for algorithm, setting, _ in runs:
+            settings.setdefault(algorithm, set()).add(setting)
+        names = {
+            (algorithm, setting): f"{algorithm} ({setting})" if len(several) > 1 else algorithm
+            for algorithm, several in settings.items()
+            for setting in several
+        }
+        if len({*names.values()}) < len(names):
+            twice = next(name for name, n in Counter(names.values()).items() if n > 1)
+            raise InputError(f"two settings are called {twice!r}; rename an algorithm or a setting")
+        if "setting" not in self.frame and not any(f.setting for f in self.failures):
+            return self
+        columns = [self.frame["algorithm"], self.frame.get("setting", [""] * len(self.frame))]
+        frame = self.frame.assign(algorithm=[names[key] for key in zip(*columns, strict=True)])
+        return ScoreTable.from_frame(
+            frame.drop(columns="setting", errors="ignore"),
+            scale=self.scale,
+            failures=[
+                replace(f, algorithm=names[f.algorithm, f.setting], setting="")
+                for f in self.failures
+            ],
+            notes=self.notes,
+            provenance=self.provenance,
+            written=self.written,
+            complete=False,
+        )
+
     def _runs_by_cell(self) -> dict[tuple[str, str, str], int]:
         """Numbers of finished runs by (algorithm, setting, data set); 0 where all of them failed.
 

@@ -82,7 +82,7 @@ def profile(
     cells: Mapping[str, Tasks], thresholds: Array, resampling: Resampling
 ) -> dict[str, Line]:
     """Score distributions with pointwise and simultaneous limits."""
-    reps = resampling.reps or DEFAULT_REPS
+    resamples = _Resamples(resampling.reps or DEFAULT_REPS, resampling.seed, "profile")
     lines = {}
     for name, tasks in cells.items():
         scores = canonical(list(tasks.values()))
@@ -94,9 +94,9 @@ def profile(
         share = (weight @ above).round(14)
         limits = np.full((5, len(thresholds)), np.nan)
         if runs.min() > 1:
-            samples = np.empty((len(thresholds), reps))
+            samples = np.empty((len(thresholds), resamples.reps))
             weighted = (weight[:, None] * above).T
-            for place, counts in Draws(runs, resampling.seed, "profile").blocks(0, reps):
+            for place, counts in resamples.of(runs):
                 samples[:, place] = weighted @ counts
             spread = [cell.var(axis=0, ddof=1) for cell in np.split(above, runs.cumsum()[:-1])]
             variances = (np.array(spread) / (runs * len(runs) ** 2)[:, None]).T
@@ -108,7 +108,7 @@ def profile(
 
 def curve(cells: Mapping[str, Tasks], resampling: Resampling) -> dict[str, Line]:
     """Learning curves of scores (runs, steps), with pointwise and simultaneous limits."""
-    reps = resampling.reps or CURVE_REPS
+    resamples = _Resamples(resampling.reps or CURVE_REPS, resampling.seed, "curve")
     lines = {}
     for name, tasks in cells.items():
         scores = canonical(list(tasks.values()))
@@ -119,14 +119,30 @@ def curve(cells: Mapping[str, Tasks], resampling: Resampling) -> dict[str, Line]
         limits = np.full((5, len(steps)), np.nan)
         if runs.min() > 1:
             trimmed = [TrimmedMean(row, int(runs.sum())) for row in steps]
-            samples = np.empty((len(steps), reps))
-            for place, counts in Draws(runs, resampling.seed, "curve").blocks(0, reps):
+            samples = np.empty((len(steps), resamples.reps))
+            for place, counts in resamples.of(runs):
                 for row, mean in zip(samples, trimmed, strict=True):
                     row[place] = mean(counts)
             variances = np.array([variances_of(cells, 1)[0] for cells in at_step])
             limits = _limits(samples, estimates, variances, runs, resampling.level)
         lines[name] = Line(estimates, limits)
     return lines
+
+
+class _Resamples:
+    """Resamples that algorithms with the same numbers of runs share, one after the other."""
+
+    def __init__(self, reps: int, seed: int, purpose: str):
+        self.reps, self.seed, self.purpose = reps, seed, purpose
+        self.runs: list[int] = []
+        self.blocks: list[tuple[slice, Counts]] = []
+
+    def of(self, runs: NDArray[np.int_]) -> list[tuple[slice, Counts]]:
+        """Counts and their places, as `Draws.blocks` has them, for these numbers of runs."""
+        if self.runs != runs.tolist():
+            self.runs = runs.tolist()
+            self.blocks = list(Draws(runs, self.seed, self.purpose).blocks(0, self.reps))
+        return self.blocks
 
 
 def compare_pairs(

@@ -29,6 +29,7 @@ from offrl.statistics.resampling import COVERAGE, Resampling
 
 DEFAULT_METHODS = METHODS[:2]
 COLUMNS = frames.SUMMARY
+GROUPS = ("group", "algorithm", "iqm", "mean", "n_tasks")
 NO_METRICS: Mapping[str, Metric] = MappingProxyType({})
 
 
@@ -149,3 +150,18 @@ def per_task(table: ScoreTable) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows).astype({"step": "Int64"})
+
+
+def per_group(table: ScoreTable, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """One row per group of data sets and algorithm, with the columns GROUPS.
+
+    iqm and mean are those over the group's data sets; NaN where the algorithm lacks one of them.
+    """
+    cells, rows = table.cells(), []
+    for group, datasets in groups.items():
+        for algorithm, tasks in cells.items():
+            scores = [tasks[dataset] for dataset in datasets if dataset in tasks]
+            whole = 0 < len(scores) == len(datasets)
+            middle, _, average, _ = point_estimates(scores, table.scale) if whole else [np.nan] * 4
+            rows.append((group, algorithm, float(middle), float(average), len(datasets)))
+    return pd.DataFrame(rows, columns=list(GROUPS))
