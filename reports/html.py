@@ -42,7 +42,7 @@ from offrl.reporting.figures import LEVEL, Figure, figures
 from offrl.reporting.findings import SAME_RUNS, TOLD, Findings
 from offrl.reporting.origins import origins
 from offrl.reporting.tables import scores_latex, scores_markdown
-from offrl.reporting.words import HTML, Words
+from offrl.reporting.words import HTML, Words, turned
 from offrl.results.files import write_csv
 from offrl.statistics.bootstrap import MOST_AUTOMATIC, SHARE
 from offrl.statistics.frames import CURVE_POINTS, CURVE_REPS
@@ -347,15 +347,9 @@ class _Page:
         if comparison is None:
             return
         both: dict[tuple[str, str], dict[str, Any]] = {}
-        turned = {"better": "worse", "worse": "better"}
         for pair in comparison.pairs.to_dict("records"):
-            x, y = pair["x"], pair["y"]
-            both[x, y] = self._pair(pair["difference"], pair["probability"], pair["verdict"])
-            both[y, x] = self._pair(
-                -pair["difference"],
-                1 - pair["probability"],
-                turned.get(pair["verdict"], pair["verdict"]),
-            )
+            for row in (pair, turned(pair)):
+                both[row["x"], row["y"]] = self._pair(row)
         names = [name for name in self.findings.algorithms if name in self.findings.compared]
         for x in names[:MATRIX]:
             yield {
@@ -364,32 +358,36 @@ class _Page:
                 "cells": [both.get((x, y)) for y in names[:MATRIX]],
             }
 
-    def _pair(self, difference: float, probability: float, verdict: str) -> dict[str, str]:
+    def _pair(self, pair: Mapping[Any, Any]) -> dict[str, str]:
+        """A cell of the matrix."""
+        verdict = pair["verdict"]
         return {
-            "difference": self.words.difference(difference),
-            "probability": self.words.probability(probability),
+            "difference": self.words.difference(pair["difference"]),
+            "probability": self.words.probability(pair["probability"]),
             "verdict": verdict,
             "sign": {"better": "▲", "worse": "▼"}.get(verdict, ""),
-            "side": "up" if difference > 0 else "down",
-            "told": "told" if verdict in TOLD else "open",
         }
 
     def _pairs(self) -> list[dict[str, Any]]:
-        """The rows of the table of pairs, by the order of algorithms; none where they are many."""
+        """The rows of the table of pairs in the order of algorithms; none where they are many."""
         comparison = self.findings.comparison
         if comparison is None or len(comparison.pairs) > LISTED:
             return []
-        rows = []
         places = {name: place for place, name in enumerate(self.findings.algorithms)}
-        for pair in sorted(
-            comparison.pairs.to_dict("records"),
-            key=lambda p: sorted((places[p["x"]], places[p["y"]])),
-        ):
-            row: dict[str, Any] = self.words.pair(pair)
-            row |= {"x": self.name(pair["x"]), "y": self.name(pair["y"])}
-            row["told"] = pair["verdict"] in TOLD
-            rows.append(row)
-        return rows
+        pairs = [
+            pair if places[pair["x"]] < places[pair["y"]] else turned(pair)
+            for pair in comparison.pairs.to_dict("records")
+        ]
+        pairs.sort(key=lambda pair: (places[pair["x"]], places[pair["y"]]))
+        return [
+            {
+                **self.words.pair(pair),
+                "x": self.name(pair["x"]),
+                "y": self.name(pair["y"]),
+                "told": pair["verdict"] in TOLD,
+            }
+            for pair in pairs
+        ]
 
 
 def _shown(value: Any) -> Any:

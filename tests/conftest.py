@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from offrl.results.table import ScoreTable
 
@@ -72,22 +71,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("OFFRL_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture
-def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out a report's figures as PDF and PNG, which take most of its time: those as SVG stay.
-
-    For tests of what the page says and where it is put; others read the files of whole reports.
-    """
-    from offrl import plots
-
-    def save(figure: Figure, stem: Path) -> list[Path]:
-        path = stem.with_name(f"{stem.name}.svg")
-        figure.savefig(path, metadata={"Date": None})
-        return [path]
-
-    monkeypatch.setattr(plots, "save", save)
 
 
 @pytest.fixture(scope="session")

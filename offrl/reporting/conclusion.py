@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from offrl.reporting.findings import TOLD, Findings
-from offrl.reporting.words import HTML, Target, Words
+from offrl.reporting.words import HTML, Target, Words, turned
 
 MOST_NAMED = 4  # algorithms that a sentence names; more are counted
 
@@ -60,12 +60,11 @@ class _Conclusion:
         self.verdicts: dict[tuple[str, str], str] = {}
         self.seeds: dict[frozenset[str], int] = {}
         if findings.comparison is not None:
-            turned = {"better": "worse", "worse": "better"}
             for pair in findings.comparison.pairs.to_dict("records"):
-                x, y, verdict = pair["x"], pair["y"], pair["verdict"]
-                self.verdicts[x, y], self.verdicts[y, x] = verdict, turned.get(verdict, verdict)
+                for row in (pair, turned(pair)):
+                    self.verdicts[row["x"], row["y"]] = row["verdict"]
                 if not pd.isna(pair["seeds"]):
-                    self.seeds[frozenset((x, y))] = int(pair["seeds"])
+                    self.seeds[frozenset((pair["x"], pair["y"]))] = int(pair["seeds"])
 
     def sentence(self) -> Sentence:
         """The sentence, without what limits it."""
@@ -78,7 +77,7 @@ class _Conclusion:
         sentence = self._two(*compared) if len(compared) == 2 else self._several(compared)
         if first != compared[0]:
             return (
-                *sentence[:-1],
+                *sentence,
                 "; ",
                 *self._name(first),
                 f", {self._iqm(first)}, has too few runs to be tested.",
@@ -118,10 +117,12 @@ class _Conclusion:
         if len(names) < 2:
             return ()
         count = f"{len(datasets)} data set{'s' if len(datasets) > 1 else ''}"
-        without: Sentence = ("choose them",)
-        if len(others) <= MOST_NAMED:
-            without = ("leave out ", *self._listed(others))
-        return (f"; {len(names)} share {count}: ", *without, " and add --common")
+        advice: Sentence = ("choose them and add",)
+        if not others:
+            advice = ("add",)
+        elif len(others) <= MOST_NAMED:
+            advice = ("leave out ", *self._listed(others), " and add")
+        return (f"; {len(names)} share {count}: ", *advice, " --common")
 
     def _without_tests(self, first: str) -> Sentence:
         lead = (*self._name(first), f" has an IQM of {self._estimate(first)}")

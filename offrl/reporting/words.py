@@ -135,6 +135,25 @@ class Words:
         return text.replace("-", self.target.minus).replace("inf", self.target.infinity)
 
 
+def turned(pair: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A row of `Comparison.pairs` with x and y exchanged, as far as `Words.pair` reads it."""
+    verdicts = {"better": "worse", "worse": "better"}
+    return {
+        **pair,
+        "x": pair["y"],
+        "y": pair["x"],
+        "probability": 1 - pair["probability"],
+        "probability_low": 1 - pair["probability_high"],
+        "probability_high": 1 - pair["probability_low"],
+        "difference": -pair["difference"],
+        "difference_low": -pair["difference_high"],
+        "difference_high": -pair["difference_low"],
+        "n_x": pair["n_y"],
+        "n_y": pair["n_x"],
+        "verdict": verdicts.get(pair["verdict"], pair["verdict"]),
+    }
+
+
 def verdict(pair: Mapping[Any, Any], margin: float | None = None) -> str:
     """The verdict of a row of `Comparison.pairs` on x, and how many seeds would find one."""
     text = str(pair["verdict"])

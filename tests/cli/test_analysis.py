@@ -81,7 +81,6 @@ def test_a_bad_place_for_scores(call: Call, tmp_path: Path, output: str, words: 
     )
 
 
-@pytest.mark.usefixtures("drawn_once")
 def test_a_report_takes_a_scale_an_engine_and_studentized_intervals(call, tmp_path):
     rows = [f"{a},x,{s},{0.3 + 0.1 * s + (a == 'b') * 0.2}" for a in "ab" for s in range(3)]
     (tmp_path / "scores.csv").write_text(HEAD + "\n".join(rows) + "\n")
@@ -99,6 +98,38 @@ def test_a_report_takes_a_scale_an_engine_and_studentized_intervals(call, tmp_pa
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["engine"] == "rliable"
     assert {row["ci_method"] for row in record["summary"]} == {"percentile"}
+
+
+def test_a_report_takes_a_title_an_order_labels_groups_and_formats(call, tmp_path):
+    write_scores(tmp_path / "scores.csv")
+    words = ["report", "scores.csv", "-o", "out", "--reps", 200, "--title", "My paper"]
+    words += ["--order", "c", "--label", "c=Ours (β=3)", "--group", "xy=[xy]", "--figures", "pdf"]
+    assert call(*words).code == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<h1><bdi>My paper</bdi></h1>" in page
+    rows = re.findall(r'<th scope="row"><span class="row keyed">.*?<bdi>(.*?)</bdi>', page)
+    assert rows[:3] == ["Ours (β=3)", "b", "a"]  # the order asked for, then by IQM
+    assert "xy: IQM" in page
+    assert (tmp_path / "out" / "figures" / "iqm.pdf").exists()
+    assert not (tmp_path / "out" / "figures" / "iqm.png").exists()
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (record["title"], record["labels"]) == ("My paper", {"c": "Ours (β=3)"})
+    assert call(*words[:6], "--figures", "gif").error.startswith("figures as 'gif'")
+    assert call(*words[:6], "--order", "x1").error.startswith("unknown algorithm or data set")
+
+
+def test_a_report_shows_holes_and_leaves_them_out_when_asked(call, tmp_path):
+    write_scores(tmp_path / "scores.csv")
+    text = (tmp_path / "scores.csv").read_text()
+    (tmp_path / "holes.csv").write_text(re.sub(r"c,z,.*\n", "", text))
+    assert call("report", "holes.csv", "-o", "out", "--reps", 200).code == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('class="hole"') == 1
+    assert "1 algorithm without an aggregate" in page
+    assert call("report", "holes.csv", "-o", "out", "--reps", 200, "--common").code == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('class="hole"') == 0
+    assert "on 2 data sets" in page
 
 
 @pytest.mark.parametrize("said", ["", "Unable to allocate 9 GiB"])

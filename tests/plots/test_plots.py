@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from offrl import plots, statistics
 from offrl.errors import InputError
-from offrl.plots.style import distinct_styles
+from offrl.plots.style import REST, distinct_styles
 from offrl.results.table import ScoreTable
 from offrl.statistics.comparison import compare
 from offrl.statistics.resampling import Resampling
@@ -89,6 +89,43 @@ def draw(names: list[str], spread: float = 1.0) -> dict[str, Axes]:
         "critical difference": plots.critical_difference_plot(ranks(names, middle), both),
         "rank": plots.rank_plot(ranks(names, middle)),
     }
+
+
+def test_a_panel_shows_the_lines_and_puts_the_grey_ones_behind():
+    names = [f"n{k:02d}" for k in range(10)]
+    data = lines(names, "step", "iqm", range(0, 10_000, 100))
+    with plots.style(looks=plots.assigned_styles(names, {})):
+        ax = plots.panel_plot(data, "step", "iqm", x_name="steps", y_name="IQM")
+    drawn = {line.get_color(): line for line in ax.get_lines()}
+    assert len(ax.get_lines()) == 10
+    assert len(drawn) == 9  # eight colours, and grey twice
+    assert not ax.collections  # no bands of so many
+    coloured = [line for line in ax.get_lines() if line.get_color() != REST]
+    grey = [line for line in ax.get_lines() if line.get_color() == REST]
+    assert max(line.get_zorder() for line in grey) < min(line.get_zorder() for line in coloured)
+    assert len({line.get_marker() for line in coloured}) > 1
+    for name, line in zip(names, ax.get_lines(), strict=True):
+        values = np.asarray(line.get_ydata())
+        assert (values == data.loc[data["algorithm"] == name, "iqm"].to_numpy()).all()
+    few = data[data["algorithm"].isin(names[:6])]
+    with plots.style():
+        ax = plots.panel_plot(few, "step", "iqm", x_name="steps", y_name="IQM")
+    assert len(ax.collections) == 6
+    words, extents = boxes(ax.get_figure())
+    assert touching(words, extents) == []
+    assert (extents[:, :2] >= -0.5).all()
+
+
+def test_the_legend_of_panels_names_every_algorithm():
+    names = ["IQL", "$100", "a name of many words " * 3]
+    with plots.style():
+        legend = plots.legend_plot(names, {"IQL": "Ours"}).get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:2] == ["Ours", r"\$100"]
+    assert [line.get_color() for line in legend.get_lines()] == [
+        plots.line_style(name)["color"] for name in names
+    ]
 
 
 CASES = {

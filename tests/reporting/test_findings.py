@@ -14,6 +14,7 @@ from offrl.progress import stage
 from offrl.reporting.findings import KIND, compute
 from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.results.failures import Failure
+from offrl.results.naming import naming
 from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import ENGINES, Resampling
 
@@ -92,6 +93,73 @@ def test_the_engine_decides_which_interval_is_quoted(found):
     theirs = compute(table(tasks=1, steps=(0,)), resampling=Resampling(500, engine="rliable"))
     assert theirs.main_method == "percentile"
     assert theirs.main_method in set(theirs.summary["ci_method"])
+
+
+def test_the_ranking_is_by_iqm_and_holds_what_the_other_frames_have(found):
+    ranking = found.ranking.set_index("algorithm")
+    assert list(ranking.index) == ["TD3+BC", "IQL", "BC"]  # `table` makes the later ones better
+    main = found.summary[found.summary["ci_method"] == found.main_method]
+    for metric in statistics.METRICS:
+        of_metric = main[main["metric"] == metric].set_index("algorithm")
+        assert (ranking[metric] == of_metric["estimate"][ranking.index]).all()
+    assert list(ranking["best"]) == list(
+        found.ranks.set_index("algorithm")["rank_1"][ranking.index]
+    )
+    assert list(ranking["runs"]) == [9, 9, 9]
+    assert list(ranking["failed"]) == [1, 0, 0]
+    told = found.comparison.pairs["verdict"].isin(["better", "worse"])
+    apart = {frozenset(two) for two in found.comparison.pairs.loc[told, ["x", "y"]].to_numpy()}
+    for one, two in (("TD3+BC", "IQL"), ("IQL", "BC"), ("TD3+BC", "BC")):
+        shared = {*ranking["letters"][one].split()} & {*ranking["letters"][two].split()}
+        assert bool(shared) == (frozenset((one, two)) not in apart)
+
+
+def test_an_algorithm_without_an_aggregate_is_last_and_has_no_letters():
+    frame = table(("A", "B", "C"), tasks=2, steps=(0,)).frame
+    frame = frame[(frame["algorithm"] != "C") | (frame["dataset"] == "task-0")]
+    scores = ScoreTable.from_frame(frame, complete=False)
+    ranking = compute(scores, resampling=FEW).ranking
+    assert list(ranking["algorithm"]) == ["B", "A", "C"]
+    assert list(ranking["n_tasks"]) == [2, 2, 1]
+    last = ranking.iloc[2]
+    assert (last["letters"], last["runs"]) == ("", 3)
+    assert np.isnan([last["iqm"], last["best"]]).all()
+
+
+def test_groups_have_the_aggregates_of_their_data_sets():
+    scores = table(("A", "B"), tasks=3, steps=(0,))
+    names = naming(scores, groups=["odd=task-1", "even=*"], order=["A", "task-2"])
+    findings = compute(scores, resampling=FEW, naming=names)
+    groups = findings.groups.set_index(["group", "algorithm"])
+    cells = scores.cells()["A"]
+    even = [cells["task-0"], cells["task-2"]]
+    assert groups.loc[("even", "A"), "iqm"] == pytest.approx(statistics.iqm(even), rel=1e-14)
+    assert groups.loc[("even", "A"), "mean"] == pytest.approx(np.mean(even), rel=1e-14)
+    assert groups.loc[("odd", "A"), "n_tasks"] == 1
+    assert findings.algorithms == ["A", "B"]
+    assert findings.datasets == ["task-1", "task-2", "task-0"]
+    hole = scores.frame[(scores.frame["algorithm"] != "A") | (scores.frame["dataset"] != "task-0")]
+    scores = ScoreTable.from_frame(hole, complete=False)
+    groups = compute(scores, resampling=FEW, naming=names).groups.set_index(["group", "algorithm"])
+    assert np.isnan(groups.loc[("even", "A"), "mean"])
+    assert groups.loc[("odd", "A"), "mean"] == cells["task-1"].mean()
+
+
+def test_each_setting_is_an_algorithm_beside_the_budget_of_all():
+    frame = pd.concat(
+        table(("iql", "bc"), tasks=2, steps=(0,)).frame.assign(setting=setting)
+        for setting in ("low", "high")
+    )
+    frame = frame[(frame["algorithm"] == "iql") | (frame["setting"] == "low")]
+    scores = ScoreTable.from_frame(frame)
+    findings = compute(scores, resampling=FEW)
+    assert set(findings.algorithms) == {"bc", "iql (low)", "iql (high)"}
+    same(findings.budget, statistics.online_performance(scores, resampling=FEW))
+    single = ScoreTable.from_frame(frame[frame["seed"] == 0])
+    assert any("no tuning budget: " in n for n in compute(single, resampling=FEW).notes)
+    frame.loc[frame["algorithm"] == "bc", "algorithm"] = "iql (low)"
+    with pytest.raises(InputError, match=r"two settings are called 'iql \(low\)'"):
+        compute(ScoreTable.from_frame(frame), resampling=FEW)
 
 
 def test_the_record_is_json_and_holds_what_made_the_numbers(found):

@@ -21,12 +21,23 @@ def write(*args: Any, **options: Any) -> Path:
 
 def test_the_same_scores_give_the_same_files(tmp_path):
     for name in ("one", "two"):
-        write(table(tasks=1, steps=(0, 9)), tmp_path / name, resampling=Resampling(500, seed=3))
+        write(
+            table(tasks=1, steps=(0, 9)),
+            tmp_path / name,
+            resampling=Resampling(500, seed=3),
+            formats=["pdf", "png"],
+        )
     files = sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file())
-    assert len(files) == 7 + 3 * 9 + 1
+    assert len([path for path in files if path.parent.name == "figures"]) == 4 * 4
     for path in files:
         other = tmp_path / "two" / path.relative_to(tmp_path / "one")
         assert path.read_bytes() == other.read_bytes(), path
+
+
+def test_a_format_that_no_figure_has_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="figures as 'gif': expected pdf or png"):
+        write(table(), tmp_path / "out", formats=["gif"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_finished_run_at_all_is_refused(tmp_path):
@@ -37,7 +48,6 @@ def test_no_finished_run_at_all_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("drawn_once")
 def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
     small = table(("IQL",), tasks=1, steps=(5,))
     out = tmp_path / "deep" / "out"
@@ -62,7 +72,6 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
         write(small, tmp_path / "file")
 
 
-@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder", "huge"])
 def test_a_folder_whose_record_is_no_file_of_its_own_is_no_report(tmp_path, kind):
     small = table(("IQL",), tasks=1, steps=(5,))
@@ -87,7 +96,6 @@ def test_a_folder_whose_record_is_no_file_of_its_own_is_no_report(tmp_path, kind
     assert (out / "index.html").exists()
 
 
-@pytest.mark.usefixtures("drawn_once")
 def test_a_report_that_breaks_off_leaves_the_old_one_and_no_rest(tmp_path):
     small = table(("IQL",), tasks=1, steps=(5,))
     out = tmp_path / "out"
