@@ -251,9 +251,8 @@ class _Page:
         look = self.looks[name]
         colour = look["color"]
         place = COLOURS.index(colour) if colour in COLOURS else "r"
-        return Markup('<i class="c{}" aria-hidden="true">{}</i>').format(
-            place, "–" if colour == REST else GLYPHS[look["marker"]] + AS_TEXT
-        )
+        glyph = "–" if colour == REST else GLYPHS[look["marker"]] + AS_TEXT
+        return Markup('<i class="c{}" data-glyph="{}"></i>').format(place, glyph)
 
     def _title(self) -> str:
         """What the page is called by default."""
@@ -393,7 +392,7 @@ class _Page:
 def _shown(value: Any) -> Any:
     """A value of the template: text of others without the characters that are not to be seen."""
     if isinstance(value, Name):
-        return Markup("<bdi>{}</bdi>").format(visible(value) if value.strip() else "(no name)")
+        return Markup("<bdi>{}</bdi>").format(visible(value))
     return visible(value) if type(value) is str else value
 
 

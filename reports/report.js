@@ -6,28 +6,23 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
+    const text = (row) => row.cells[column].textContent.trim();
+    const number = (row) => row.cells[column].dataset.v;
     button.addEventListener("click", () => {
       const bodies = [...table.tBodies].filter((body) => !body.classList.contains("sums"));
-      const value = (row) => row.cells[column].dataset.v;
-      const numbers = bodies.some((body) => [...body.rows].some((row) => value(row) !== undefined));
+      const parts = bodies.map((body) => [...body.rows].filter((row) => row.className !== "group"));
+      const numbers = parts.some((rows) => rows.some((row) => number(row) !== undefined));
       const was = head.getAttribute("aria-sort");
       const up = was ? was === "descending" : !numbers;
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const compare = (a, b) => {
-        if (!numbers) {
-          const [x, y] = [a, b].map((row) => row.cells[column].textContent.trim());
-          return x.localeCompare(y, "en", { numeric: true }) * (up ? 1 : -1);
-        }
-        const [x, y] = [value(a), value(b)];
+        if (!numbers) return text(a).localeCompare(text(b), "en", { numeric: true }) * (up ? 1 : -1);
+        const [x, y] = [number(a), number(b)];
         if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
         return (x - y) * (up ? 1 : -1);
       };
-      for (const body of bodies) {
-        const fixed = [...body.rows].filter((row) => row.classList.contains("group"));
-        const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
-        body.append(...fixed, ...rows.sort(compare));
-      }
+      bodies.forEach((body, k) => body.append(...parts[k].sort(compare)));
     });
   });
 }

@@ -12,6 +12,8 @@ from offrl.text import one_form
 Texts = Mapping[str, str] | Sequence[str]  # by name, or "NAME=TEXT" each
 Patterns = Mapping[str, Sequence[str]] | Sequence[str]  # by group, or "GROUP=PATTERN" each
 
+NO_NAME = "(no name)"  # in place of an empty label
+
 
 @dataclass(frozen=True)
 class Naming:
@@ -29,7 +31,8 @@ class Naming:
 
     def label(self, name: str) -> str:
         """What is written in place of an algorithm's or a data set's name; the name by default."""
-        return self.labels.get(name, name)
+        text = self.labels.get(name, name)
+        return text if text.strip() else NO_NAME
 
     def ordered(self, names: Iterable[str]) -> list[str]:
         """The names, those of `order` first; the others keep the order in which they are given."""

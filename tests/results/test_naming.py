@@ -30,6 +30,7 @@ def test_a_label_stands_for_its_name_wherever_signs_of_equality_are():
     assert names.label("iql") == "IQL"
     assert names.label("x") == "x"
     assert naming(scores, labels={"x": "X"}).label("x") == "X"
+    assert naming(scores, labels={"x": " "}).label("x") == "(no name)"
 
 
 def test_a_data_set_is_in_the_first_group_that_it_fits():
