@@ -58,7 +58,7 @@ MATRIX = 60  # algorithms in the matrix of pairs, at most
 LISTED = 66  # pairs listed one by one: those of twelve algorithms
 GLYPHS = dict(zip(MARKERS, "●■▲◆▼✚✖◀▶★", strict=True))
 AS_TEXT = "\ufe0e"  # asks for a glyph, not for a picture
-READABLE = 0.8  # of its designed width is the least that a figure has: on a phone it scrolls
+READABLE = 0.75  # of its designed width is the least that a figure has: on a phone it scrolls
 
 
 def write(

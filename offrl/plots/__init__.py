@@ -2,7 +2,8 @@
 
 Nothing here touches pyplot or changes matplotlib's settings for others. Draw inside `style()` to
 get the look of offrl's reports. An algorithm's colour and line depend on its name alone, so they
-are the same in every figure.
+are the same in every figure, unless `style(looks=assigned_styles(names, ways))` gives each of these
+algorithms a colour of its own.
 """
 
 from offrl.plots.intervals import interval_plot

@@ -148,7 +148,7 @@ def line_style(algorithm: str) -> Look:
 
     The names in `reports/looks.toml` take looks in their order there, so that they differ; any
     other name takes one by its hash. Another way to act ("dt: target 2") has the colour of its
-    algorithm, with other dashes.
+    algorithm, with other dashes and another marker.
     """
     given = _looks.get().get(algorithm)
     return _own_style(algorithm) if given is None else given
@@ -157,7 +157,7 @@ def line_style(algorithm: str) -> Look:
 def _own_style(algorithm: str) -> Look:
     label, _, way = algorithm.partition(": ")
     if way:
-        return _next_dashes(_own_style(label))
+        return _in_another_way(_own_style(label))
     place = _places().get(_key(algorithm))
     if place is not None:
         numbers: Sequence[int] = (place, place // len(COLOURS), place)
@@ -170,9 +170,10 @@ def _own_style(algorithm: str) -> Look:
     return {"color": colour, "linestyle": dash, "marker": marker}
 
 
-def _next_dashes(look: Look) -> Look:
-    following = (DASHES.index(look["linestyle"]) + 1) % len(DASHES)
-    return {**look, "linestyle": DASHES[following]}
+def _in_another_way(look: Look) -> Look:
+    """The look of an algorithm that acts in another way: in its colour, the rest the next one."""
+    dashes, markers = _rotated(DASHES, look["linestyle"]), _rotated(MARKERS, look["marker"])
+    return {**look, "linestyle": dashes[1], "marker": markers[1]}
 
 
 def assigned_styles(names: Sequence[str], ways: Mapping[str, str]) -> dict[str, Look]:
@@ -183,7 +184,7 @@ def assigned_styles(names: Sequence[str], ways: Mapping[str, str]) -> dict[str, 
 
     Args:
         names: the most important first.
-        ways: other ways to act with their algorithm, whose colour they have with other dashes.
+        ways: other ways to act with their algorithm, whose colour they have.
     """
     looks: dict[str, Look] = {}
     own = {name: _own_style(name) for name in names if name not in ways}
@@ -198,7 +199,7 @@ def assigned_styles(names: Sequence[str], ways: Mapping[str, str]) -> dict[str, 
             looks[name] = {**own[name], "color": free.pop(0) if name in first else REST}
     for name in names:
         if name in ways:
-            looks[name] = _next_dashes(looks.get(ways[name]) or _own_style(name))
+            looks[name] = _in_another_way(looks.get(ways[name]) or _own_style(name))
     return looks
 
 
