@@ -57,8 +57,8 @@ def panel_plot(
             options = {**look, "lw": 1.4, "ms": 3.5, "markevery": (place % every, every)}
         ax.plot(xs, ys, drawstyle="steps-post" if steps else "default", **options)
         if len(names) <= BANDS:
-            step = "post" if steps else None
-            ax.fill_between(xs, low, high, color=options["color"], alpha=0.18, lw=0, step=step)
+            band: dict[str, Any] = {"color": options["color"], "alpha": 0.18, "lw": 0}
+            ax.fill_between(xs, low, high, step="post" if steps else None, **band)
     if x == "step":
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=x == "budget"))

@@ -291,7 +291,7 @@ def test_both_bands_are_drawn_and_named(kind):
     expected = []
     for name in SHORT[:2]:
         part = frame[frame["algorithm"] == name]
-        colour = plots.line_style(name)["color"]
+        colour = plots.line_style(name)["color"].upper()
         expected.append((colour, part["ci_low"].min(), part["ci_high"].max()))
         expected.append((colour, part["band_low"].min(), part["band_high"].max()))
     assert bands(ax) == expected
