@@ -215,7 +215,7 @@ class _Page:
             same_runs=SAME_RUNS,
             scale=f"{table.scale:g}",
             runs_each="–".join(map(str, sorted(set(findings.runs_each)))),
-            unranked=[row["algorithm"] for row in self._lacking()],
+            unranked=int(findings.ranking["iqm"].isna().sum()),
             left_out=[
                 self.name(name) for name in table.main_algorithms if name not in findings.compared
             ],
@@ -261,19 +261,15 @@ class _Page:
         where = f"{len(datasets)} data sets" if len(datasets) > 1 else datasets[0]
         return f"{algorithms} algorithm{'s' if algorithms > 1 else ''} on {where}"
 
-    def _lacking(self) -> list[dict[str, Any]]:
-        """Rows of the ranking without an aggregate."""
-        ranking = self.findings.ranking
-        return ranking[ranking["iqm"].isna()].to_dict("records")
-
     def _ranking(self) -> Iterator[dict[str, Any]]:
         """The rows of the first table."""
-        rows = {row["algorithm"]: row for row in self.findings.ranking.to_dict("records")}
+        records = self.findings.ranking.to_dict("records")
+        rows: dict[str, dict[Any, Any]] = {row["algorithm"]: row for row in records}
         words = self.words
         for name in self.findings.algorithms:
             row = rows[name]
             yield {
-                **row,
+                **{str(column): value for column, value in row.items()},
                 "name": self.name(name),
                 "key": self.key(name),
                 "way": name in self.findings.table.ways,
