@@ -6,6 +6,7 @@ with the numbers, so that tasks are aligned by name and never by position.
 """
 
 import fnmatch
+import functools
 import itertools
 import operator
 from collections import Counter
@@ -408,10 +409,15 @@ class ScoreTable:
         A cell (algorithm, data set and setting) where some run lacks the greatest step seen is
         interim, and a note says so. Raises InputError where the runs of a cell share no step.
         """
-        if "step" not in self.frame:
-            return self
+        return self if "step" not in self.frame else self._at_last_steps
+
+    @functools.cached_property
+    def _at_last_steps(self) -> "ScoreTable":
+        """What `final` returns, computed once: every estimate begins with it."""
         frame, notes = at_last_steps(self.frame)
-        return replace(self, frame=frame, notes=tuple(dict.fromkeys([*self.notes, *notes])))
+        table = replace(self, frame=frame, notes=tuple(dict.fromkeys([*self.notes, *notes])))
+        table.__dict__["_at_last_steps"] = table  # which has one step per cell
+        return table
 
     def cells(self) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Final scores as algorithm -> data set -> one score per run, in order of seeds.

@@ -50,7 +50,7 @@ def many() -> ScoreTable:
     datasets += [f"antmaze-{kind}-v2" for kind in ("umaze", "large-play", "large-diverse")]
     datasets += [f"a-data-set-of-ours-{k}" for k in range(13)]
     algorithms = [f"an_algorithm_{k}" for k in range(20)]
-    return ScoreTable.from_frame(scores(algorithms, datasets, 2, (0, 500, 1000)))
+    return ScoreTable.from_frame(scores(algorithms, datasets, 2))
 
 
 def holes() -> ScoreTable:
