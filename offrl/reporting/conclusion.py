@@ -74,6 +74,12 @@ class _Conclusion:
         first = next(iter(self.rows))
         if len(compared) < 2:
             return self._without_tests(first)
+        if self.findings.comparison is None:
+            return (
+                *self._name(first),
+                f" has the highest IQM of {len(self.rows)} algorithms, {self._estimate(first)}; "
+                "their pairs are too many to be tested here.",
+            )
         sentence = self._two(*compared) if len(compared) == 2 else self._several(compared)
         if first != compared[0]:
             return (

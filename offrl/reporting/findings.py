@@ -73,7 +73,7 @@ class Findings:
         curves: learning curves by data set, and by None over all of several; none where the scores
             of a data set have a single step.
         compared: the algorithms with two runs or more on every data set.
-        comparison: all pairs of these; None for fewer than two.
+        comparison: all pairs of these; None for fewer than two, or more than it takes.
         ranks: of these; None as well.
         ranking: a row per algorithm with the columns RANKING, by IQM. `letters` are those of
             `statistics.letters`, `best` how often it ranks first on a data set, over resamples.
@@ -248,10 +248,13 @@ def compute(
     compared = _comparable(final)
     comparison = None
     if len(compared) > 1:
-        comparison = compare(
-            final, algorithms=compared, resampling=resampling, progress=stage(progress, 40, 80)
-        )
-        notes += comparison.notes
+        try:
+            comparison = compare(
+                final, algorithms=compared, resampling=resampling, progress=stage(progress, 40, 80)
+            )
+            notes += comparison.notes
+        except InputError as error:  # more pairs than a comparison takes
+            notes.append(f"no pair is tested: {error}")
     ranked = None if comparison is None else ranks(final.only(compared), resampling=few)
     tasks = per_task(final)
     return Findings(

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from simulated import table, with_another_way
 
+from offrl.errors import InputError
 from offrl.reporting.conclusion import Name, conclusion, text
 from offrl.reporting.findings import Findings, compute
 from offrl.reporting.words import TERMINAL
@@ -156,6 +157,21 @@ def test_failures_and_runs_that_go_on_limit_it():
     assert of(ScoreTable.from_frame(late)).startswith("So far, ")
     both = ScoreTable.from_frame(late, failures=lost.failures)
     assert of(both).startswith("So far and over finished runs alone, ")
+
+
+def test_pairs_that_are_too_many_are_not_called_equal(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("3 pairs; a comparison takes at most 2")
+
+    monkeypatch.setattr("offrl.reporting.findings.compare", refuse)
+    findings = compute(table(NAMES[:3], tasks=2, steps=(0,)), resampling=FEW)
+    assert re.fullmatch(
+        r"C has the highest IQM of 3 algorithms, \S+ \[.*\]; their pairs are too many to be tested "
+        r"here\.",
+        said(findings),
+    )
+    assert "no pair is tested: 3 pairs; a comparison takes at most 2" in findings.notes
+    assert (findings.ranks, set(findings.ranking["letters"])) == (None, {""})
 
 
 def test_other_ways_to_act_are_none_of_its_algorithms():
