@@ -17,6 +17,7 @@ def test_it_opens_from_a_file_without_a_request_a_message_or_a_dialog(visit, nam
     seen.page.wait_for_timeout(100)
     assert seen.heard == []
     assert seen.page.locator("main h2").count() > 4
+    assert seen.path.stat().st_size < 3_000_000
     assert seen.page.evaluate("document.querySelectorAll('script').length") == 1
 
 
