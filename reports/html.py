@@ -201,7 +201,6 @@ class _Page:
             digest=digest,
             page=self,
             sentence=sentence,
-            plain_title=findings.title or self._title(),
             title=findings.title or self._title(),
             findings=findings,
             table=table,
