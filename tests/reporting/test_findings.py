@@ -15,6 +15,7 @@ from offrl.reporting.findings import KIND, compute
 from offrl.reporting.tables import scores_latex, scores_markdown
 from offrl.results.failures import Failure
 from offrl.results.naming import naming
+from offrl.results.steps import at_last_steps
 from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import ENGINES, Resampling
 
@@ -81,6 +82,21 @@ def test_algorithms_with_single_runs_are_not_compared():
     assert len(findings.comparison.pairs) == 1
     assert set(findings.ranks["algorithm"]) == {"A", "B"}
     assert any("C has a single run" in note for note in findings.notes)
+
+
+def test_the_last_shared_steps_of_a_table_are_found_once(monkeypatch):
+    seen = []
+
+    def counted(frame: pd.DataFrame) -> Any:
+        seen.append(len(frame))
+        return at_last_steps(frame)
+
+    monkeypatch.setattr("offrl.results.table.at_last_steps", counted)
+    scores = table(tasks=2)
+    compute(scores, resampling=FEW)
+    assert seen.count(len(scores.frame)) == 1
+    final = scores.final()
+    assert final is scores.final() is final.final()
 
 
 def test_scores_without_steps_have_no_curves():
