@@ -107,8 +107,8 @@ def test_the_report_is_complete_and_counts_its_progress(report):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     files = {p.relative_to(path.parent).as_posix() for p in path.parent.rglob("*") if p.is_file()}
     assert {"index.html", "summary.csv", "summary.json", "comparisons.csv"} <= files
-    tables = ("ranking.csv", "scores.csv", "scores.md", "scores.tex")
-    tables += ("ranks.csv", "welch.csv", "failures.csv")
+    tables = ["ranking.csv", "scores.csv", "scores.md", "scores.tex"]
+    tables += ["ranks.csv", "welch.csv", "failures.csv"]
     assert {name for name in files if name.startswith("tables/")} == {f"tables/{n}" for n in tables}
     curves = [f"curve-0{k + 1}-task-{k}" for k in range(3)]
     names = ("iqm", "profile", "curve-00-all_3_data_sets", *curves, "legend")
@@ -236,13 +236,13 @@ def test_every_figure_has_its_numbers_beside_it_and_says_the_main_ones(report):
         if name == "iqm":
             expected = expected[expected["ci_method"] == "expanded percentile"]
         keys = [c for c in ("algorithm", "tau", "step") if c in got]
-        ordered = [f.sort_values(keys, ignore_index=True) for f in (got, expected)]
-        pd.testing.assert_frame_equal(*ordered, check_exact=True, check_dtype=False)
+        one, two = (f.sort_values(keys, ignore_index=True) for f in (got, expected))
+        pd.testing.assert_frame_equal(one, two, check_exact=True, check_dtype=False)
     curve = known["curve-02-task-1"]
     last = curve[(curve["algorithm"] == "IQL") & (curve["step"] == 10_000)]["iqm"].iloc[0]
     assert f"IQL {last:.1f} at step 10,000" in html
     share = known["profile"].query("algorithm == 'BC'").set_index("tau")["share"]
-    middle = share.index[np.abs(share.index - 50).argmin()]
+    middle = min(share.index, key=lambda tau: abs(tau - 50))
     assert f"more than {middle:.1f}: " in html
     assert f"BC {share[middle]:.2f}" in html
 
