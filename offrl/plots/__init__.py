@@ -11,7 +11,7 @@ from offrl.plots.lines import curve_plot, online_plot, profile_plot
 from offrl.plots.pairs import improvement_matrix_plot, improvement_plot
 from offrl.plots.panels import legend_plot, panel_plot
 from offrl.plots.ranks import critical_difference_plot, rank_plot
-from offrl.plots.style import assigned_styles, lacking_signs, line_style, save, style, svg
+from offrl.plots.style import assigned_styles, lacking_signs, line_style, save, save_as, style, svg
 
 __all__ = [
     "assigned_styles",
@@ -28,6 +28,7 @@ __all__ = [
     "profile_plot",
     "rank_plot",
     "save",
+    "save_as",
     "style",
     "svg",
 ]

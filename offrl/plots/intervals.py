@@ -1,6 +1,6 @@
 """The figure of point estimates with their intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from offrl.plots.layout import (
     LINE,
+    in_order,
     label,
     legend_below,
     legend_height,
@@ -29,6 +30,8 @@ def interval_plot(
     *,
     scale: float = 100.0,
     labels: Mapping[str, str] | None = None,
+    order: Sequence[str] | None = None,
+    palette: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Point estimate and all intervals of one metric, a row per algorithm; returns the Axes.
@@ -40,9 +43,11 @@ def interval_plot(
         metric: one of the metrics that it has.
         scale: upper end of the score scale, for the axis' name.
         labels: what to write in place of an algorithm's name.
+        order: algorithms that come first, in this order.
+        palette: colours by algorithm, as matplotlib takes them.
         ax: where to draw; by default a new figure of fitting size.
     """
-    rows = summary[summary["metric"] == metric]
+    rows = in_order(summary[summary["metric"] == metric], order, "algorithm")
     names = list(dict.fromkeys(rows["algorithm"]))
     texts = [label(name, labels) for name in names]
     methods = [method for method in METHODS if (rows["ci_method"] == method).any()]
@@ -61,7 +66,7 @@ def interval_plot(
     unbounded = []
     at = rows.set_index(["algorithm", "ci_method"])[["estimate", "ci_low", "ci_high"]].T
     for y, name in zip(ys, names, strict=True):
-        colour = line_style(name)["color"]
+        colour = line_style(name, palette)["color"]
         hollow = True
         for method in methods:
             estimate, *ends = at[name, method].astype(float)

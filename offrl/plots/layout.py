@@ -1,20 +1,24 @@
 """Arithmetic of figures: how much room labels and legends take, and where rows lie."""
 
 import textwrap
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import offset_copy
 
+from offrl.errors import InputError
 from offrl.plots.style import LEGEND_SIZE
 from offrl.text import one_line, visible
 
 LINE = 0.16  # inches a line of text takes: the unit of height of figures made of rows
+GAP = 34.0  # points from the axes down to the legend, for tick labels and the axis' name
 WRAP = 22  # characters of an algorithm's name on a line beside an axis
 
 
@@ -34,6 +38,15 @@ def label(name: str, labels: Mapping[str, str] | None, width: int = WRAP) -> str
     return plain("\n".join(textwrap.wrap(text, width, max_lines=4, placeholder=" …")) or text)
 
 
+def in_order(frame: pd.DataFrame, order: Sequence[str] | None, column: str) -> pd.DataFrame:
+    """The frame with the rows of these names first, in this order; those of each as they were."""
+    if not order:
+        return frame
+    places = {name: place for place, name in enumerate(order)}
+    place = frame[column].map(lambda name: places.get(name, len(places)))
+    return frame.iloc[np.argsort(place.to_numpy(), kind="stable")]
+
+
 def line_count(text: str) -> int:
     """Number of lines of a text."""
     return text.count("\n") + 1
@@ -46,6 +59,45 @@ def text_width(texts: Collection[str]) -> float:
     return max(
         (TextPath((0, 0), line, size=size).get_extents().x1 / 72 for line in lines), default=0
     )
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure of an Axes."""
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def axes_size(ax: Axes) -> tuple[float, float]:
+    """Width and height of an Axes in inches, as the figure is laid out.
+
+    Raises InputError where the figure has no room for its texts.
+    """
+    figure = figure_of(ax)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied")
+        try:
+            figure.draw_without_rendering()
+        except UserWarning:
+            width, height = figure.get_size_inches()
+            raise InputError(
+                f"a figure of {width:g} x {height:g} inches has no room for its texts; make it "
+                "larger, or give shorter labels"
+            ) from None
+    place = ax.get_position()
+    return place.width * figure.get_figwidth(), place.height * figure.get_figheight()
+
+
+def wrap_names(ax: Axes) -> None:
+    """Breaks the names of the axes where they are longer than these, above the legend."""
+    for axis, inches in zip((ax.xaxis, ax.yaxis), axes_size(ax), strict=True):
+        text = axis.get_label_text()
+        share = inches / text_width([text]) if text else 1
+        if share < 1:
+            axis.set_label_text("\n".join(textwrap.wrap(text, max(12, int(len(text) * share)))))
+    lines, legend = line_count(ax.get_xlabel()), ax.get_legend()
+    if lines > 1 and legend is not None and ax.xaxis.get_label_position() == "bottom":
+        legend.set_bbox_to_anchor((0, 0), _below(ax, GAP + 72 * LINE * (lines - 1)))
 
 
 def row_places(texts: Sequence[str], space: float = 0.8) -> tuple[list[float], float]:
@@ -90,12 +142,18 @@ def legend_height(texts: Collection[str], width: float = 6.4) -> float:
     return 0.1 + rows * LINE * max(map(line_count, texts), default=1)
 
 
+def _below(ax: Axes, points: float) -> Any:
+    """The corner so far below the axes, in points: the height of tick labels does not scale."""
+    figure = ax.get_figure(root=True)
+    return offset_copy(ax.transAxes, figure, x=0, y=-points, units="points")
+
+
 def legend_below(
     ax: Axes,
     handles: Collection[Any],
     texts: Collection[str],
     *,
-    gap: float = 34,
+    gap: float = GAP,
     beside: float = 0,
 ) -> None:
     """Draws a legend under the axis' name, where it hides nothing.
@@ -115,9 +173,8 @@ def legend_below(
         list(handles),
         list(texts),
         loc="upper left",
-        # In points: the height of tick labels does not scale.
         bbox_to_anchor=(0, 0),
-        bbox_transform=offset_copy(ax.transAxes, figure, x=0, y=-gap, units="points"),
+        bbox_transform=_below(ax, gap),
         borderaxespad=0,
         borderpad=0,
         handlelength=2.6,

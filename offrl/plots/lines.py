@@ -1,6 +1,6 @@
 """Figures of lines with bands: performance profiles, learning curves, tuning budgets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from offrl.plots.layout import label, legend_below, legend_height, new_axes, plain
+from offrl.plots.layout import in_order, label, legend_below, legend_height, new_axes, plain
 from offrl.plots.style import HOLLOW, INK, NO_INTERVAL, distinct_styles
 from offrl.statistics.labels import level_of, percent
 
@@ -22,6 +22,8 @@ def profile_plot(
     *,
     scale: float = 100.0,
     labels: Mapping[str, str] | None = None,
+    order: Sequence[str] | None = None,
+    palette: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Performance profiles with both bands, a line per algorithm; returns the Axes.
@@ -30,10 +32,13 @@ def profile_plot(
         profile: what `statistics.profile` gives.
         scale: upper end of the score scale, for the axis' name.
         labels: what to write in place of an algorithm's name.
+        order: algorithms that come first, in this order.
+        palette: colours by algorithm, as matplotlib takes them.
         ax: where to draw; by default a new figure of fitting size.
     """
+    profile = in_order(profile, order, "algorithm")
     ax = ax or new_axes(6.4, 3.4 + legend_height(_legend_texts(profile, labels)))
-    _lines(ax, profile, labels, x="tau", y="share", steps=True)
+    _lines(ax, profile, labels, palette, x="tau", y="share", steps=True)
     ax.set_ylim(-0.02, 1.02)
     ax.set_xlabel(f"threshold τ on the score, 0–{scale:g}")
     ax.set_ylabel("share of runs with score > τ")
@@ -45,6 +50,8 @@ def curve_plot(
     *,
     scale: float = 100.0,
     labels: Mapping[str, str] | None = None,
+    order: Sequence[str] | None = None,
+    palette: Mapping[str, str] | None = None,
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
@@ -54,11 +61,14 @@ def curve_plot(
         curve: what `statistics.curve` gives.
         scale: upper end of the score scale, for the axis' name.
         labels: what to write in place of an algorithm's name.
+        order: algorithms that come first, in this order.
+        palette: colours by algorithm, as matplotlib takes them.
         title: what the curves are on.
         ax: where to draw; by default a new figure of fitting size.
     """
+    curve = in_order(curve, order, "algorithm")
     ax = ax or new_axes(4.8, 2.9 + legend_height(_legend_texts(curve, labels), 4.8))
-    _lines(ax, curve, labels, x="step", y="iqm")
+    _lines(ax, curve, labels, palette, x="step", y="iqm")
     # The simultaneous band of few runs may be many times as wide as all else: it is cut then.
     inner = curve[["iqm", "ci_low", "ci_high"]].to_numpy(np.float64)
     if np.isfinite(inner).any():
@@ -78,6 +88,8 @@ def online_plot(
     *,
     scale: float = 100.0,
     labels: Mapping[str, str] | None = None,
+    order: Sequence[str] | None = None,
+    palette: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Expected online performance against the tuning budget, a line per algorithm; the Axes.
@@ -86,10 +98,13 @@ def online_plot(
         online: columns algorithm, budget (policies evaluated online), value, ci_low, ci_high.
         scale: upper end of the score scale, for the axis' name.
         labels: what to write in place of an algorithm's name.
+        order: algorithms that come first, in this order.
+        palette: colours by algorithm, as matplotlib takes them.
         ax: where to draw; by default a new figure of fitting size.
     """
+    online = in_order(online, order, "algorithm")
     ax = ax or new_axes(4.8, 2.9 + legend_height(_legend_texts(online, labels), 4.8))
-    _lines(ax, online, labels, x="budget", y="value")
+    _lines(ax, online, labels, palette, x="budget", y="value")
     if online["budget"].max() > 30 * online["budget"].min():
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -123,13 +138,14 @@ def _lines(
     ax: Axes,
     data: pd.DataFrame,
     labels: Mapping[str, str] | None,
+    palette: Mapping[str, str] | None,
     *,
     x: str,
     y: str,
     steps: bool = False,
 ) -> None:
     """Draws a line with its bands per algorithm, and the legend."""
-    looks = distinct_styles(list(dict.fromkeys(data["algorithm"])))
+    looks = distinct_styles(list(dict.fromkeys(data["algorithm"])), palette)
     alpha = 0.2 if len(looks) <= 4 else 0.8 / len(looks)
     bands = [("ci_low", "ci_high", alpha)]
     if "band_low" in data:

@@ -1,6 +1,6 @@
 """Figures of pairs of algorithms: probabilities of improvement."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from offrl.errors import InputError
 from offrl.plots.layout import (
     LINE,
+    in_order,
     label,
     legend_below,
     line_count,
@@ -31,6 +32,8 @@ def improvement_plot(
     *,
     baseline: str | None = None,
     labels: Mapping[str, str] | None = None,
+    order: Sequence[str] | None = None,
+    palette: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Probability of improvement P(X > Y) with its interval, a row per pair; returns the Axes.
@@ -41,6 +44,8 @@ def improvement_plot(
         pairs: the pairs of `comparison.compare`.
         baseline: draw only this algorithm's pairs, with it as Y; InputError if it has none.
         labels: what to write in place of an algorithm's name.
+        order: algorithms that come first, in this order.
+        palette: colours by algorithm, as matplotlib takes them.
         ax: where to draw; by default a new figure of fitting size.
     """
     level = percent(level_of(pairs))
@@ -50,6 +55,7 @@ def improvement_plot(
         if not len(pairs):
             names = ", ".join(dict.fromkeys(both["x"]))
             raise InputError(f"no pair with baseline {baseline!r}; expected one of {names}")
+    pairs = in_order(in_order(pairs, order, "y"), order, "x")
     left, right = ([label(name, labels) for name in pairs[side]] for side in ("x", "y"))
     ys, bottom = row_places([max(two, key=line_count) for two in zip(left, right, strict=True)])
     ax = ax or new_axes(3.8 + text_width(left) + text_width(right), 1.2 + LINE * max(3.0, bottom))
@@ -59,7 +65,7 @@ def improvement_plot(
         if np.isnan(value):
             not_computed(ax, y)
             continue
-        colour = line_style(name)["color"]
+        colour = line_style(name, palette)["color"]
         ax.plot([low, high], [y, y], color=colour, **EXPANDED)
         point(ax, value, y, colour, hollow=bool(np.isnan(low)))
     name_rows(ax, ys, bottom, left)
@@ -83,6 +89,7 @@ def improvement_matrix_plot(
     *,
     alpha: float = ALPHA,
     labels: Mapping[str, str] | None = None,
+    order: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Probabilities of improvement P(X > Y), X in rows and Y in columns; returns the Axes.
@@ -94,16 +101,23 @@ def improvement_matrix_plot(
         pairs: the pairs of `comparison.compare`; a pair that they lack is left empty.
         alpha: level of the test.
         labels: what to write in place of an algorithm's name.
-        ax: where to draw (its colour bar takes some of the room); by default a new figure of
-            fitting size.
+        order: algorithms that come first, in this order.
+        ax: where to draw (its colour bar takes some of the room, and is left out of a narrow
+            figure); by default a new figure of fitting size.
     """
     both = pd.concat([pairs, _turned(pairs)])
     means = both.groupby("x", sort=False)["probability"].mean()
     names = list(means.sort_values(ascending=False, kind="stable").index)
+    names = [*(n for n in order or () if n in names), *(n for n in names if n not in (order or ()))]
     texts = [label(name, labels) for name in names]
     lines = max((*map(line_count, texts), 1.7))
     size = text_width(texts) + max(2.4, len(names) * (0.08 + LINE * lines))
     ax = ax or new_axes(size + 1.5, size + 0.9)
+    figure = ax.get_figure()
+    assert figure is not None
+    inches = figure.get_figure(root=True).get_figwidth()
+    narrow = inches < size + 1.4
+    room = (inches - 0.6 - text_width(texts)) / len(names)  # of a cell where the figure is narrow
     # White is no difference, grey no value.
     colours = matplotlib.colormaps["PuOr"].with_extremes(bad="#d5d8dc")
     grid = both.pivot(index="x", columns="y", values="probability").loc[names, names]
@@ -118,7 +132,8 @@ def improvement_matrix_plot(
         # Not INK, which takes the page's text colour: cells are as bright on a dark page.
         ink = "black" if np.dot(colours(chance)[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
         at = place[y], place[x]
-        ax.text(*at, f"{chance:.2f}", color=ink, fontsize=7, ha="center", va="center_baseline")
+        points = min(7.0, 32 * room) if narrow else 7
+        ax.text(*at, f"{chance:.2f}", color=ink, fontsize=points, ha="center", va="center_baseline")
         if p <= alpha:
             ax.plot(at[0], at[1] + 0.33, color=ink, **DOT)
     for axis, name in ((ax.xaxis, "algorithm Y"), (ax.yaxis, "algorithm X")):
@@ -131,11 +146,10 @@ def improvement_matrix_plot(
     ax.invert_yaxis()
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
-    figure = ax.get_figure()
-    assert figure is not None
-    bar = figure.colorbar(image, ax=ax, fraction=0.06, pad=0.03, aspect=30)
-    bar.set_label("probability of improvement\nP(X > Y), 0–1")
-    bar.outline.set_visible(False)
+    if not narrow:  # the cells have the numbers
+        bar = figure.colorbar(image, ax=ax, fraction=0.06, pad=0.03, aspect=30)
+        bar.set_label("probability of improvement\nP(X > Y), 0–1")
+        bar.outline.set_visible(False)
     text = f"told apart:\nadjusted p ≤ {alpha:g}"
     legend_below(ax, [Line2D([], [], color=INK, **DOT)], [text], gap=8)
     return ax

@@ -31,6 +31,7 @@ def critical_difference_plot(
     *,
     alpha: float = ALPHA,
     labels: Mapping[str, str] | None = None,
+    palette: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """The critical-difference diagram of Demšar (2006, figure 1): mean ranks; returns the Axes.
@@ -44,6 +45,7 @@ def critical_difference_plot(
         pairs: the pairs of `comparison.compare`; InputError where two algorithms have none.
         alpha: level of the test.
         labels: what to write in place of an algorithm's name.
+        palette: colours by algorithm, as matplotlib takes them.
         ax: where to draw; by default a new figure of fitting size.
     """
     # Rounded: equal ranks summed in another order are one place on the axis.
@@ -73,7 +75,7 @@ def critical_difference_plot(
     ):
         align = "left" if edge else "right"
         for name, text, y in zip(side, texts, ys, strict=True):
-            x, end, colour = means[name], (1, last)[edge], line_style(name)["color"]
+            x, end, colour = means[name], (1, last)[edge], line_style(name, palette)["color"]
             ax.plot([x, x, end], [0, top + y, top + y], color=colour, lw=1.2)
             ax.plot(x, 0, marker="o", ms=4.5, color=colour, clip_on=False, zorder=3)
             for points, words in ((4, f"{x:.2f}"), (34, text)):

@@ -57,6 +57,11 @@ FONT = "DejaVu Sans"
 STAND_IN = re.compile("CJK|Noto Sans|Han Sans|WenQuanYi|Gothic|Ming|Hei|Yahei|PingFang|Uni")
 
 
+KINDS: dict[str, dict[str, Any]] = {  # of files, with their options
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+    "png": {"dpi": 200},
+}
 Look = dict[str, Any]  # colour, dashes and marker: keywords for `Axes.plot`
 _looks: ContextVar[Mapping[str, Look]] = ContextVar("looks", default=MappingProxyType({}))
 
@@ -143,15 +148,18 @@ def _look(name: str, stand_ins: Sequence[str]) -> Any:
     }
 
 
-def line_style(algorithm: str) -> Look:
+def line_style(algorithm: str, palette: Mapping[str, str] | None = None) -> Look:
     """Colour, dash and marker of an algorithm, as `style` has them, else from its name alone.
+
+    A colour that `palette` has for the name comes first.
 
     The names in `reports/looks.toml` take looks in their order there, so that they differ; any
     other name takes one by its hash. Another way to act ("dt: target 2") has the colour of its
     algorithm, with other dashes and another marker.
     """
-    given = _looks.get().get(algorithm)
-    return _own_style(algorithm) if given is None else given
+    look = _looks.get().get(algorithm) or _own_style(algorithm)
+    colour = (palette or {}).get(algorithm)
+    return {**look, "color": colour} if colour else look
 
 
 def _own_style(algorithm: str) -> Look:
@@ -203,14 +211,16 @@ def assigned_styles(names: Sequence[str], ways: Mapping[str, str]) -> dict[str, 
     return looks
 
 
-def distinct_styles(names: Sequence[str]) -> dict[str, Look]:
+def distinct_styles(
+    names: Sequence[str], palette: Mapping[str, str] | None = None
+) -> dict[str, Look]:
     """The look of each algorithm of one figure.
 
     Where two have one look the later gets other dashes, or another marker; never a new colour.
     """
     looks: dict[str, Look] = {}
     for name in names:
-        own = line_style(name)
+        own = line_style(name, palette)
         others = (
             {**own, "linestyle": dash, "marker": marker}
             for marker in _rotated(MARKERS, own["marker"])
@@ -241,16 +251,15 @@ def _rotated(choices: Sequence[Any], first: Any) -> Sequence[Any]:
 
 def save(figure: Figure, stem: Path, kinds: Sequence[str] = ("svg", "pdf", "png")) -> list[Path]:
     """Write the figure as .svg, .pdf and .png (200 dpi) and return the paths; no dates inside."""
-    options: dict[str, dict[str, Any]] = {
-        "svg": {"metadata": {"Date": None}},
-        "pdf": {"metadata": {"CreationDate": None}},
-        "png": {"dpi": 200},
-    }
-    paths = []
-    for kind in kinds:
-        paths.append(stem.with_name(f"{stem.name}.{kind}"))
-        figure.savefig(paths[-1], **options[kind])
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
+    for path, kind in zip(paths, kinds, strict=True):
+        save_as(figure, path, kind)
     return paths
+
+
+def save_as(figure: Figure, path: Path, kind: str) -> None:
+    """Writes the figure as "svg", "pdf" or "png" (200 dpi), without a date inside."""
+    figure.savefig(path, format=kind, **KINDS[kind])
 
 
 def svg(figure: Figure) -> str:

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 
 from offrl import plots, statistics
 from offrl.errors import InputError
+from offrl.plots.layout import axes_size, figure_of, new_axes, text_width, wrap_names
 from offrl.plots.style import REST, distinct_styles
 from offrl.results.table import ScoreTable
 from offrl.statistics.comparison import compare
@@ -613,3 +614,33 @@ def test_a_simultaneous_band_far_wider_than_all_else_is_cut():
     low, high = plots.curve_plot(frame).get_ylim()
     assert 40 < low < 48
     assert 56 < high < 64
+
+
+def test_an_order_and_a_palette_are_those_of_the_figure() -> None:
+    with plots.style():
+        ax = plots.interval_plot(
+            summary(["BC", "IQL", "CQL"]), order=["CQL", "BC"], palette={"IQL": "#010203"}
+        )
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["CQL", "BC", "IQL"]
+    own = [line for line in ax.get_lines() if line.get_color() == "#010203"]
+    (row,) = {round(float(np.ravel(line.get_ydata())[0])) for line in own}
+    assert own
+    assert row == round(ax.get_yticks()[-1])
+
+
+def test_names_of_axes_break_where_a_figure_is_narrow() -> None:
+    with plots.style():
+        with pytest.raises(InputError, match="1 x 1 inches has no room"):
+            wrap_names(plots.interval_plot(summary(SHORT), ax=new_axes(1, 1)))
+        ax = plots.interval_plot(summary(["IQL"]), ax=new_axes(2.2, 2))
+        wrap_names(ax)
+        width, _ = axes_size(ax)
+        lines = ax.get_xlabel().split("\n")
+        assert len(lines) > 1
+        assert text_width(lines) < width + 0.5
+        legend = ax.get_legend()
+        assert legend is not None
+        figure = figure_of(ax)
+        figure.draw_without_rendering()
+        name = ax.xaxis.label.get_window_extent()
+        assert legend.get_window_extent().y1 <= name.y0 + 1
