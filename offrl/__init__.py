@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from offrl.reporting.report import report as report
     from offrl.results.collect import read_runs as read_runs
     from offrl.results.files import read_scores as read_scores
+    from offrl.results.reading import Reading as Reading
     from offrl.results.table import ScoreTable as ScoreTable
     from offrl.running.policies import load_policy as load_policy
     from offrl.running.protocol import Protocol as Protocol
@@ -40,6 +41,7 @@ _HOME = {
     "InputError": "offrl.errors",
     "Learner": "offrl.learning.learner",
     "Protocol": "offrl.running.protocol",
+    "Reading": "offrl.results.reading",
     "ScoreTable": "offrl.results.table",
     "SingleSeedLearner": "offrl.learning.learner",
     "Spec": "offrl.learning.spec",

@@ -30,32 +30,40 @@ from offrl.cli.console import (
     progress_bar,
     show_rows,
 )
+from offrl.cli.sources import reads_sources
 from offrl.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from offrl.results.reading import Reading
 
+
+@reads_sources
 def scores(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of runs.")],
+    source: Sources,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="A .csv or .parquet file to write."),
     ],
+    scale: Scale = 100,
+    *,
+    reading: "Reading",
 ) -> None:
-    """Write the tidy table of all evaluations of all runs.
+    """Write the tidy table of all evaluations of all runs, or of tables and logs of others.
 
     Example: offrl scores runs -o scores.csv
     """
-    from offrl.results.collect import read_runs
+    from offrl.results.collect import collect
     from offrl.results.files import write_scores
 
-    table = read_runs(runs)
+    table = collect(source, scale=scale, complete=False, reading=reading)
     write_scores(table, output)
     print_line(f"{len(table.frame):,} rows in {output}")
     print_notes(table)
 
 
+@reads_sources
 def report(
     source: Sources,
     output: Annotated[
@@ -81,6 +89,8 @@ def report(
         bool, typer.Option("--studentized", help="Show studentized intervals too.")
     ] = False,
     engine: Engine = "offrl",
+    *,
+    reading: "Reading",
 ) -> None:
     """Write a report page: IQM, confidence intervals, comparisons, figures.
 
@@ -106,10 +116,12 @@ def report(
             studentized=studentized,
             command=shlex.join(["offrl", *sys.argv[1:]]),
             progress=progress,
+            reading=reading,
         )
     print_line(path)
 
 
+@reads_sources
 def compare(
     source: Sources,
     baseline: Baseline = None,
@@ -134,6 +146,8 @@ def compare(
     engine: Engine = "offrl",
     output: CsvFile = None,
     as_json: AsJson = False,
+    *,
+    reading: "Reading",
 ) -> None:
     """Compare algorithms two at a time: P(X > Y), difference of IQMs, tests, verdict.
 
@@ -152,6 +166,7 @@ def compare(
         algorithms=[*algorithm, *([baseline] if baseline else [])] if algorithm else None,
         datasets=dataset or None,
         common=common,
+        reading=reading,
     ).final()
     with progress_bar("compare") as progress:
         comparison = make_comparison(
@@ -194,6 +209,7 @@ def compare(
     print_notes(scores, comparison.notes)
 
 
+@reads_sources
 def budget(
     source: Sources,
     budgets: Annotated[
@@ -212,6 +228,8 @@ def budget(
         typer.Option(metavar="FILE", help="A .png, .svg or .pdf file to draw the curves in."),
     ] = None,
     as_json: AsJson = False,
+    *,
+    reading: "Reading",
 ) -> None:
     """Expected performance under a tuning budget, from scores with a column `setting`.
 
@@ -231,6 +249,7 @@ def budget(
         algorithms=algorithm or None,
         datasets=dataset or None,
         common=common,
+        reading=reading,
     )
     curves = online_performance(scores, budgets or None, resampling=Resampling(reps, seed))
     if output is not None:
@@ -260,6 +279,7 @@ def budget(
     print_notes(scores.final())
 
 
+@reads_sources
 def adastop(
     source: Sources,
     size: Annotated[int, typer.Option(metavar="N", help="Runs of each algorithm per interim.")],
@@ -278,6 +298,8 @@ def adastop(
     seed: Seed = 0,
     scale: Scale = 100,
     as_json: AsJson = False,
+    *,
+    reading: "Reading",
 ) -> None:
     """Decide in stages which algorithms differ, and which need more seeds (AdaStop).
 
@@ -294,6 +316,7 @@ def adastop(
         scale=scale,
         algorithms=[*algorithm, *([baseline] if baseline else [])] if algorithm else None,
         datasets=None if dataset is None else [dataset],
+        reading=reading,
     ).final()
     if len(scores.datasets) > 1:
         raise InputError(
@@ -335,6 +358,7 @@ def adastop(
     print_notes(scores)
 
 
+@reads_sources
 def reproduce(
     table: Annotated[
         str, typer.Argument(metavar="TABLE", help="A published table: neorl2, corl, ...")
@@ -350,6 +374,8 @@ def reproduce(
     algorithm: Algorithms = None,
     dataset: Datasets = None,
     as_json: AsJson = False,
+    *,
+    reading: "Reading",
 ) -> None:
     """Set scores beside a published table: reproduced, differs or underpowered.
 
@@ -360,7 +386,13 @@ def reproduce(
     from offrl.statistics.labels import level_of, percent
     from offrl.statistics.published import compare
 
-    scores = collect(source, complete=False, algorithms=algorithm or None, datasets=dataset or None)
+    scores = collect(
+        source,
+        complete=False,
+        algorithms=algorithm or None,
+        datasets=dataset or None,
+        reading=reading,
+    )
     cells = compare(scores, table, margin)
     words = Words(TERMINAL, decimals=2)  # as many as published tables have
     show_rows(

@@ -206,7 +206,8 @@ Sources = Annotated[
     list[Path],
     typer.Argument(
         metavar="SOURCE",
-        help="Folders of runs, or tables: algorithm,dataset,seed,score[,step].",
+        help="Folders of runs, tables (algorithm,dataset,seed,score[,step]; - from a pipe), or "
+        "what other programs wrote.",
     ),
 ]
 Algorithms = Annotated[

@@ -12,6 +12,7 @@ from offrl.progress import Progress, stage
 from offrl.reporting.findings import KIND, compute
 from offrl.results.collect import Source, collect
 from offrl.results.naming import Patterns, Texts, naming
+from offrl.results.reading import AS_IT_IS, Reading
 from offrl.results.table import ScoreTable
 from offrl.statistics.resampling import Resampling
 
@@ -35,13 +36,14 @@ def report(
     studentized: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> Path:
     """The path of the index.html of a new report; an earlier one in `output` is replaced.
 
     Args:
         sources: one or several of: folders of runs, score tables as files (CSV or Parquet with the
             columns algorithm, dataset, seed, score and optionally step), as frames, or as
-            ScoreTable.
+            ScoreTable; tables and logs of others (`offrl.results.reading`).
         output: the folder of the report.
         algorithms: report these alone.
         datasets: report these alone, by name or pattern.
@@ -58,6 +60,7 @@ def report(
         studentized: whether to show studentized intervals too.
         command: what the page names as the command that made it.
         progress: called with what is done and the total.
+        reading: how tables and logs of others are to be read.
 
     Raises InputError for scores that cannot be compared, and leaves nothing behind then.
     """
@@ -68,6 +71,7 @@ def report(
         algorithms=algorithms,
         datasets=datasets,
         common=common,
+        reading=reading,
     )
     return report_table(
         table,

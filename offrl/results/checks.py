@@ -170,6 +170,11 @@ def check_columns(frame: pd.DataFrame, where: str) -> None:
 def _column_hint(columns: Sequence[str], missing: Sequence[str]) -> str:
     """What to do about columns that are missing, where something can be guessed."""
     others = [name for name in columns[:LISTED] if name not in REQUIRED]
+    if "score" in missing and (mean := next((n for n in others if n.lower() == "mean"), None)):
+        return (
+            "; a mean is not enough for a comparison: give one row with its score per run, or a "
+            f"table of means as it is (--columns score={mean})"
+        )
     meant: dict[str, str] = {}
     for column in missing:
         left = [name for name in others if name not in meant.values()]
@@ -179,8 +184,6 @@ def _column_hint(columns: Sequence[str], missing: Sequence[str]) -> str:
             meant[column] = near[0]
     a_run_each = not {"algorithm", "dataset", "score"} & {*columns} and len(columns) > WIDE
     if a_run_each or ("score" in missing and "score" not in meant and len(others) > 1):
-        if "mean" in map(str.lower, others):
-            return "; a mean is not enough: give one row with its score per run"
         kept = [name for name in columns if name in REQUIRED or name.lower() in ("step", "setting")]
         each = [name for name in ("algorithm", "dataset") if name in missing]
         what, then = (each or ["seed"])[0], ""
@@ -193,9 +196,10 @@ def _column_hint(columns: Sequence[str], missing: Sequence[str]) -> str:
         )
     if not meant:
         return ""
-    (_, first), *rest = meant.items()
-    renamed = "".join(f", and {name!r:.80} to {column}" for column, name in rest)
-    return f"; if {first!r:.80} is meant, rename it{renamed}"
+    (column, first), *rest = meant.items()
+    renamed = "".join(f", and {name!r:.80} to {other}" for other, name in rest)
+    say = ",".join(f"{other}={_short(name)}" for other, name in [(column, first), *rest])
+    return f"; if {first!r:.80} is meant, rename it{renamed} (or give --columns {say})"
 
 
 def label_column(frame: pd.DataFrame, column: str, where: str) -> list[str]:

@@ -10,8 +10,9 @@ import pandas as pd
 from offrl.errors import InputError
 from offrl.results.checks import form_notes, run_keys, run_text
 from offrl.results.failures import Failure
-from offrl.results.files import SUFFIXES, read_scores
+from offrl.results.files import SUFFIXES, read_logs, read_scores
 from offrl.results.provenance import POOLED
+from offrl.results.reading import AS_IT_IS, Reading
 from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
 from offrl.results.table import ScoreTable
 from offrl.text import one_form
@@ -30,18 +31,20 @@ def collect(
     algorithms: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     common: bool = False,
+    reading: Reading = AS_IT_IS,
 ) -> ScoreTable:
     """One table from several sources: score tables, and folders of runs (which hold `run.json`).
 
     Args:
-        sources: one or several of: a folder of runs, a file that `read_scores` reads, a frame with
-            such columns, a ScoreTable.
+        sources: one or several of: a folder of runs, a file or folder that `read_scores` reads, a
+            frame with such columns, a ScoreTable.
         scale: that of files and frames; runs are scored on 0-100, and another scale beside them is
             an InputError.
         complete: as in `ScoreTable.from_frame`, of what is selected.
         algorithms: as in `ScoreTable.selected`, as are the others.
         datasets: the data sets.
         common: whether to leave out data sets that one of the algorithms lacks.
+        reading: how tables and logs of others are to be read.
     """
     if isinstance(sources, Source):
         sources = [sources]
@@ -50,11 +53,15 @@ def collect(
     parts: list[tuple[str, ScoreTable]] = []
     for number, source in enumerate(sources, start=1):
         if isinstance(source, pd.DataFrame | ScoreTable):
-            table = read_scores(source, scale=scale, complete=False)
+            table = read_scores(source, scale=scale, complete=False, reading=reading)
             parts.append((f"table {number}", table))
             continue
         source = Path(source)
         if source.is_dir():
+            logs = read_logs(source, scale, complete=False, reading=reading)
+            if logs is not None:
+                parts.append((str(source), logs))
+                continue
             if not run_folders(source):
                 raise InputError(
                     f"{source}: no run.json in this folder; expected a folder of runs, or a score "
@@ -67,7 +74,8 @@ def collect(
                 )
             parts.append((str(source), read_runs(source)))
         else:
-            parts.append((str(source), read_scores(source, scale=scale, complete=False)))
+            table = read_scores(source, scale=scale, complete=False, reading=reading)
+            parts.append((str(source), table))
     merged = merge(parts, complete=False)
     if algorithms is not None or datasets is not None or common:
         merged = merged.selected(algorithms=algorithms, datasets=datasets, common=common)

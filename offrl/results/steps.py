@@ -2,11 +2,15 @@
 
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from offrl.errors import InputError
-from offrl.results.checks import algorithm_text, first_few
+from offrl.results.checks import algorithm_text, first_few, label_text
 from offrl.results.rows import run_score
+
+LAST, BEST = ("final", "last", "end"), ("best", "max", "maximum")  # words for steps
+OF_BEST = "the scores of {} are those of each run's best evaluation, not of its last"
 
 
 def at_last_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -65,3 +69,65 @@ def _scored(cell: pd.DataFrame, step: int) -> pd.DataFrame:
     last = zip(rows["seed"], rows["last_evaluations"], strict=True)
     means: Any = [run_score(scores[seed], int(number)) for seed, number in last]
     return rows.assign(score=means)
+
+
+def without_words(frame: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows at the last step, where steps are words: "final", and "best", which is left out."""
+    if "step" not in frame or pd.api.types.is_numeric_dtype(frame["step"].dtype):
+        return frame, []
+    cells = list(frame["step"])
+    if not all(isinstance(cell, str) for cell in cells):
+        return frame, []
+    words = frame["step"].map(label_text).str.casefold()
+    if not {*words} & {*LAST, *BEST} or not {*words} <= {*LAST, *BEST, ""}:
+        return frame, []  # numbers, or what the check of steps names
+    best = words.isin(BEST)
+    last = ~best
+    if not last.any():
+        return frame.drop(columns="step"), [OF_BEST.format(where)]
+    notes = []
+    if best.any():
+        notes.append(
+            f"{best.sum():,} rows of {where} are left out: of a run's best evaluation, not its last"
+        )
+    return frame[last].drop(columns="step"), notes
+
+
+def at_shared_steps(
+    frame: pd.DataFrame, where: str, tolerance: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with steps that differ by `tolerance` at most, on a data set, made one step."""
+    if "step" not in frame:
+        raise InputError(f"{where}: has no steps, so leave --tolerance out")
+    steps = pd.to_numeric(frame["step"], errors="coerce").to_numpy(np.float64)
+    shared = steps.copy()
+    moved, most = 0, 0.0
+    for rows in frame.groupby("dataset", sort=False).indices.values():
+        own = np.unique(steps[rows][np.isfinite(steps[rows])])
+        first, ends = 0, dict[float, float]()
+        while first < len(own):
+            last = int(np.searchsorted(own, own[first] + tolerance, side="right")) - 1
+            ends |= dict.fromkeys(own[first : last + 1].tolist(), float(own[last]))
+            first = last + 1
+        to = np.array([ends.get(step, step) for step in steps[rows].tolist()])
+        moved += int((to > steps[rows]).sum())
+        most = max([most, *np.abs(to - steps[rows])[np.isfinite(to)].tolist()])
+        shared[rows] = to
+    labels = [c for c in ("algorithm", "dataset", "setting", "seed") if c in frame]
+    keys = frame[labels].astype(str).assign(step=shared)
+    twice = keys[np.isfinite(shared)].duplicated()
+    if twice.any():
+        row = keys[np.isfinite(shared)][twice].iloc[0]
+        raise InputError(
+            f"{where}: a tolerance of {tolerance:,} steps joins two evaluations of one run "
+            f"({row['algorithm']!r:.60} on {row['dataset']!r:.60}, seed {row['seed']}); give less"
+        )
+    exact: Any = [
+        cell if np.isnan(step) else int(step)
+        for cell, step in zip(frame["step"], shared.tolist(), strict=True)
+    ]
+    note = (
+        f"steps that differ by at most {tolerance:,} count as one: {moved:,} rows of {where} are "
+        f"moved, by {most:,.0f} at most"
+    )
+    return frame.assign(step=pd.Series(exact, index=frame.index, dtype=object)), [note]

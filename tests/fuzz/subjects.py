@@ -5,6 +5,7 @@ pyarrow, safetensors, json or tomllib read from the same bytes, and raises Asser
 differ.
 """
 
+import contextlib
 import csv
 import gzip
 import io
@@ -233,7 +234,13 @@ def _pandas_csv(text: str, separator: str) -> pd.DataFrame | None:
             )
     except (ValueError, csv.Error):
         return None
-    return frame.rename(columns=lambda name: str(name).strip())
+    return frame.rename(columns=_column)
+
+
+def _column(name: Any) -> str:
+    """A column's name; labels are known whatever their case."""
+    text = str(name).strip()
+    return text.lower() if text.lower() in ("algorithm", "dataset", "seed", "score") else text
 
 
 def _agree_parquet(folder: Path, table: ScoreTable) -> None:
@@ -242,8 +249,69 @@ def _agree_parquet(folder: Path, table: ScoreTable) -> None:
     labels = ["algorithm", "dataset", "seed", "score"]
     if not set(labels) <= set(frame):
         frame = frame.reset_index()
-    frame.columns = [str(name).strip() for name in frame.columns]
+    frame.columns = [_column(name) for name in frame.columns]
     _agree_rows(table, [_plain(frame)])
+
+
+# What other programs wrote
+
+
+RUN_NAMES = ("IQL-hopper-medium-v2-0a1b2c3d", "IQL-hopper-medium-v2-4", "10% BC-pen-human-v1-seed1")
+
+
+def _make_panel(folder: Path) -> None:
+    """A panel as Weights & Biases exports it."""
+    columns: dict[str, list[Any]] = {"Step": [1000, 2000, 3000]}
+    for k, name in enumerate(RUN_NAMES):
+        values = [10.5 * k + step / 7 for step in range(2)]
+        for end in ("", "__MIN", "__MAX"):
+            columns[f"{name} - d4rl_normalized_score{end}"] = [*values, "" if k else 3.25]
+    text = pd.DataFrame(columns).to_csv(index=False, quoting=csv.QUOTE_ALL)
+    (folder / "scores.csv").write_text(text)
+
+
+def _read_others(folder: Path) -> ScoreTable:
+    return read_scores(next(folder.iterdir()), complete=False)
+
+
+def _agree_panel(folder: Path, table: ScoreTable) -> None:
+    text = (folder / "scores.csv").read_bytes().decode("utf-8-sig")
+    theirs: Counter[float] = Counter()
+    for separator in (",", ";", "\t"):
+        frame = _pandas_csv(text, separator)
+        cells = [] if frame is None else frame.to_numpy().ravel().tolist()
+        for cell in cells:
+            with contextlib.suppress(ValueError):
+                theirs[float(cell.strip().removeprefix("'"))] += 1
+    assert not Counter(table.frame["score"].tolist()) - theirs
+
+
+def _make_arrays(folder: Path) -> None:
+    """rliable's arrays as numpy keeps them."""
+    arrays = {name: np.arange(6.0).reshape(3, 2) + k for k, name in enumerate(("BC", "IQL"))}
+    np.savez(folder / "scores.npz", datasets=["hopper", "pen"], **arrays)  # type: ignore[arg-type]
+
+
+def _mutate_arrays(folder: Path, random: Random) -> None:
+    """Damage of the archive, or other arrays."""
+    path = folder / "scores.npz"
+    if random.random() < 0.6:
+        mutate_file(path, random)
+        return
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    name = random.choice(["BC", "IQL"])
+    arrays[random.choice([name, "steps", "datasets", ""])] = _odd_array(arrays[name], random)
+    np.savez(path, **arrays)
+
+
+def _agree_arrays(folder: Path, table: ScoreTable) -> None:
+    theirs: Counter[float] = Counter()
+    with np.load(folder / "scores.npz", allow_pickle=False) as archive:
+        for name in archive.files:
+            if archive[name].dtype.kind in "iuf":
+                theirs.update(archive[name].astype(float).ravel().tolist())
+    assert not Counter(table.frame["score"].tolist()) - theirs
 
 
 # Runs
@@ -1011,6 +1079,8 @@ SUBJECTS = {
     "csv": Subject(_make_csv, _mutate_csv, _read_table, _agree_csv),
     "csv.gz": Subject(_make_gz, _mutate_gz, _read_table, _agree_csv),
     "parquet": Subject(_make_parquet, _mutate_parquet, _read_table, _agree_parquet),
+    "panel": Subject(_make_panel, _mutate_csv, _read_others, _agree_panel),
+    "arrays": Subject(_make_arrays, _mutate_arrays, _read_others, _agree_arrays),
     "run store": Subject(_make_store, _mutate_store, _read_store, _agree_store),
     "checkpoint": Subject(
         _make_checkpoint, _mutate_checkpoint, _read_checkpoint, _agree_checkpoint
