@@ -41,7 +41,8 @@ from offrl.reporting.conclusion import Name, conclusion, text
 from offrl.reporting.figures import LEVEL, Figure, figures
 from offrl.reporting.findings import SAME_RUNS, TOLD, Findings
 from offrl.reporting.origins import origins
-from offrl.reporting.tables import scores_latex, scores_markdown
+from offrl.reporting.tables import paper_table
+from offrl.reporting.typeset import written
 from offrl.reporting.words import HTML, Words, turned
 from offrl.results.files import write_csv
 from offrl.statistics.bootstrap import MOST_AUTOMATIC, SHARE
@@ -154,10 +155,11 @@ def _write_tables(findings: Findings, folder: Path) -> None:
         frames["tables/failures.csv"] = failures[columns]
     for name, frame in frames.items():
         write_csv(frame, folder / name)
-    scale = findings.table.scale
-    for suffix, table in (("md", scores_markdown), ("tex", scores_latex)):
-        written = table(findings.per_task, scale, findings.table.ways)
-        (folder / "tables" / f"scores.{suffix}").write_text(written, encoding="utf-8")
+    table = paper_table(
+        findings.final, findings.naming, algorithms=findings.algorithms, averages=False
+    )
+    for suffix, kind in (("md", "markdown"), ("tex", "latex")):
+        (folder / "tables" / f"scores.{suffix}").write_text(written(table, kind), encoding="utf-8")
 
 
 class _Page:

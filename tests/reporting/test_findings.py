@@ -12,7 +12,8 @@ from offrl import statistics
 from offrl.errors import InputError
 from offrl.progress import stage
 from offrl.reporting.findings import KIND, compute
-from offrl.reporting.tables import scores_latex, scores_markdown
+from offrl.reporting.tables import paper_table
+from offrl.reporting.typeset import written
 from offrl.results.failures import Failure
 from offrl.results.naming import naming
 from offrl.results.steps import at_last_steps
@@ -238,11 +239,9 @@ def test_another_way_to_act_counts_for_nothing_and_stands_beside_its_algorithm()
     assert list(dict.fromkeys(two.summary["algorithm"])) == ["BC", "BC: fast", "IQL"]
     assert two.record()["algorithms"] == ["BC", "IQL"]
     assert two.record()["ways"] == {"BC: fast": "BC"}
-    tex, markdown = (
-        text(two.per_task, 100, two.table.ways) for text in (scores_latex, scores_markdown)
-    )
-    assert "BC: fast (same runs)" in tex
-    assert "BC: fast (same runs)" in markdown
+    made = paper_table(two.final)
+    assert "BC: fast (same runs)" in written(made, "latex")
+    assert made.columns[1].text == "BC: fast (same runs)"
 
 
 def test_another_way_to_act_is_compared_where_it_is_named():
