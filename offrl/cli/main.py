@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offrl.cli import analysis, browse, data, policies, running
+from offrl.cli import analysis, browse, data, papers, policies, running
 from offrl.cli.console import print_line, print_message
 from offrl.errors import InputError
 from offrl.version import __version__
@@ -31,6 +31,8 @@ app.command(rich_help_panel=RUNS)(policies.evaluate)
 app.command(rich_help_panel=RUNS)(policies.export)
 app.command(rich_help_panel=SCORES)(analysis.scores)
 app.command(rich_help_panel=SCORES)(analysis.report)
+app.command(rich_help_panel=SCORES)(papers.table)
+app.command(rich_help_panel=SCORES)(papers.plot)
 app.command(rich_help_panel=SCORES)(analysis.compare)
 app.command(rich_help_panel=SCORES)(analysis.budget)
 app.command(rich_help_panel=SCORES)(analysis.adastop)
