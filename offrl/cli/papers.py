@@ -34,7 +34,7 @@ LookFile = Annotated[
     typer.Option(
         "--look",
         metavar="FILE",
-        help="A TOML file with order, [labels], [colours] and [groups], for tables and figures.",
+        help="A TOML file with order, labels, colours and groups, for tables and figures.",
     ),
 ]
 
@@ -81,9 +81,8 @@ def table(
 ) -> None:
     """Write the scores as a table of a paper: LaTeX (booktabs), Markdown, HTML or CSV.
 
-    Bold is the best of a data set or average, and whatever is not told apart from it: on a data
-    set by Welch's tests of the means, Holm's correction over its pairs; in averages by the tests
-    of offrl compare.
+    Bold is the best and what is not told apart from it, by the tests
+    per data set (Welch, Holm) and, in averages, by offrl compare.
 
     Example: offrl table runs -o scores.tex --label iql=IQL --group 'mazes=*maze*'
     """
