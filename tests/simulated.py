@@ -1,11 +1,22 @@
-"""Scores drawn at random, for tests of figures and reports."""
+"""Scores drawn at random, for tests of statistics, figures and reports."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from offrl.results.table import ScoreTable
+
+POPULATIONS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "t3": lambda rng, shape: rng.standard_t(3, shape),
+    "2 t2": lambda rng, shape: 2 * rng.standard_t(2, shape),
+    # One seed in five collapses.
+    "collapse": lambda rng, shape: rng.normal(size=shape) - 6 * (rng.random(shape) < 0.2),
+    "lognormal": lambda rng, shape: rng.lognormal(size=shape),
+}
+MEANS = {"collapse": -1.2, "lognormal": float(np.exp(0.5))}  # of the others 0
 
 
 def table(

@@ -131,12 +131,15 @@ def compare(
     margin: Annotated[
         float | None,
         typer.Option(
-            metavar="POINTS", help="The largest difference of IQMs that counts as none, in points."
+            metavar="POINTS", help="The largest difference of means that counts as none, in points."
         ),
     ] = None,
     alpha: Annotated[
         float, typer.Option(metavar="RATE", help="Error rate of the tests over all pairs.")
     ] = 0.05,
+    correction: Annotated[
+        str, typer.Option(metavar="NAME", help="Of p for all pairs: closed or holm.")
+    ] = "closed",
     reps: Reps = None,
     permutations: Annotated[
         int, typer.Option(metavar="N", min=100, help="Of the permutation test.")
@@ -175,6 +178,7 @@ def compare(
             algorithms=algorithm or None,
             margin=margin,
             alpha=alpha,
+            correction=correction,
             permutations=permutations,
             resampling=Resampling(reps, seed, engine=engine),
             progress=progress,
@@ -198,9 +202,12 @@ def compare(
         title=(
             f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} on {len(scores.datasets)} "
             f"data set{'s' if len(scores.datasets) > 1 else ''}, "
-            f"{percent(level_of(comparison.pairs))} intervals"
+            f"{percent(level_of(comparison.pairs))} intervals; "
+            f"p of the {comparison.statistic}, correction: {comparison.correction}"
         ),
         whole={
+            "correction": comparison.correction,
+            "statistic": comparison.statistic,
             "pairs": pairs,
             "tasks": comparison.tasks.to_dict("records"),
             "notes": [*scores.notes, *comparison.notes],

@@ -47,6 +47,7 @@ from numpy.typing import ArrayLike, NDArray
 from offrl.errors import InputError, unknown
 from offrl.results.table import ScoreTable
 from offrl.statistics.bootstrap import Array, stream
+from offrl.statistics.closed import MOST_WHOLE
 from offrl.statistics.pairs import chosen_cells
 from offrl.statistics.resampling import DEFAULT_REPS, Resampling
 from offrl.statistics.significance import ALPHA
@@ -54,7 +55,6 @@ from offrl.statistics.significance import ALPHA
 COLUMNS = ("x", "y", "decision", "interim", "statistic", "boundary", "n_x", "n_y")
 MOST_RUNS = 10_000  # of an algorithm
 MOST_DEALT = 10**8  # runs that are dealt at an interim, over all deals
-MOST_ALGORITHMS = 12  # at once: there are some 2^12 sets of them
 
 Names = tuple[str, ...]
 
@@ -314,10 +314,8 @@ def _check_plan(
     baseline: str | None,
     reps: int,
 ) -> None:
-    if not 2 <= len(names) <= MOST_ALGORITHMS:
-        raise InputError(
-            f"{len(names)} algorithms; AdaStop compares 2 to {MOST_ALGORITHMS} at once"
-        )
+    if not 2 <= len(names) <= MOST_WHOLE:
+        raise InputError(f"{len(names)} algorithms; AdaStop compares 2 to {MOST_WHOLE} at once")
     if baseline is not None and baseline not in names:
         raise unknown("baseline", baseline, names)
     if not 0 < alpha < 1:

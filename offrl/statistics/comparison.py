@@ -4,34 +4,35 @@ Of every pair (x, y), with A > B read as "x scores more than y":
 
 - P(X > Y), the probability of improvement, and the difference of IQMs (`pairs`), with their
   intervals (`pair_intervals`);
-- p of a permutation test and of a t test of the IQMs (`significance`, `pairs`). The larger of both
-  is the one that counts. It is corrected by Holm's method over all pairs;
+- p of a permutation test of the means over data sets (`permutations`), and p adjusted for all pairs
+  by the closed test (`closed`) or by Holm's method (`significance`);
 - Welch's test of the means on each data set (`significance`).
 
-Correction aside, a pair's numbers depend on its own scores alone.
+The test is of means, not of IQMs: an IQM leaves out whole runs, and so ties where runs are few.
+Adjusted p apart, a pair's numbers depend on its own scores alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from offrl.errors import InputError
+from offrl.errors import InputError, unknown
 from offrl.progress import Progress
 from offrl.results.table import ScoreTable
+from offrl.statistics.closed import closed_p, most_disjoint
 from offrl.statistics.engines import engine
+from offrl.statistics.metrics import Tasks
 from offrl.statistics.pairs import PAIRS, Pair, comparable_cells
+from offrl.statistics.permutations import Runs, Set, set_p
 from offrl.statistics.remarks import comparison_notes, way_notes
 from offrl.statistics.resampling import Resampling
-from offrl.statistics.significance import (
-    ALPHA,
-    MOST_PERMUTATIONS,
-    PERMUTATIONS,
-    holm,
-    permutation,
-    welch,
-)
+from offrl.statistics.significance import ALPHA, MOST_PERMUTATIONS, PERMUTATIONS, holm, welch
+
+CORRECTIONS = ("closed", "holm")  # the first by default
+STATISTIC = "studentized difference of means"
+MOST_COMPARED = 600_000  # runs, of all pairs: a minute or two
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ def compare(
     algorithms: Sequence[str] | None = None,
     margin: float | None = None,
     alpha: float = ALPHA,
+    correction: str = CORRECTIONS[0],
     permutations: int = PERMUTATIONS,
     resampling: Resampling = Resampling(),
     progress: Progress | None = None,
@@ -65,26 +67,32 @@ def compare(
 
     The verdict on x against y is
 
-    - "equivalent" where a margin is given and the t interval of the difference of IQMs at level
-      1 - 2 alpha / (number of pairs) lies within it (two one-sided tests, Schuirmann 1987);
-    - "better" or "worse" where the corrected p is at most alpha, by the sign of the difference;
+    - "equivalent" where a margin is given and two one-sided t tests show that the means differ by
+      less (Schuirmann 1987), with p corrected by Holm's method for all pairs;
+    - "better" or "worse" where the adjusted p is at most alpha, by the sign of the difference of
+      means;
     - "cannot tell" otherwise. `seeds` is then with how many seeds on each data set, more than now,
-      the tests would have power 0.8, were the difference and the variances what they seem: a plan.
+      a pair would be told apart with probability 0.8 even if no other pair is, were the difference
+      and the variances what they seem: a plan.
 
-    `pairs` has the columns PAIRS: `n_x` and `n_y` are the smallest numbers of runs on a data set,
-    the errors the larger Monte-Carlo standard error of an interval's two ends. `tasks` has TASKS:
-    the difference of means with Welch's interval and p.
+    The chance that any two of equal distribution are told apart is at most alpha, and so is the
+    chance that any two whose means differ by the margin or more are called equivalent.
+
+    `pairs` has the columns PAIRS: `p` is that of the pair alone, `n_x` and `n_y` are the smallest
+    numbers of runs on a data set, the errors the larger Monte-Carlo standard error of an interval's
+    two ends. `tasks` has TASKS: the difference of means with Welch's interval and p.
 
     Args:
         table: scores of two algorithms or more, with two runs or more of each on every data set;
-            otherwise InputError, which names the cells.
+            otherwise InputError, which names the cells. InputError too where the pairs have more
+            than MOST_COMPARED runs in all.
         baseline: the algorithm to compare all others with.
         algorithms: compare these alone; by default all algorithms of the table, each in the first
             of the ways in which it acts.
-        margin: the largest difference of IQMs that counts as none, in points of the scale.
+        margin: the largest difference of means that counts as none, in points of the scale.
         alpha: error rate of the tests, over all pairs.
-        permutations: random permutations; where there are no more in all (up to LISTED), each is
-            taken once.
+        correction: of p for all pairs, one of CORRECTIONS.
+        permutations: of each set of algorithms, at most.
         resampling: its seed is that of the permutations too; its repetitions are by default as many
             as a Monte-Carlo error of at most `bootstrap.SHARE` of the width of both intervals of a
             pair needs. The engine "rliable" computes P(X > Y) and its percentile interval, by
@@ -95,6 +103,8 @@ def compare(
         raise InputError(f"alpha {alpha:g}: expected an error rate between 0 and 0.5, such as 0.05")
     if margin is not None and not (margin > 0 and np.isfinite(margin)):
         raise InputError(f"margin {margin:g}: expected points of the score, more than 0")
+    if correction not in CORRECTIONS:
+        raise unknown("correction", correction, CORRECTIONS)
     if permutations < 100:
         raise InputError(f"permutations {permutations}: too few for a p; give 100 or more")
     if permutations > MOST_PERMUTATIONS:
@@ -105,20 +115,32 @@ def compare(
         labels = [(name, baseline) for name in names[1:]]
     else:
         labels = [(x, y) for k, x in enumerate(names) for y in names[k + 1 :]]
+    _check_size(cells, labels)
     pairs = [Pair(cells[x], cells[y]) for x, y in labels]
     estimates = engine(resampling).compare_pairs(cells, labels, pairs, resampling, progress)
-    exact = permutation(pairs, permutations, resampling.seed)
-    t = np.array([pair.p for pair in pairs])
-    corrected = holm(np.maximum(exact, t))
+    runs = {name: Runs([cells[name][task] for task in cells[names[0]]]) for name in names}
+    p = set_p([Set([runs[x], runs[y]]) for x, y in labels], permutations, resampling.seed)
+    if correction == "holm":
+        adjusted, tests = holm(p), len(pairs)
+    else:
+        grid = closed_p(
+            [*runs.values()], permutations, resampling.seed, baseline=baseline is not None
+        )
+        place = {name: k for k, name in enumerate(names)}
+        adjusted = np.maximum(p, [grid[place[x], place[y]] for x, y in labels])
+        tests = most_disjoint(len(names), baseline is not None)
+    equivalent = np.ones(len(pairs))
+    if margin is not None:
+        equivalent = holm(np.array([pair.equivalence_p(margin) for pair in pairs]))
     rows = []
     for k, ((x, y), pair, estimate) in enumerate(zip(labels, pairs, estimates, strict=True)):
         verdict, seeds = "cannot tell", None
-        if margin is not None and pair.within(margin, alpha / len(pairs)):
+        if equivalent[k] <= alpha:
             verdict = "equivalent"
-        elif corrected[k] <= alpha:
-            verdict = "better" if pair.difference > 0 else "worse"
+        elif adjusted[k] <= alpha:
+            verdict = "better" if pair.mean_difference > 0 else "worse"
         else:
-            seeds = pair.seeds(alpha / len(pairs), margin, permutations)
+            seeds = pair.seeds(alpha / tests, permutations, margin, alpha / len(pairs))
         rows.append(
             {
                 "x": x,
@@ -129,11 +151,9 @@ def compare(
                 "difference": pair.difference,
                 "difference_low": estimate.difference.low,
                 "difference_high": estimate.difference.high,
-                "p_permutation": exact[k],
-                "p_t": t[k],
                 "mean_difference": pair.mean_difference,
-                "p": max(exact[k], t[k]),
-                "p_adjusted": corrected[k],
+                "p": p[k],
+                "p_adjusted": adjusted[k],
                 "verdict": verdict,
                 "seeds": seeds,
                 "n_x": int(min(pair.n_x)),
@@ -147,7 +167,18 @@ def compare(
     frame = pd.DataFrame(rows, columns=list(PAIRS)).astype({"seeds": "Int64"})
     tasks = welch(cells, labels, resampling.level)
     frame.attrs["level"] = tasks.attrs["level"] = resampling.level
-    notes = comparison_notes(pairs, frame, alpha, permutations)
+    notes = comparison_notes(pairs, frame, alpha, permutations, tests)
     if algorithms is None:
         notes += way_notes(table, names)
-    return Comparison(frame, tasks, alpha, "holm", "difference of IQMs", tuple(notes))
+    return Comparison(frame, tasks, alpha, correction, STATISTIC, tuple(notes))
+
+
+def _check_size(cells: Mapping[str, Tasks], labels: Sequence[tuple[str, str]]) -> None:
+    runs = {name: sum(map(len, tasks.values())) for name, tasks in cells.items()}
+    total = sum(runs[x] + runs[y] for x, y in labels)
+    if total > MOST_COMPARED:
+        raise InputError(
+            f"{len(runs)} algorithms: their {len(labels):,} pairs have {total:,} runs, and a "
+            f"comparison takes at most {MOST_COMPARED:,}; compare with one baseline "
+            f"({len(runs) - 1} pairs), or choose algorithms or data sets"
+        )

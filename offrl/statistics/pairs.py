@@ -2,16 +2,17 @@
 
 - P(X > Y), probability of improvement: the mean over data sets of the probability that a run of x
   scores more than a run of y, ties counting one half (Agarwal et al. 2021, equation 2);
-- the difference of their IQMs;
-- p of a t test of the IQMs, which holds for unequal spreads: the difference over its standard error
-  from winsorised variances (Yuen 1974), with Satterthwaite's degrees of freedom.
+- the difference of their IQMs, and that of their means over data sets;
+- p of two one-sided t tests that the means differ by less than a margin (Schuirmann 1987), with
+  Welch's standard error and Satterthwaite's degrees of freedom;
+- how many seeds would tell.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
 from offrl.errors import InputError, unknown
@@ -32,8 +33,6 @@ PAIRS = (
     "difference_low",
     "difference_high",
     "mean_difference",
-    "p_permutation",
-    "p_t",
     "p",
     "p_adjusted",
     "verdict",
@@ -88,53 +87,71 @@ class Pair:
         self.grid = 1 / (2 * int(runs.prod(axis=1).min()) * len(tasks))
         self.difference = self.sign * (iqm(mine) - iqm(other))
         self.mean_difference = self.sign * (mean(mine) - mean(other))
-        # Variances of the difference and of P(X > Y), of 2 T strata each.
+        # Variances of both differences and of P(X > Y), of 2 T strata each.
         self.variances = np.concatenate([variances_of(side, np.inf)[0] for side in self.sides])
         self.strata = np.array([len(cell) for side in self.sides for cell in side])
+        self.mean_variances = np.concatenate(
+            [
+                [cell.var(ddof=1) / len(cell) / len(side) ** 2 for cell in side]
+                for side in self.sides
+            ]
+        )
         placed = [[above.mean(axis=1 - k).var(ddof=1) for above in self.above] for k in (0, 1)]
         self.placements = (np.array(placed) / runs.T / len(tasks) ** 2).ravel()
 
-    @property
-    def p(self) -> float:
-        """Two-sided p of the t test of the IQMs; without any spread 1 for none, 0 for some."""
-        error, df = self._error()
-        if error == 0:
-            return float(self.difference == 0)
-        return float(2 * scipy.stats.t.sf(abs(self.difference) / error, df))
+    def equivalence_p(self, margin: float) -> float:
+        """P of the test that the means differ by less than the margin; 1 without any spread."""
+        return float(equivalence_p(self.mean_difference, self.mean_variances, self.strata, margin))
 
-    def within(self, margin: float, alpha: float) -> bool:
-        """Whether two one-sided t tests at level alpha put the difference within the margin."""
-        error, df = self._error()
-        reach = abs(self.difference) + scipy.stats.t.isf(alpha, df) * error
-        return bool(error > 0 and reach < margin)
+    def seeds(
+        self, level: float, permutations: int, margin: float | None, margin_level: float
+    ) -> int | None:
+        """The fewest seeds, more than now, with which a test has POWER; or None.
 
-    def _error(self) -> tuple[float, float]:
-        """Standard error of the difference, and its degrees of freedom."""
-        df, _ = bootstrap.freedom(self.variances, self.strata)
-        return float(np.sqrt(self.variances.sum())), float(df)
-
-    def seeds(self, alpha: float, margin: float | None, permutations: int) -> int | None:
-        """The fewest seeds, more than now, with which tests at level alpha have POWER; or None."""
-        share = self.variances * self.strata  # with a single seed
+        Args:
+            level: of the test of a difference.
+            permutations: of that test.
+            margin: within which means may differ and be equivalent; None is no such test.
+            margin_level: of the test of equivalence.
+        """
+        share = self.mean_variances * self.strata  # with a single seed
         if share.sum() == 0:
             return None
         t, seeds = scipy.stats.t, SEEDS[np.searchsorted(SEEDS, self.runs.max(), side="right") :]
         error = np.sqrt(share.sum() / seeds)
         df = (seeds - 1) * share.sum() ** 2 / (share**2).sum()
-        different = t.sf(t.isf(alpha / 2, df) - abs(self.difference) / error, df)
+        different = t.sf(t.isf(level / 2, df) - abs(self.mean_difference) / error, df)
         # The smallest p that the permutation test can give.
         ways = len(self.runs) * (gammaln(2 * seeds + 1) - 2 * gammaln(seeds + 1))
         least = np.maximum(np.exp(np.log(2) - ways), 1 / (permutations + 1))
-        power = np.where(least <= alpha, different, 0)
+        power = np.where(least <= level, different, 0)
         if margin is not None:
-            limit = t.isf(alpha, df)
+            limit = t.isf(margin_level, df)
             low, high = (
-                t.cdf((side - self.difference) / error - sign * limit, df)
+                t.cdf((side - self.mean_difference) / error - sign * limit, df)
                 for side, sign in ((-margin, -1), (margin, 1))
             )
             power = np.maximum(power, high - low)
         enough = np.flatnonzero(power >= POWER)
         return int(seeds[enough[0]]) if len(enough) else None
+
+
+def equivalence_p(
+    difference: ArrayLike, variances: Array, runs: NDArray[np.int_], margin: float
+) -> Array:
+    """P of two one-sided t tests that means differ by less than a margin.
+
+    Args:
+        difference: of the means, shape (...).
+        variances: the parts that add up to its variance, shape (..., parts).
+        runs: behind each part, shape (parts,).
+        margin: more than 0.
+    """
+    error = np.sqrt(variances.sum(axis=-1))
+    df, _ = bootstrap.freedom(variances, runs)
+    left = margin - np.abs(difference)
+    t = np.divide(left, error, out=np.full_like(error, -np.inf), where=error > 1e-13 * margin)
+    return np.asarray(scipy.stats.t.sf(t, df))
 
 
 def chosen_cells(

@@ -9,8 +9,8 @@ from offrl.results.table import ScoreTable
 from offrl.statistics.labels import level_of, main_method, metric_name, percent
 from offrl.statistics.metrics import METRICS, point_estimates
 from offrl.statistics.pairs import Pair
+from offrl.statistics.permutations import permutation_count
 from offrl.statistics.resampling import COVERAGE
-from offrl.statistics.significance import permutation_count
 
 
 def comparison_notes(
@@ -18,30 +18,45 @@ def comparison_notes(
     frame: pd.DataFrame,
     alpha: float,
     permutations: int,
+    tests: int,
 ) -> list[str]:
-    """What a reader must know: pairs that no number can tell apart, intervals that are a point."""
+    """What a reader must know of pairs.
+
+    That no number can tell them apart, that means and IQMs differ, that an interval is a point.
+
+    Args:
+        pairs: all of them.
+        frame: their rows.
+        alpha: error rate of the verdicts.
+        permutations: of the test.
+        tests: by what the p of a pair is multiplied at most.
+    """
     notes = []
     # Where all numbers of runs are equal, swapping the two algorithms changes no difference.
     ways = [
-        (permutation_count(pair.runs), bool((pair.runs[:, 0] == pair.runs[:, 1]).all()))
+        (permutation_count(pair.runs.tolist()), bool((pair.runs[:, 0] == pair.runs[:, 1]).all()))
         for pair in pairs
     ]
     least = min(max((1 + even) / number, 1 / (permutations + 1)) for number, even in ways)
-    if least * len(pairs) > alpha:
+    if least * tests > alpha:
         notes.append(
             f"no pair can be told apart, whatever the scores: the smallest p that so few runs or "
-            f"permutations can give is {least:.2g}, and {min(1, least * len(pairs)):.2g} corrected "
+            f"permutations can give is {least:.2g}, and {min(1, least * tests):.2g} corrected "
             f"for {len(pairs)} {'pairs' if len(pairs) > 1 else 'pair'}; run more seeds"
-            + (", or compare with one baseline" if len(pairs) > 1 else "")
+            + (", or compare with one baseline" if tests > 1 else "")
+        )
+    told = frame[frame["verdict"].isin(("better", "worse"))]
+    against = told[told["difference"] * told["mean_difference"] < 0]
+    if len(against):
+        notes.append(
+            "The test is of means. It tells these apart although their IQMs differ the other way "
+            f"round, as some runs are far from the others: {_pairs(against)}"
         )
     point = frame[(frame["probability_low"] == frame["probability_high"])]
     if len(point):
-        shown = [f"{x} and {y}" for x, y in zip(point["x"], point["y"], strict=True)]
-        if len(shown) > 5:
-            shown[5:] = [f"{len(shown) - 5} more pairs"]
         notes.append(
             "The interval of P(X > Y) is a single point where every resample agrees, which is no "
-            f"evidence of certainty: {', '.join(shown)}"
+            f"evidence of certainty: {_pairs(point)}"
         )
     return notes
 
@@ -127,6 +142,13 @@ def explain(table: ScoreTable, summary: pd.DataFrame) -> list[str]:
             f"{percent(level)}{measured}: {which}"
         )
     return notes
+
+
+def _pairs(frame: pd.DataFrame) -> str:
+    shown = [f"{x} and {y}" for x, y in zip(frame["x"], frame["y"], strict=True)]
+    if len(shown) > 5:
+        shown[5:] = [f"{len(shown) - 5} more pairs"]
+    return ", ".join(shown)
 
 
 def _words(metrics: Sequence[str]) -> str:

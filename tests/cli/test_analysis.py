@@ -162,6 +162,12 @@ def test_compare_prints_pairs_with_verdicts(call, tmp_path):
     assert answer["pairs"][0]["verdict"] == "cannot tell"
     assert isinstance(answer["pairs"][0]["seeds"], int)
     assert len(answer["tasks"]) == 6
+    assert (answer["correction"], answer["statistic"]) == (
+        "closed",
+        "studentized difference of means",
+    )
+    holm = json.loads(call("compare", "scores.csv", "--correction", "holm", "--json").stdout)
+    assert holm["correction"] == "holm"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +177,7 @@ def test_compare_prints_pairs_with_verdicts(call, tmp_path):
         (["--algorithm", "a"], ["two algorithms"]),
         (["--margin", "-1"], ["margin -1"]),
         (["--scale", "10"], ["scale 10", "100"]),
+        (["--correction", "none"], ["unknown correction 'none'", "closed, holm"]),
         (["--engine", "numpy"], ["unknown engine 'numpy'", "offrl, rliable"]),
         (["-o", "pairs.txt"], ["pairs.txt", ".csv"]),
     ],

@@ -1,4 +1,3 @@
-import itertools
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from offrl.statistics import bootstrap
 from offrl.statistics.comparison import Comparison, compare
 from offrl.statistics.pair_intervals import resampled_iqms, resampled_probabilities
 from offrl.statistics.pairs import PAIRS, Pair, probability_of_improvement
+from offrl.statistics.permutations import Runs, Set, set_p
 from offrl.statistics.resampling import Resampling
-from offrl.statistics.significance import holm, permutation
+from offrl.statistics.significance import holm
 
 
 def table_of(scores: dict[str, Any], **options: Any) -> ScoreTable:
@@ -129,54 +129,12 @@ def test_difference_intervals_are_those_of_scipy(runs):
     assert got["difference_low"] < mine.low < mine.high < got["difference_high"]
 
 
-def trimmed(values: Any) -> float:
-    return float(scipy.stats.trim_mean(values, 0.25))
-
-
-def test_a_small_permutation_test_counts_every_permutation():
-    # Two tasks of (3, 2) and (2, 3) runs: C(5, 3) C(5, 2) = 100 ways, here one by one.
-    x, y = [[1.0, 5, 7], [2.0, 9]], [[4.0, 6], [0.0, 3, 8]]
-    pooled = [x[k] + y[k] for k in (0, 1)]
-    observed = abs(trimmed(np.concatenate(x)) - trimmed(np.concatenate(y)))
-    hits = ways = 0
-    for first in itertools.combinations(range(5), 3):
-        for second in itertools.combinations(range(5), 2):
-            chosen = [(pooled[0], first), (pooled[1], second)]
-            mine = [cell[i] for cell, at in chosen for i in at]
-            other = [cell[i] for cell, at in chosen for i in range(5) if i not in at]
-            hits += abs(trimmed(mine) - trimmed(other)) >= observed - 1e-12
-            ways += 1
-    assert ways == 100
-    got = row(compare(ragged({"x": x, "y": y}), resampling=Resampling(100)), "x", "y")
-    assert got["p_permutation"] == hits / 100
-    assert 0.05 < got["p_permutation"] < 1
-
-
-def test_sampled_permutations_agree_with_scipy():
-    rng = np.random.default_rng(5)
-    x, y = rng.normal(0, 1, 12), rng.normal(1.0, 1, 12)
-
-    def statistic(a: Any, b: Any, axis: int) -> Any:
-        return scipy.stats.trim_mean(a, 0.25, axis=axis) - scipy.stats.trim_mean(b, 0.25, axis=axis)
-
-    expected = scipy.stats.permutation_test(
-        (x, y), statistic, vectorized=True, n_resamples=20_000, rng=1
-    ).pvalue
-    got = row(
-        compare(ragged({"x": [x], "y": [y]}), resampling=Resampling(100), permutations=20_000),
-        "x",
-        "y",
-    )["p_permutation"]
-    assert 0.001 < expected < 0.2
-    assert abs(got - expected) <= 6 * np.sqrt(2 * expected * (1 - expected) / 20_000)
-
-
 def test_permutations_stay_within_tasks():
     # Tasks far apart: exchanging runs across them would hide this difference of 1 in each.
     rng = np.random.default_rng(0)
     x = rng.normal(0, 0.3, (5, 6)) + 1000 * np.arange(6)
     got = row(compare(table_of({"x": x + 1, "y": x}), resampling=Resampling(100)), "x", "y")
-    assert got["p_permutation"] < 0.01
+    assert got["p"] < 0.01
 
 
 def test_welch_is_that_of_scipy_and_undefined_without_spread():
@@ -227,42 +185,40 @@ def test_verdicts():
     )
 
 
-def test_the_t_test_of_one_task_is_yuens_for_trimmed_means():
-    # scipy trims both samples; Yuen's variance counts h = n - 2 cut scores where ours takes the
-    # asymptotic one, so for whole means (n = 3: nothing is cut) both are Welch's test.
+def test_equivalence_is_two_one_sided_welch_tests():
     rng = np.random.default_rng(4)
-    for n_x, n_y in ((3, 3), (2, 3)):
-        x, y = rng.normal(0, 1, n_x), rng.normal(1, 3, n_y)
-        expected = scipy.stats.ttest_ind(x, y, equal_var=False).pvalue
-        pair = Pair({"t": x}, {"t": y})
-        assert pair.p == pytest.approx(expected, rel=1e-10)
-    # Eight runs: two are cut at each end, four are winsorised copies.
-    x, y = rng.normal(0, 1, 8), rng.normal(1, 3, 8)
-    spread = [np.clip(c, *np.sort(c)[[2, 5]]).var(ddof=1) * 8 / 16 for c in (x, y)]
-    df = sum(spread) ** 2 / sum(s**2 / 7 for s in spread)
-    t = abs(trimmed(x) - trimmed(y)) / np.sqrt(sum(spread))
+    x, y = rng.normal(0, 1, 8), rng.normal(0.3, 3, 5)
     pair = Pair({"t": x}, {"t": y})
-    assert pair.p == pytest.approx(2 * scipy.stats.t.sf(t, df), rel=1e-10)
-    # Equivalence is the same test against the margin, one-sided at alpha.
-    edge = abs(trimmed(x) - trimmed(y)) + scipy.stats.t.isf(0.05, df) * np.sqrt(sum(spread))
-    assert pair.within(edge * 1.0001, 0.05)
-    assert not pair.within(edge * 0.9999, 0.05)
+    welch: Any = scipy.stats.ttest_ind
+    for margin in (0.1, 2.0, 5.0):
+        one_sided = [
+            welch(x + side * margin, y, equal_var=False, alternative=way).pvalue
+            for side, way in ((1, "greater"), (-1, "less"))
+        ]
+        assert pair.equivalence_p(margin) == pytest.approx(max(one_sided), rel=1e-10)
+    # On two data sets the difference is that of means of means.
+    two = Pair({"a": x, "b": x + 9}, {"a": y, "b": y + 9})
+    assert two.mean_difference == pytest.approx(x.mean() - y.mean())
+    assert two.mean_variances.sum() == pytest.approx(pair.mean_variances.sum() / 2)
 
 
-def test_the_larger_p_counts_and_is_corrected():
+def test_corrections_are_those_of_their_names():
     rng = np.random.default_rng(0)
-    table = table_of({name: rng.normal(50 + k, 1 + 3 * k, (4, 5)) for k, name in enumerate("abc")})
-    pairs = compare(table, resampling=Resampling(100), permutations=500).pairs
-    larger = pairs[["p_permutation", "p_t"]].max(axis=1).to_numpy()
-    assert (pairs["p_permutation"] < pairs["p_t"]).any()
-    np.testing.assert_array_equal(pairs["p_adjusted"], holm(larger))
+    table = table_of({name: rng.normal(50 + k, 1, (4, 5)) for k, name in enumerate("abcd")})
+    options: dict[str, Any] = {"resampling": Resampling(100), "permutations": 500}
+    closed, by_holm = compare(table, **options), compare(table, correction="holm", **options)
+    assert (closed.correction, by_holm.correction) == ("closed", "holm")
+    np.testing.assert_array_equal(closed.pairs["p"], by_holm.pairs["p"])
+    np.testing.assert_array_equal(by_holm.pairs["p_adjusted"], holm(closed.pairs["p"].to_numpy()))
+    assert (closed.pairs["p_adjusted"] >= closed.pairs["p"]).all()
+    assert closed.pairs["p_adjusted"].sum() < by_holm.pairs["p_adjusted"].sum()
 
 
 def test_without_spread_nothing_is_equivalent():
     scores = {"a": np.full((5, 9), 50.0), "b": np.full((5, 9), 50.5)}
     result = compare(table_of(scores), margin=5, resampling=Resampling(200))
     assert row(result, "a", "b")["verdict"] == "worse"
-    assert row(result, "a", "b")["p_t"] == 0
+    assert row(result, "a", "b")["p"] < 0.001
     scores = {"a": np.full((3, 4), 50.0), "b": np.full((3, 4), 50.0)}
     result = compare(table_of(scores), margin=5, resampling=Resampling(200))
     assert row(result, "a", "b")["verdict"] == "cannot tell"
@@ -274,16 +230,15 @@ def test_the_number_of_seeds_would_tell():
     z = scipy.stats.norm.ppf((np.arange(10) + 0.5) / 10)
     x = np.tile(z[:, None] / z.std(ddof=1), (1, 2))
     pair = Pair(*({"a": c[:, 0], "b": c[:, 1]} for c in (x + 0.7, x)))
-    seeds = pair.seeds(0.05, None, 10_000)
+    seeds = pair.seeds(0.05, 10_000, None, 0.05)
     assert seeds is not None
     assert 10 < seeds < 40
     rng = np.random.default_rng(0)
-    told = 0
-    for k in range(200):
-        cells = [{t: rng.normal(shift, 1, seeds) for t in "ab"} for shift in (0.7, 0)]
-        drawn = Pair(*cells)
-        told += max(permutation([drawn], 400, k)[0], drawn.p) <= 0.05
-    assert 0.68 <= told / 200 <= 0.92  # 0.8, 4 standard errors of .03
+    drawn = [
+        Set([Runs([*rng.normal(shift, 1, (2, seeds))]) for shift in (0.7, 0)]) for _ in range(400)
+    ]
+    told = (set_p(drawn, 400, 0) <= 0.05).mean()
+    assert 0.72 <= told <= 0.88  # 0.8, 4 standard errors of .02
 
 
 def test_advised_seeds_are_more_than_now_and_enough_for_the_permutation_test():
@@ -293,16 +248,16 @@ def test_advised_seeds_are_more_than_now_and_enough_for_the_permutation_test():
         row(compare(table_of({"x": x + 50, "y": x}), resampling=Resampling(100)), "x", "y")["seeds"]
         == 4
     )
-    # 15 pairs need p of 0.05 / 15: 2 / C(12, 6) is the first that is less.
+    # Of 6 algorithms 3 pairs may be equal, which needs p of 0.05 / 3: 2 / C(10, 5) is the first.
     names = {name: np.arange(4.0)[:, None] + 40 * k for k, name in enumerate("abcdef")}
     pairs = compare(table_of(names), resampling=Resampling(100)).pairs
-    assert (pairs["seeds"] == 6).all()
+    assert (pairs["seeds"] == 5).all()
 
 
 def test_few_runs_that_cannot_tell_are_said_so():
     x = np.array([[0.0], [1.0], [2.0]])
     result = compare(table_of({"x": x + 50, "y": x}), resampling=Resampling(100))
-    assert row(result, "x", "y")["p_permutation"] == 0.1  # 2 of C(6, 3) ways
+    assert row(result, "x", "y")["p"] == 0.1  # 2 of C(6, 3) ways
     assert row(result, "x", "y")["verdict"] == "cannot tell"
     assert any("smallest p" in note and "0.1," in note for note in result.notes)
     assert any("single point" in note and "x and y" in note for note in result.notes)
@@ -329,6 +284,7 @@ def test_bad_requests_are_refused():
         ({"margin": -1.0}, "margin"),
         ({"alpha": 0.7}, "alpha"),
         ({"permutations": 5}, "permutations 5"),
+        ({"correction": "holms"}, "unknown correction 'holms'; did you mean 'holm'"),
     ]
     for options, message in bad:
         with pytest.raises(InputError, match=message):
@@ -336,6 +292,44 @@ def test_bad_requests_are_refused():
     single = table_of({"a": rng.normal(size=(3, 2)), "b": rng.normal(size=(1, 2))}, scale=1)
     with pytest.raises(InputError, match="'b' on 'task0'"):
         compare(single)
+
+
+def test_too_many_pairs_are_refused_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    table = table_of({str(k): rng.normal(size=(2, 3)) for k in range(20)}, scale=1)
+    monkeypatch.setattr("offrl.statistics.comparison.MOST_COMPARED", 2_000)
+    message = r"20 algorithms: their 190 pairs have 2,280 runs.* at most 2,000; .*\(19 pairs\)"
+    with pytest.raises(InputError, match=message):
+        compare(table)
+    few: dict[str, Any] = {"resampling": Resampling(100), "permutations": 100}
+    assert len(compare(table, baseline="3", **few).pairs) == 19
+
+
+def test_means_that_differ_the_other_way_round_than_iqms_are_said_so():
+    rng = np.random.default_rng(0)
+    base = rng.normal(50, 1, (8, 6))
+    lucky = base - 3
+    lucky[:2] += 40  # two runs in eight, which the IQM leaves out
+    result = compare(table_of({"base": base, "lucky": lucky}), resampling=Resampling(100))
+    (pair,) = result.pairs.to_dict("records")
+    assert pair["difference"] > 0 > pair["mean_difference"]
+    assert pair["verdict"] == "worse"
+    (note,) = [note for note in result.notes if "other way round" in note]
+    assert note.endswith("base and lucky")
+
+
+def test_runs_that_do_not_overlap_are_told_apart_at_five_seeds_on_one_data_set():
+    scores = {
+        "bc": [45.0, 50, 54, 56, 58.5],
+        "cql": [30.0, 45, 52, 61, 70],
+        "dt": [25.0, 30, 33, 36, 37],
+        "iql": [62.0, 68, 70, 73, 77],
+        "td3_bc": [60.0, 66, 71, 72, 78],
+    }
+    result = compare(table_of({name: np.array([x]).T for name, x in scores.items()}))
+    assert row(result, "bc", "iql")["verdict"] == "worse"
+    assert row(result, "bc", "iql")["p"] == 2 / 252  # C(10, 5)
+    assert row(result, "bc", "cql")["verdict"] == "cannot tell"
 
 
 suites = st.tuples(st.integers(2, 4), st.integers(1, 3)).flatmap(
@@ -378,8 +372,7 @@ def test_names_and_orders_change_nothing(scores, random):
         assert got["difference"] == -expected["difference"]
         assert got["difference_low"] == -expected["difference_high"]
         assert got["difference_high"] == -expected["difference_low"]
-        assert got["p_permutation"] == expected["p_permutation"]
-        assert got["p_t"] == expected["p_t"]
+        assert got["p"] == expected["p"]
         assert got["p_adjusted"] == expected["p_adjusted"]
         assert (got["seeds"] is pd.NA and expected["seeds"] is pd.NA) or (
             got["seeds"] == expected["seeds"]
@@ -405,8 +398,7 @@ def test_affine_changes_carry_through(scores, factor, shift):
     second = row(
         compare(table_of({"A": factor * a + shift, "B": factor * b + shift}), **options), "A", "B"
     )
-    assert second["p_t"] == pytest.approx(first["p_t"], rel=1e-9)
-    for name in ("p_permutation", "probability", "probability_low", "probability_high"):
+    for name in ("p", "probability", "probability_low", "probability_high"):
         assert second[name] == first[name]
     for name in ("difference", "difference_low", "difference_high"):
         assert second[name] == pytest.approx(factor * first[name], rel=1e-9, abs=1e-9)
