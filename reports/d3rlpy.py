@@ -68,7 +68,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
     """Step and mean return of each line."""
     if file.stat().st_size > MOST_BYTES:
         raise InputError(f"{file}: has more than {MOST_BYTES / 2**20:.0f} MiB")
-    rows = []
+    rows: list[dict[str, str]] = []
     with file.open(encoding="utf-8", newline="") as stream:
         for cells in csv.reader(stream):
             if len(cells) != 3:
