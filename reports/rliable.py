@@ -27,6 +27,11 @@ def logs(path: Path) -> pd.DataFrame | None:
     if path.suffix.lower() != ".npz" or not path.is_file():
         return None
     with open_archive(path) as archive:
+        if archive.others:
+            raise InputError(
+                f"{path}: holds {archive.others[0]!r:.60}, which is no array (.npy); write it "
+                "again by numpy.savez"
+            )
         check_size(path, archive.values(), path.stat().st_size)
         arrays: dict[str, Any] = {name: stored[()] for name, stored in archive.items()}
     names = next((arrays.pop(name) for name in DATASETS if name in arrays), None)

@@ -33,12 +33,17 @@ class Stored:
 class Archive(Mapping[str, Stored]):
     """The arrays of an archive by name; one that is not asked for is not looked at.
 
+    `others` are the names of what it holds besides.
+
     Raises InputError for an array whose header says another size than the archive; other damage
     raises what zipfile and numpy raise. Arrays of Python objects raise ValueError when read.
     """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self._archive, self._path = archive, path
+        self.others = [
+            member.filename for member in archive.infolist() if not member.filename.endswith(".npy")
+        ]
         self._members = {
             member.filename.removesuffix(".npy"): member
             for member in archive.infolist()

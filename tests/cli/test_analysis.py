@@ -48,7 +48,7 @@ def test_folders_without_runs(call: Call, tmp_path: Path) -> None:
         message = f"{folder}: no run.json in this folder; expected a folder"
         assert message in call("report", folder, "-o", "report").error
         assert message in call("scores", folder, "-o", "scores.csv").error
-    assert "no such folder" in call("scores", "table.txt", "-o", "scores.csv").error
+    assert "unknown kind of file" in call("scores", "table.txt", "-o", "scores.csv").error
     assert "table.txt: unknown kind of file" in call("report", "table.txt", "-o", "report").error
     error = call("report", "broken.parquet", "-o", "report").error
     assert "broken.parquet: cannot be read as Parquet" in error

@@ -72,6 +72,8 @@ def test_every_command_is_listed() -> None:
         "budget",
         "adastop",
         "reproduce",
+        "table",
+        "plot",
     ]
     below = [f"data {name}" for name in ("fetch", "make", "check", "stats")]
     assert set(COMMANDS) == {"", *names, *below}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -209,6 +210,16 @@ def test_a_damaged_source_is_one_line(tmp_path):
     (tmp_path / "CQL_20220415133751" / "params.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read as logs of d3rlpy"):
         read_scores(tmp_path)
+
+
+def test_a_member_that_is_no_array_is_not_passed_over(tmp_path: Path) -> None:
+    """It may be the names of the data sets, after damage."""
+    path = tmp_path / "s.npz"
+    np.savez(path, IQL=np.zeros((2, 3)))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("datasets.np", b"")
+    with pytest.raises(InputError, match=r"s\.npz: holds 'datasets\.np', which is no array"):
+        read_scores(path)
 
 
 def test_a_source_that_nobody_knows(tmp_path):
