@@ -68,7 +68,7 @@ def measured(checkout: Path, table: Path) -> list[float]:
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     environment["OPENBLAS_NUM_THREADS"] = "1"
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(table)],
+        [sys.executable, "-P", "-c", PROGRAM, str(table)],
         env=environment,
         check=True,
         capture_output=True,
