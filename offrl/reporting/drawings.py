@@ -84,6 +84,12 @@ class Asked:
         return {"labels": {name: self.naming.label(name) for name in self.scores.algorithms}}
 
     @property
+    def of_scores(self) -> dict[str, Any]:
+        """Keywords of the plots of scores."""
+        styled = {"scale": self.scores.scale, "order": self.order, "palette": self.palette}
+        return {**styled, **self.options}
+
+    @property
     def order(self) -> list[str]:
         """All algorithms in order."""
         return self.naming.ordered(self.scores.algorithms)
@@ -111,13 +117,7 @@ def _interval(asked: Asked) -> Drawing:
     return Drawing(
         data,
         lambda ax: plots.interval_plot(
-            data,
-            asked.metric,
-            scale=asked.scores.scale,
-            order=order,
-            palette=asked.palette,
-            ax=ax,
-            **asked.options,
+            data, asked.metric, ax=ax, **{**asked.of_scores, "order": order}
         ),
         rows=True,
     )
@@ -129,14 +129,7 @@ def _profile(asked: Asked) -> Drawing:
         raise InputError("no algorithm has all data sets, so there is no profile; see --common")
     return Drawing(
         data,
-        lambda ax: plots.profile_plot(
-            data,
-            scale=asked.scores.scale,
-            order=asked.order,
-            palette=asked.palette,
-            ax=ax,
-            **asked.options,
-        ),
+        lambda ax: plots.profile_plot(data, ax=ax, **asked.of_scores),
     )
 
 
@@ -201,15 +194,7 @@ def _curve(asked: Asked) -> Drawing:
     title = asked.naming.label(datasets[0]) if len(datasets) == 1 else f"{len(datasets)} data sets"
     return Drawing(
         data,
-        lambda ax: plots.curve_plot(
-            data,
-            scale=asked.scores.scale,
-            order=asked.order,
-            palette=asked.palette,
-            title=title,
-            ax=ax,
-            **asked.options,
-        ),
+        lambda ax: plots.curve_plot(data, title=title, ax=ax, **asked.of_scores),
     )
 
 
@@ -218,14 +203,7 @@ def _budget(asked: Asked) -> Drawing:
     data = online_performance(asked.scores, None, resampling=asked.resampling)
     return Drawing(
         data,
-        lambda ax: plots.online_plot(
-            data,
-            scale=asked.scores.scale,
-            order=asked.order,
-            palette=asked.palette,
-            ax=ax,
-            **asked.options,
-        ),
+        lambda ax: plots.online_plot(data, ax=ax, **asked.of_scores),
     )
 
 
