@@ -179,6 +179,7 @@ def test_evaluations_that_other_processes_play_are_the_same(plan: Plan, tmp_path
             process.kill()
             process.join()
         train_run(plan.jobs[0], tmp_path / "dead", players=players)
+        assert len(multiprocessing.active_children()) == 2  # one run's episodes in two parts
         ours = small_runs.rows(plan.jobs[0], tmp_path / "dead")
         train_run(plan.jobs[0], tmp_path / "alone")
         assert ours == small_runs.rows(plan.jobs[0], tmp_path / "alone")
