@@ -1,5 +1,6 @@
 """What a score depends on besides its run: code, versions, hardware."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -46,6 +47,24 @@ def hardware() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+@functools.cache
+def processor(device: str = "cpu") -> str:
+    """The model of this machine's processor, or of a GPU; empty for a GPU that is not here."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        import torch
+
+        return torch.backends.cpu.get_cpu_capability()
+    named = ("vendor_id", "cpu family", "model", "model name")
+    wanted = dict(line.split(":", 1) for line in lines[:30] if ":" in line)
+    return " ".join(v.strip() for k, v in wanted.items() if k.strip() in named)
 
 
 def numerics(step: int, replicas: int, group: str | None, device: str, precision: str) -> Numerics:

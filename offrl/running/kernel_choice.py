@@ -14,6 +14,7 @@ from offrl.files import read_own, replacing
 from offrl.learning import kernels
 from offrl.learning.learner import Learner
 from offrl.learning.spec import Spec
+from offrl.results.provenance import processor
 from offrl.running.jobs import Job
 from offrl.running.opening import learner_of, sampler_of
 from offrl.running.task import Workload
@@ -40,7 +41,7 @@ def choose(job: Job, work: Workload, replicas: int) -> str:
     if not issubclass(work.algorithm, Learner):
         return kernels.KERNELS[0]  # a file of the user's own, whose products are its own
     file = cache_folder() / "kernels.json"
-    key = f"{_machine()}; {_shape(job, work.spec)}; R = {replicas}"
+    key = f"{processor()}, torch {torch.__version__}; {_shape(job, work.spec)}; R = {replicas}"
     try:
         with lock(file):
             known = _read(file)
@@ -86,19 +87,6 @@ def _fastest(work: Workload, replicas: int) -> str:
 def _shape(job: Job, spec: Spec) -> str:
     """What decides the sizes of the products of an update."""
     return f"{job.algorithm} {job.config_hash}, {spec.observation_dim} {spec.action_dim}"
-
-
-def _machine() -> str:
-    """The processor and the versions that decide how fast it multiplies."""
-    model = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        named = ("vendor_id", "cpu family", "model", "model name")
-        wanted = dict(line.split(":", 1) for line in lines[:30] if ":" in line)
-        model = " ".join(v.strip() for k, v in wanted.items() if k.strip() in named)
-    except OSError:
-        model = torch.backends.cpu.get_cpu_capability()
-    return f"{model}, torch {torch.__version__}"
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ from offrl.learning.state import join, split
 from offrl.results.provenance import SIMULATORS, numerics, versions
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import Held, RunFolder, finish_saving
+from offrl.running.costs import Meter
 from offrl.running.events import Event
 from offrl.running.faults import (
     AlgorithmError,
@@ -232,6 +233,7 @@ class _Training:
         for run in runs:
             how = numerics(self.step, replicas, self.group, device, run.job.precision)
             run.folder.note_numerics(how)
+        self.meter = Meter(replicas, device)
         self.begun = self.saved = self.reported = time.monotonic()
 
     @property
@@ -294,8 +296,12 @@ class _Training:
         self._note(Status.DONE)
 
     def _note(self, status: Status) -> None:
+        self._note_costs(ended=True)
         for _, run in self.live:
             run.folder.set_status(status)
+
+    def _note_costs(self, *, ended: bool = False) -> None:
+        self.meter.note([run.job for run in self.runs], self.runs[0].folder.root, ended=ended)
 
     def _train(self) -> None:
         try:
@@ -309,7 +315,9 @@ class _Training:
         every, validation = self.evaluation.every, self.learner.validation_interval
         captured = Captured(self.learner, self.sampler, self.device, self.step)
         while self.step < self.steps and any(run.end is None for run in self.runs):
+            first, begun = self.step, time.monotonic()
             metrics = self._advance(captured)
+            self.meter.add_updates(self.step - first, time.monotonic() - begun)
             if validation and self.step % validation == 0:
                 assert self.validation is not None
                 with blaming(self.algorithm, "validate", self.step):
@@ -393,6 +401,8 @@ class _Training:
                 )
                 self._append(run, r, played, snapshot)
         self.played_for = time.monotonic() - begun
+        episodes = self.evaluation.episodes_at(self.step, self.steps)
+        self.meter.add_episodes(episodes * len(snapshot.live), self.played_for)
         self._save(snapshot)
 
     def _collect(self, wait: bool) -> None:
@@ -443,6 +453,7 @@ class _Training:
     def _save(self, snapshot: "_Snapshot") -> None:
         """Writes the runs' checkpoints, all or none of them."""
         self.saved = time.monotonic()
+        self._note_costs()
         several = len(self.runs) > 1
         live = [(r, run) for r, run in snapshot.live if run.end is None]
         for r, run in live:
