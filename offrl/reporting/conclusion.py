@@ -57,6 +57,7 @@ class _Conclusion:
             if row["algorithm"] in set(mains)
         }
         self.everyone = len(mains)
+        self.unranked = [name for name in mains if name not in self.rows]
         self.verdicts: dict[tuple[str, str], str] = {}
         self.seeds: dict[frozenset[str], int] = {}
         if findings.comparison is not None:
@@ -81,13 +82,16 @@ class _Conclusion:
                 "their pairs are too many to be tested here.",
             )
         sentence = self._two(*compared) if len(compared) == 2 else self._several(compared)
-        if first != compared[0]:
-            return (
-                *sentence,
-                "; ",
-                *self._name(first),
-                f", {self._iqm(first)}, has too few runs to be tested.",
-            )
+        for names, lack in (
+            ([name for name in self.rows if name not in compared], "too few runs to be tested"),
+            (self.unranked, "no scores on some data sets"),
+        ):
+            if names:
+                have = "has" if len(names) == 1 else "have"
+                listed = self._listed(names)
+                if names[0] == first:
+                    listed = (*listed[:1], f", the first by IQM ({self._iqm(first)}),", *listed[1:])
+                sentence = (*sentence, "; ", *listed, f" {have} {lack}")
         return (*sentence, ".")
 
     def _without_aggregates(self) -> Sentence:
@@ -133,7 +137,8 @@ class _Conclusion:
     def _without_tests(self, first: str) -> Sentence:
         lead = (*self._name(first), f" has an IQM of {self._estimate(first)}")
         if self.everyone == 1:
-            return (*lead, f" {self._where()}; there is no other algorithm to compare it with.")
+            where = f"on {self._datasets()} with {self._runs()}"
+            return (*lead, f" {where}; there is no other algorithm to compare it with.")
         if len(self.rows) == 1:
             return (
                 *lead,
@@ -149,15 +154,20 @@ class _Conclusion:
 
     def _two(self, one: str, other: str) -> Sentence:
         verdict = self.verdicts[one, other]
-        both = f"IQM {self._iqm(one)} against {self._iqm(other)} {self._where()}"
+        both = f"IQM {self._iqm(one)} against {self._iqm(other)} on {self._datasets()}"
         if verdict == "better":
-            return (*self._name(one), " is better than ", *self._name(other), f": {both}")
+            return (
+                *self._name(one),
+                " is better than ",
+                *self._name(other),
+                f": {both} with {self._runs()}",
+            )
         if verdict == "worse":
             return (
                 *self._name(other),
                 " is better than ",
                 *self._name(one),
-                f" by the test, though not by IQM: {both}",
+                f" by the test, though not by IQM: {both} with {self._runs()}",
             )
         return (
             *self._name(one),
@@ -259,11 +269,13 @@ class _Conclusion:
             return self._iqm(name)
         return f"{self._iqm(name)} {self.words.interval(row['ci_low'], row['ci_high'])}"
 
-    def _where(self) -> str:
+    def _datasets(self) -> str:
         datasets = len(self.findings.table.datasets)
-        return f"on {datasets} data set{'s' if datasets > 1 else ''} with {self._runs()}"
+        return f"{datasets} data set{'s' if datasets > 1 else ''}"
 
     def _runs(self) -> str:
-        low, high = self.findings.runs_each
+        tasks, names = self.findings.per_task, self.findings.compared or tuple(self.rows)
+        sizes = tasks.loc[tasks["algorithm"].isin(names) & (tasks["n"] > 0), "n"]
+        low, high = int(sizes.min()), int(sizes.max())
         text = f"{low}" if low == high else f"{low} to {high}"
         return f"{text} seed{'s' if high > 1 else ''}"

@@ -16,8 +16,9 @@ alpha of such tests errs.
 
 There are 2^L sets of L algorithms. For more than MOST_WHOLE the hypotheses are only those whose
 blocks stand next to each other in the order of the means (against a baseline: of the distance from
-it), and p of all these sets come from joint permutations of all algorithms. Of equal algorithms all
-are then exact; that the error holds where some differ is shown by simulation alone.
+it). Blocks of up to SMALL neighbours have p of their own, as far as WORK allows so many
+permutations; larger ones have p from joint permutations of all algorithms, which is exact where all
+are equal. That the error holds where some differ is shown by simulation alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,13 +27,27 @@ from itertools import combinations
 import numpy as np
 
 from offrl.statistics.bootstrap import Array
-from offrl.statistics.permutations import SLACK, TIE, Moments, Runs, Set, apart, joint, set_p
+from offrl.statistics.permutations import (
+    SLACK,
+    TIE,
+    WORK,
+    Moments,
+    Runs,
+    Set,
+    apart,
+    joint,
+    set_p,
+)
 
 MOST_WHOLE = 12  # algorithms of which all sets are tested: there are some 2^12
+SMALL = 5  # neighbours, of more algorithms, that have p of their own permutations
 
 
 def most_disjoint(algorithms: int, baseline: bool) -> int:
-    """How many pairs without a common algorithm there are: by so much p is multiplied at most."""
+    """How many pairs without a common algorithm there are.
+
+    Where no two are told apart, the p of a pair is multiplied by this at least.
+    """
     return 1 if baseline else algorithms // 2
 
 
@@ -125,10 +140,11 @@ def _of_baseline(p: Array) -> Array:
 
 
 def p_of_neighbours(algorithms: Sequence[Runs], permutations: int, seed: int) -> Array:
-    """P of the algorithms a to b, which stand in order, shape (L, L), from joint permutations.
+    """P of the algorithms a to b, which stand in order, shape (L, L).
 
     They count as being as far apart as a and b are. So does a set with these two and some of those
-    between them, which is as far apart at least, and whose p is less as it is smaller.
+    between them, which is as far apart at least, and whose p from joint permutations is less as it
+    is smaller.
     """
     members = Set(algorithms, fixed=len(algorithms))
     ends = members.moments
@@ -146,6 +162,10 @@ def p_of_neighbours(algorithms: Sequence[Runs], permutations: int, seed: int) ->
     for span, count in enumerate(hits, start=1):
         first = np.arange(len(count))
         p[first, first + span] = count / (permutations + 1)
+        if span < SMALL:
+            sets = [Set(algorithms[a : a + span + 1]) for a in first]
+            if permutations * sum(some.runs for some in sets) <= WORK:
+                p[first, first + span] = set_p(sets, permutations, seed)
     return p
 
 

@@ -9,9 +9,11 @@ Of every pair (x, y), with A > B read as "x scores more than y":
 - Welch's test of the means on each data set (`significance`).
 
 The test is of means, not of IQMs: an IQM leaves out whole runs, and so ties where runs are few.
-Adjusted p apart, a pair's numbers depend on its own scores alone.
+Adjusted p apart, and how many permutations p is from, a pair's numbers depend on its own scores
+alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +35,7 @@ from offrl.statistics.significance import ALPHA, MOST_PERMUTATIONS, PERMUTATIONS
 CORRECTIONS = ("closed", "holm")  # the first by default
 STATISTIC = "studentized difference of means"
 MOST_COMPARED = 600_000  # runs, of all pairs: a minute or two
+MOST_DEALT = 4_000_000_000  # runs that are dealt to all pairs, in all permutations: likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +75,15 @@ def compare(
     - "better" or "worse" where the adjusted p is at most alpha, by the sign of the difference of
       means;
     - "cannot tell" otherwise. `seeds` is then with how many seeds on each data set, more than now,
-      a pair would be told apart with probability 0.8 even if no other pair is, were the difference
-      and the variances what they seem: a plan.
+      a t test at the level alpha over the number of pairs would tell it with probability 0.8, were
+      the difference and the variances what they seem: a plan, which other differences can shorten.
 
     The chance that any two of equal distribution are told apart is at most alpha, and so is the
     chance that any two whose means differ by the margin or more are called equivalent.
 
-    `pairs` has the columns PAIRS: `p` is that of the pair alone, `n_x` and `n_y` are the smallest
-    numbers of runs on a data set, the errors the larger Monte-Carlo standard error of an interval's
-    two ends. `tasks` has TASKS: the difference of means with Welch's interval and p.
+    `pairs` has the columns PAIRS: `p` is that of the pair alone, `p_equivalent` the corrected one
+    of equivalence within the margin, `n_x` and `n_y` are the smallest numbers of runs on a data
+    set, the errors the larger Monte-Carlo standard error of an interval's two ends. `tasks` has TASKS: the difference of means with Welch's interval and p.
 
     Args:
         table: scores of two algorithms or more, with two runs or more of each on every data set;
@@ -119,17 +122,20 @@ def compare(
     pairs = [Pair(cells[x], cells[y]) for x, y in labels]
     estimates = engine(resampling).compare_pairs(cells, labels, pairs, resampling, progress)
     runs = {name: Runs([cells[name][task] for task in cells[names[0]]]) for name in names}
-    p = set_p([Set([runs[x], runs[y]]) for x, y in labels], permutations, resampling.seed)
+    sets = [Set([runs[x], runs[y]]) for x, y in labels]
     if correction == "holm":
+        least = _least_permutations(sets, alpha)
+        p = set_p(sets, permutations, resampling.seed, least=least)
         adjusted, tests = holm(p), len(pairs)
     else:
+        p = set_p(sets, permutations, resampling.seed)
         grid = closed_p(
             [*runs.values()], permutations, resampling.seed, baseline=baseline is not None
         )
         place = {name: k for k, name in enumerate(names)}
         adjusted = np.maximum(p, [grid[place[x], place[y]] for x, y in labels])
         tests = most_disjoint(len(names), baseline is not None)
-    equivalent = np.ones(len(pairs))
+    equivalent = np.full(len(pairs), np.nan)
     if margin is not None:
         equivalent = holm(np.array([pair.equivalence_p(margin) for pair in pairs]))
     rows = []
@@ -140,7 +146,7 @@ def compare(
         elif adjusted[k] <= alpha:
             verdict = "better" if pair.mean_difference > 0 else "worse"
         else:
-            seeds = pair.seeds(alpha / tests, permutations, margin, alpha / len(pairs))
+            seeds = pair.seeds(alpha / len(pairs), alpha / tests, permutations, margin)
         rows.append(
             {
                 "x": x,
@@ -154,6 +160,7 @@ def compare(
                 "mean_difference": pair.mean_difference,
                 "p": p[k],
                 "p_adjusted": adjusted[k],
+                "p_equivalent": equivalent[k],
                 "verdict": verdict,
                 "seeds": seeds,
                 "n_x": int(min(pair.n_x)),
@@ -171,6 +178,21 @@ def compare(
     if algorithms is None:
         notes += way_notes(table, names)
     return Comparison(frame, tasks, alpha, correction, STATISTIC, tuple(notes))
+
+
+def _least_permutations(sets: Sequence[Set], alpha: float) -> int:
+    """The fewest permutations with which Holm's method can tell a pair apart.
+
+    Raises InputError where they are too many.
+    """
+    least = math.ceil(len(sets) / alpha)
+    if least * sum(some.runs for some in sets) > MOST_DEALT:
+        raise InputError(
+            f"correction holm: {len(sets):,} pairs need {least:,} permutations each, more than a "
+            "comparison takes; use the closed test, which needs fewer, compare with one baseline, "
+            "or choose algorithms or data sets"
+        )
+    return least
 
 
 def _check_size(cells: Mapping[str, Tasks], labels: Sequence[tuple[str, str]]) -> None:

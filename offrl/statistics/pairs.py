@@ -35,6 +35,7 @@ PAIRS = (
     "mean_difference",
     "p",
     "p_adjusted",
+    "p_equivalent",
     "verdict",
     "seeds",
     "n_x",
@@ -104,15 +105,15 @@ class Pair:
         return float(equivalence_p(self.mean_difference, self.mean_variances, self.strata, margin))
 
     def seeds(
-        self, level: float, permutations: int, margin: float | None, margin_level: float
+        self, level: float, reachable: float, permutations: int, margin: float | None
     ) -> int | None:
         """The fewest seeds, more than now, with which a test has POWER; or None.
 
         Args:
-            level: of the test of a difference.
+            level: of the tests of a difference and of equivalence, which are t tests.
+            reachable: what the smallest p of the permutation test has to be at most.
             permutations: of that test.
             margin: within which means may differ and be equivalent; None is no such test.
-            margin_level: of the test of equivalence.
         """
         share = self.mean_variances * self.strata  # with a single seed
         if share.sum() == 0:
@@ -124,9 +125,9 @@ class Pair:
         # The smallest p that the permutation test can give.
         ways = len(self.runs) * (gammaln(2 * seeds + 1) - 2 * gammaln(seeds + 1))
         least = np.maximum(np.exp(np.log(2) - ways), 1 / (permutations + 1))
-        power = np.where(least <= level, different, 0)
+        power = np.where(least <= reachable, different, 0)
         if margin is not None:
-            limit = t.isf(margin_level, df)
+            limit = t.isf(level, df)
             low, high = (
                 t.cdf((side - self.mean_difference) / error - sign * limit, df)
                 for side, sign in ((-margin, -1), (margin, 1))

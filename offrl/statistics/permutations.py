@@ -36,7 +36,7 @@ LISTED = 100_000  # permutations that are taken one by one, where there are no m
 FIRST = 500  # permutations before it is first looked whether that is enough; then four times these
 HITS = 50
 WORK = 400_000_000  # runs that are dealt to all sets of a size, in all permutations
-LEAST = 499  # permutations where WORK allows no more
+LEAST = 499  # permutations by default where WORK allows no more
 CHUNK = 250  # permutations at once
 BLOCK = 2**19  # runs of sets on a data set times permutations at once, or entries of a matrix
 FEW = 3  # sets for which runs are rather picked than multiplied with a matrix of zeros and ones
@@ -130,23 +130,35 @@ class Set:
             (runs - 1).sum(axis=1),
         )
 
+    @property
+    def runs(self) -> int:
+        """Of all members on all data sets."""
+        return sum(map(sum, self.shape))
+
 
 def permutation_count(shape: Sequence[Sequence[int]]) -> int:
     """How many ways there are to hand out the runs of each data set."""
     return prod(comb(sum(task[: k + 1]), n) for task in shape for k, n in enumerate(task))
 
 
-def set_p(sets: Sequence[Set], permutations: int, seed: int, *, first: bool = False) -> Array:
+def set_p(
+    sets: Sequence[Set],
+    permutations: int,
+    seed: int,
+    *,
+    first: bool = False,
+    least: int = LEAST,
+) -> Array:
     """P of each set.
 
     Args:
         sets: all of one number of algorithms.
-        permutations: as many of each set at most; fewer, but LEAST, where that is beyond WORK.
+        permutations: as many of each set at most; fewer where that is beyond WORK.
         seed: of the permutations.
         first: look at the differences from the first member alone, which is `fixed`.
+        least: permutations of each set where WORK allows no more.
     """
-    runs = sum(sum(map(sum, members.shape)) for members in sets)
-    most = min(permutations, max(LEAST, WORK // runs))
+    most = min(permutations, max(least, WORK // sum(some.runs for some in sets)))
     shapes: dict[Shape, list[int]] = {}
     for k, members in enumerate(sets):
         shapes.setdefault(members.shape, []).append(k)

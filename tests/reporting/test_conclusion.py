@@ -125,9 +125,20 @@ def test_single_runs_are_ranked_and_not_tested():
     expected = r"B has the highest IQM, [\d.]+, but nothing can be tested: that takes two .*"
     assert re.fullmatch(expected, of(table(("A", "B"), runs=1, steps=(0,))))
     frame = table(NAMES[:3], tasks=2, steps=(0,)).frame
-    best = frame[(frame["algorithm"] != "C") | (frame["seed"] == 0)]
-    sentence = of(ScoreTable.from_frame(best))
-    assert re.fullmatch(r"[AB].*; C, [\d.]+, has too few runs to be tested\.", sentence)
+    single = {name: (frame["algorithm"] == name) & (frame["seed"] > 0) for name in NAMES[:3]}
+    assert re.fullmatch(
+        r"[AB].*; C, the first by IQM \([\d.]+\), has too few runs to be tested\.",
+        of(ScoreTable.from_frame(frame[~single["C"]])),
+    )
+    assert re.fullmatch(
+        r"C is better than A: .* with 3 seeds; B has too few runs to be tested\.",
+        of(ScoreTable.from_frame(frame[~single["B"]])),
+    )
+    hole = (frame["algorithm"] == "B") & (frame["dataset"] == "task-0")
+    assert re.fullmatch(
+        r"C is better than A: .*; B has no scores on some data sets\.",
+        of(ScoreTable.from_frame(frame[~hole], complete=False)),
+    )
 
 
 def test_holes_leave_none_ranked_and_the_sentence_says_what_would_be():

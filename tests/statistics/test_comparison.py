@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from offrl.errors import InputError
 from offrl.results.table import ScoreTable
-from offrl.statistics import bootstrap
+from offrl.statistics import bootstrap, comparison, permutations
+from offrl.statistics.closed import closed_p
 from offrl.statistics.comparison import Comparison, compare
 from offrl.statistics.pair_intervals import resampled_iqms, resampled_probabilities
 from offrl.statistics.pairs import PAIRS, Pair, probability_of_improvement
@@ -230,7 +231,7 @@ def test_the_number_of_seeds_would_tell():
     z = scipy.stats.norm.ppf((np.arange(10) + 0.5) / 10)
     x = np.tile(z[:, None] / z.std(ddof=1), (1, 2))
     pair = Pair(*({"a": c[:, 0], "b": c[:, 1]} for c in (x + 0.7, x)))
-    seeds = pair.seeds(0.05, 10_000, None, 0.05)
+    seeds = pair.seeds(0.05, 0.05, 10_000, None)
     assert seeds is not None
     assert 10 < seeds < 40
     rng = np.random.default_rng(0)
@@ -239,6 +240,20 @@ def test_the_number_of_seeds_would_tell():
     ]
     told = (set_p(drawn, 400, 0) <= 0.05).mean()
     assert 0.72 <= told <= 0.88  # 0.8, 4 standard errors of .02
+
+
+def test_the_number_of_seeds_would_tell_one_of_six_from_a_baseline():
+    z = scipy.stats.norm.ppf((np.arange(5) + 0.5) / 5)
+    x = (z / z.std(ddof=1))[:, None]
+    table = table_of({"base": x} | {f"equal {k}": x for k in range(4)} | {"more": x + 1.5})
+    planned = row(compare(table, baseline="base", resampling=Resampling(100)), "more", "base")
+    rng = np.random.default_rng(0)
+    told = 0
+    for suite in range(200):
+        scores = rng.normal(0, 1, (6, 1, planned["seeds"]))
+        scores[5] += 1.5
+        told += closed_p([Runs(some) for some in scores], 300, suite, baseline=True)[0, 5] <= 0.05
+    assert told / 200 >= 0.8 - 2 * 0.03
 
 
 def test_advised_seeds_are_more_than_now_and_enough_for_the_permutation_test():
@@ -252,6 +267,18 @@ def test_advised_seeds_are_more_than_now_and_enough_for_the_permutation_test():
     names = {name: np.arange(4.0)[:, None] + 40 * k for k, name in enumerate("abcdef")}
     pairs = compare(table_of(names), resampling=Resampling(100)).pairs
     assert (pairs["seeds"] == 5).all()
+
+
+def test_holm_has_the_permutations_that_it_needs(monkeypatch):
+    monkeypatch.setattr(permutations, "WORK", 1)
+    rng = np.random.default_rng(0)
+    table = table_of({name: rng.normal(9 * k, 1, (6, 2)) for k, name in enumerate("abcdefghijkl")})
+    pairs = compare(table, correction="holm", resampling=Resampling(100)).pairs
+    assert (pairs["verdict"] == "worse").all()
+    assert pairs["p"].max() <= 0.05 / 66
+    monkeypatch.setattr(comparison, "MOST_DEALT", 66 * 1320 * 24 - 1)
+    with pytest.raises(InputError, match="66 pairs need 1,320 permutations each, more than"):
+        compare(table, correction="holm", resampling=Resampling(100))
 
 
 def test_few_runs_that_cannot_tell_are_said_so():

@@ -232,6 +232,29 @@ def test_more_algorithms_than_have_all_sets_tested_err_no_more_in_full(law, grou
     check_large(law, groups, distance, MANY)
 
 
+def check_far_and_tight(suites: int) -> None:
+    """Three equal algorithms that spread, on one data set, and ten that are far away and do not."""
+    rng = np.random.default_rng(5)
+    told = []
+    for suite in range(suites):
+        spread = rng.normal(0, 5, (3, 1, 5))
+        tight = rng.normal(40 + 3 * np.arange(10)[:, None, None], 0.1, (10, 1, 5))
+        adjusted = closed_p([Runs(x) for x in (*spread, *tight)], PERMUTATIONS, suite)
+        told.append((adjusted[:3, :3] <= 0.05).any())
+    share, error = rate(np.array(told))
+    print("three spread, ten far and tight", f"{share:.4f} +- {error:.4f}")  # noqa: T201
+    assert share - 2 * error <= 0.055
+
+
+def test_algorithms_that_are_far_away_tell_equal_ones_apart_no_more():
+    check_far_and_tight(300)
+
+
+@pytest.mark.nightly
+def test_algorithms_that_are_far_away_tell_equal_ones_apart_no_more_in_full():
+    check_far_and_tight(MANY)
+
+
 def equivalent(
     law: str, spreads: Sequence[float], margin: float, suites: int, apart: float = 1
 ) -> Any:
