@@ -72,9 +72,10 @@ def naming_of(
         labels=known(look.labels),
         groups=() if groups else _fitting(look.groups, table.datasets),
     )
+    merged = {**of_look.labels, **said.labels}
     return Naming(
         (*said.order, *(name for name in of_look.order if name not in said.order)),
-        {**of_look.labels, **said.labels},
+        naming(table, labels=merged).labels,  # once more: two may have one label now
         said.groups if groups else of_look.groups,
     )
 

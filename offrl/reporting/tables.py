@@ -23,6 +23,7 @@ Statistic = Literal["mean", "iqm"]
 STATISTICS: Sequence[Statistic] = ("mean", "iqm")
 AVERAGE = {"mean": "average", "iqm": "IQM"}  # of a group of data sets, in a row's name
 FEWEST_REPS = 100  # of a comparison whose intervals nobody sees
+SAME = 1e-9  # relative difference of means that is rounding
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,10 @@ def _averages(
     if len(tested) > 1:
         part = final.selected(datasets=datasets)
         quick = replace(resampling, reps=FEWEST_REPS, engine="offrl")
-        pairs = compare(part, algorithms=tested, resampling=quick).pairs
+        try:
+            pairs = compare(part, algorithms=tested, resampling=quick).pairs
+        except InputError as error:
+            raise InputError(f"{error}, or leave the averages out: --no-averages") from None
         apart = {
             frozenset((x, y)): verdict in ("better", "worse")
             for x, y, verdict in zip(pairs["x"], pairs["y"], pairs["verdict"], strict=True)
@@ -220,8 +224,10 @@ def _apart_on(cells: Mapping[str, Array]) -> dict[frozenset[str], bool]:
     tests = welch({name: {"": cells[name]} for name in tested}, pairs)
     return {
         # Without any spread there is no test: means that differ are apart.
-        frozenset(pair): p <= ALPHA if not math.isnan(p) else difference != 0
-        for pair, p, difference in zip(pairs, tests["p_holm"], tests["difference"], strict=True)
+        frozenset((x, y)): p <= ALPHA
+        if not math.isnan(p)
+        else not math.isclose(cells[x].mean(), cells[y].mean(), rel_tol=SAME)
+        for (x, y), p in zip(pairs, tests["p_holm"], strict=True)
     }
 
 
@@ -230,7 +236,8 @@ def _best(values: Mapping[str, float], apart: Mapping[frozenset[str], bool]) -> 
     finite = {name: value for name, value in values.items() if not math.isnan(value)}
     if not finite:
         return ()
-    best = [name for name, value in finite.items() if value == max(finite.values())]
+    most = max(finite.values())
+    best = [name for name, value in finite.items() if math.isclose(value, most, rel_tol=SAME)]
     return {
         name
         for name in finite
@@ -258,5 +265,6 @@ def _caption(
         tests += "; averages by the tests over all pairs of the comparison"
     return (
         f"{what} over {runs} runs; scores on 0–{scale:g}. Bold: "
-        f"the best of a data set and what is not told apart from it at {percent(ALPHA)} ({tests})."
+        f"the best of a data set and what is not told apart from it at {percent(ALPHA)} ({tests}"
+        f"{'; single runs are not tested' if 1 in counts else ''})."
     )

@@ -127,6 +127,11 @@ def _members(datasets: Sequence[str], groups: Patterns) -> dict[str, tuple[str, 
                 raise unknown("data set", pattern, datasets)
             fitting |= fits
         members[name] = tuple(d for d in datasets if d in fitting and d not in taken)
+        if not members[name]:
+            raise InputError(
+                f"group {name}: all of its data sets are in a group before it; put {name} first, "
+                "or leave it out"
+            )
         taken |= fitting
     return members
 

@@ -226,7 +226,8 @@ class _Table:
         if {"score", RETURN} & has:
             return
         missing = [n for n in ("algorithm", "dataset") if n not in has | {*self.reading.fill}]
-        others = [str(name) for name in self.frame if name not in OURS]
+        # A column without a name is pandas' index.
+        others = [str(name) for name in self.frame if name and name not in OURS]
         seeds = {name: fit[1] for name in others if (fit := _SEEDS.fullmatch(name))}
         if not missing and RUN not in has:
             others = [] if "seed" in has else list(seeds)
@@ -246,13 +247,16 @@ class _Table:
         kept = [name for name in self.frame if name in OURS]
         left = [name for name in self.frame if name not in kept and name not in values]
         long = self.frame.melt(kept, values, each, "score", ignore_index=False)
-        long = long[long["score"].map(label_text) != ""].copy()
+        empty = long["score"].map(label_text) == ""
+        long = long[~empty].copy()
         if each == "seed":
             long["seed"] = long["seed"].map(seeds)
         what = "data set" if each == "dataset" else each
         note = f"{self.where} has a column per {what}: {first_few([repr(v)[:60] for v in values])}"
         if left := [name for name in left if name]:
             note += f"; left out: {first_few([repr(name)[:60] for name in left])}"
+        if count := int(empty.sum()):
+            note += f"; empty cells, which count as no run: {count:,}"
         self.notes.append(note)
         self.frame = long
 
@@ -273,7 +277,7 @@ class _Table:
         if self.reading.run_name is not None:
             read = run_names.labels_by_template(every, self.reading.run_name, self.where)
         else:
-            guess = run_names.labels_by_cards(every, wanted) if wanted else [{}] * len(every)
+            guess = run_names.labels_by_cards(every, wanted)
             if guess is None:
                 raise run_names.no_labels(every, wanted, self.where)
             read = guess

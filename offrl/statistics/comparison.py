@@ -83,7 +83,8 @@ def compare(
 
     `pairs` has the columns PAIRS: `p` is that of the pair alone, `p_equivalent` the corrected one
     of equivalence within the margin, `n_x` and `n_y` are the smallest numbers of runs on a data
-    set, the errors the larger Monte-Carlo standard error of an interval's two ends. `tasks` has TASKS: the difference of means with Welch's interval and p.
+    set, the errors the larger Monte-Carlo standard error of an interval's two ends. `tasks` has
+    TASKS: the difference of means with Welch's interval and p.
 
     Args:
         table: scores of two algorithms or more, with two runs or more of each on every data set;

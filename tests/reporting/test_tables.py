@@ -103,6 +103,13 @@ def test_bold_is_the_best_and_what_is_not_told_apart_from_it():
     assert paper_table(single).caption.startswith("Scores of one run each, on 0–100.")
     constant = table({("a", "x"): [1.0, 1.0], ("b", "x"): [2.0, 2.0]})
     assert bold(paper_table(constant)) == {"x": {"b"}}
+    tenth = 0.1 + 0.2 - 0.2  # another mean of equal runs, by rounding
+    same = table({("a", "x"): [0.1] * 3, ("b", "x"): [tenth] * 5})
+    assert tenth != 0.1
+    assert bold(paper_table(same)) == {"x": {"a", "b"}}
+    some = table({("a", "x"): [5.0, 1.0], ("b", "x"): [6.0]})
+    assert bold(paper_table(some)) == {"x": {"b"}}
+    assert "a row's pairs; single runs are not tested)" in paper_table(some).caption
 
 
 def test_averages_per_group_and_their_places():
@@ -239,6 +246,8 @@ def test_a_look_names_what_a_table_has():
     assert said.order == ("b", "c", "a")
     assert said.labels == {"a": "B!"}
     assert said.groups == {"n": ("near",)}
+    with pytest.raises(InputError, match="'a' and 'b' would both be called 'A'"):
+        naming_of(scores, look, labels=["b=A"])
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_cards_name_groups_where_there_are_several():
         ({"labels": {"IQL": "BC"}}, "'BC' and 'IQL' would both be called 'BC'"),
         ({"groups": ["maze"]}, "group 'maze': expected NAME=PATTERN"),
         ({"groups": ["maze=maze*"]}, r"unknown data set 'maze\*'"),
+        ({"groups": ["all=*", "one=*1"]}, "group one: all of its data sets are in a group before"),
     ],
 )
 def test_what_is_no_name_of_the_table_is_one_clear_line(options, expected):

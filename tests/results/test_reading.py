@@ -99,6 +99,7 @@ WIDE: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "decimal commas": ("dataset;seed;bc;iql\nhopper;0;10,0;30,0\nhopper;1;12,0;\n", {}),
     "no seeds": ("dataset,bc,iql\nhopper,10,30\nhopper,12,\n", {}),
+    "pandas' index": (",dataset,seed,bc,iql\n0,hopper,0,10,30\n1,hopper,1,12,\n", {}),
 }
 
 
@@ -108,7 +109,16 @@ def test_a_wide_table_becomes_a_row_per_score(tmp_path, kind):
     table = read_scores(write(tmp_path / "w.tsv", text), complete=False, reading=Reading(**said))
     found = [(*row[:3], row[-1]) for row in rows(table)]
     assert found == ROWS
-    assert any("column per" in note for note in table.notes)
+    (note,) = (note for note in table.notes if "column per" in note)
+    assert note.endswith("; empty cells, which count as no run: 1") == (
+        kind not in ("runs", "data sets")
+    )
+
+
+def test_names_of_runs_say_their_seeds_where_columns_say_the_rest(tmp_path):
+    text = "run,algorithm,dataset,score\nbc-7,bc,hopper,10\nbc-3,bc,hopper,12\niql-3,iql,hopper,30"
+    table = read_scores(write(tmp_path / "r.csv", text), complete=False)
+    assert list(table.frame["seed"]) == [3, 7, 3]
 
 
 def test_means_with_deviations_are_no_scores(tmp_path):
