@@ -106,7 +106,7 @@ def test_show_prints_what_data_sets_share_and_a_row_per_distinct_setting(
     ("name", "kinds", "words"),
     [
         ("iql", {"algorithm"}, ["config.expectile", "0.7", "    L_V  = mean L2_tau("]),
-        ("quickstart", {"protocol"}, ["bc on pointmaze-quickstart", "episodes 100", "alpha 2.5"]),
+        ("quickstart", {"protocol"}, ["bc on pointmaze-quickstart", "episodes 50", "alpha 2.5"]),
         ("hopper-medium-v2", {"dataset"}, ["reference.max", "3234.3"]),
         ("neorl2-dmsd", {"protocol", "dataset"}, ["7, 42, 210", "849.51"]),
         ("tiny.toml", {"protocol"}, ["batch_size 4"]),
