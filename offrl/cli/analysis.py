@@ -238,9 +238,9 @@ def budget(
     *,
     reading: "Reading",
 ) -> None:
-    """Expected performance under a tuning budget, from scores with a column `setting`.
+    """Expected performance under a tuning budget, from runs of a grid or a column `setting`.
 
-    Example: offrl budget grid.csv --budget 1 --budget 5 --figure budget.png
+    Example: offrl budget runs --budget 1 --budget 5 --figure budget.png
     """
     from offrl.reporting.words import TERMINAL, Words
     from offrl.results.collect import collect
@@ -324,7 +324,9 @@ def adastop(
         algorithms=[*algorithm, *([baseline] if baseline else [])] if algorithm else None,
         datasets=None if dataset is None else [dataset],
         reading=reading,
-    ).final()
+    )
+    algorithm = [name for given in algorithm or () for name in scores.names_by_setting(given)]
+    scores = scores.by_setting().final()
     if len(scores.datasets) > 1:
         raise InputError(
             "AdaStop looks at one data set; choose with --dataset: " + ", ".join(scores.datasets)

@@ -13,6 +13,7 @@ from offrl.results.failures import Failure
 from offrl.results.files import SUFFIXES, read_logs, read_scores
 from offrl.results.provenance import POOLED
 from offrl.results.reading import AS_IT_IS, Reading
+from offrl.results.settings import settings_of, with_setting
 from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
 from offrl.results.table import ScoreTable
 from offrl.text import one_form
@@ -127,10 +128,11 @@ def read_runs(root: str | Path) -> ScoreTable:
 
     The table has a row per evaluation, and no times: the same scores give the same table. A failed
     run is a failure with its cause, and so is one that stopped before its first evaluation, or
-    whose folder is damaged. An algorithm that ran on a data set under several protocols or configs
-    (or versions of its file) appears once for each, with protocol and config hash in its name. A
-    data set of which there are several versions is several data sets, `ID@VERSION`: a version rises
-    whenever scores would move, so these are not pooled.
+    whose folder is damaged. An algorithm that ran on a data set with several configs has a column
+    `setting` with the values in which they differ, such as `beta=10`. One that ran under several
+    protocols, or versions of its file, appears once for each, with protocol, or protocol and config
+    hash, in its name. A data set of which there are several versions is several data sets,
+    `ID@VERSION`: a version rises whenever scores would move, so these are not pooled.
     """
     root = Path(root)
     stored = [folder.read() for folder in run_folders(root)]
@@ -144,9 +146,12 @@ def read_runs(root: str | Path) -> ScoreTable:
         raise InputError(str(stray[0].cause))
     runs, copies = _each_once(labelled)
     runs = _with_ways_to_act(_with_distinct_names(_with_distinct_datasets(runs)))
-    partial = _partial_names(runs)
+    partial = _partial_ways(runs)
     runs = [
-        replace(run, ways=tuple(way for way in run.ways if run.named(way) not in partial))
+        replace(
+            run,
+            ways=tuple(way for way in run.ways if (run.setting, run.named(way)) not in partial),
+        )
         for run in runs
     ]
     rows = [row for run in runs for row in _rows(run)]
@@ -156,7 +161,10 @@ def read_runs(root: str | Path) -> ScoreTable:
         failures=[failure for run in runs for failure in _failures(run)],
         notes=[
             *_unfinished_notes(runs),
-            *(f"{name} is left out: it is not on all data sets of its label" for name in partial),
+            *(
+                f"{with_setting(way, setting)} is left out: it is not on all data sets of its label"
+                for setting, way in partial
+            ),
             *_version_notes(runs),
             *_dataset_notes(runs),
             *_simulator_notes(rows),
@@ -187,7 +195,8 @@ class _Run:
 
     stored: StoredRun
     labels: _Labels
-    name: str  # the label, with protocol and config hash where one label has several
+    name: str  # the label, with its protocol where one label has several
+    setting: str = ""  # what tells its config from others of its label
     versioned: bool = False  # whether runs beside it have another version of its data set
     ways: tuple[str, ...] = ("",)  # to act, of this run and of its other seeds
 
@@ -214,6 +223,11 @@ class _Run:
             f"{of.label}-{of.config_hash}",
             f"seed-{of.seed}",
         ]
+
+    @property
+    def shown(self) -> str:
+        """How notes name the algorithm of the run."""
+        return with_setting(self.name, self.setting)
 
     def named(self, way: str) -> str:
         """The name of the rows in which the run acts in this way; the main way is empty."""
@@ -299,15 +313,33 @@ def _with_distinct_datasets(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def _with_distinct_names(runs: Sequence[_Run]) -> list[_Run]:
-    """The runs, named after protocol and config too where a label has several on a data set."""
+    """The runs, named after their protocol where a label has several, and with their settings.
+
+    Where no values tell the configs of a label apart, their hashes stand in its names. A protocol
+    that was changed is another one, on whichever data sets it ran.
+    """
     protocols: dict[tuple[str, str], set[str]] = {}
-    configs: dict[tuple[str, str, str], set[str]] = {}
+    changed: dict[tuple[str, str], set[str]] = {}  # by the protocol that options changed
+    configs: dict[tuple[str, str], dict[str, Mapping[str, Any] | None]] = {}
+    hashes: dict[tuple[str, str], dict[str, set[str]]] = {}  # by data set
     for run in runs:
         protocol, dataset, label, config_hash, _ = run.labels
         protocols.setdefault((label, dataset), set()).add(protocol)
-        configs.setdefault((label, dataset, protocol), set()).add(config_hash)
+        changed.setdefault((label, protocol.split("@")[0].split("+")[0]), set()).add(protocol)
+        of_label = configs.setdefault((label, protocol), {})
+        if run.stored.record is not None:
+            of_label[config_hash] = run.stored.record.identity.config
+        of_label.setdefault(config_hash, None)
+        cells = hashes.setdefault((label, protocol), {})
+        cells.setdefault(dataset, set()).add(config_hash)
+    settings = {key: settings_of(configs[key], cells.values()) for key, cells in hashes.items()}
     many_protocols = {label for (label, _), several in protocols.items() if len(several) > 1}
-    many_configs = {label for (label, _, _), several in configs.items() if len(several) > 1}
+    many_protocols |= {
+        label
+        for (label, _), several in changed.items()
+        if len(several) > 1 and any("+" in protocol for protocol in several)
+    }
+    many_configs = {label for (label, _), texts in settings.items() if texts is None}
     named = []
     for run in runs:
         label, suffixes = run.labels.label, []
@@ -315,7 +347,10 @@ def _with_distinct_names(runs: Sequence[_Run]) -> list[_Run]:
             suffixes.append(run.labels.protocol)
         if label in many_configs:
             suffixes.append(run.labels.config_hash)
-        named.append(replace(run, name=f"{label} ({' '.join(suffixes)})" if suffixes else label))
+        name = f"{label} ({' '.join(suffixes)})" if suffixes else label
+        texts = None if label in many_configs else settings[label, run.labels.protocol]
+        setting = texts[run.labels.config_hash] if texts else ""
+        named.append(replace(run, name=name, setting=setting))
     return named
 
 
@@ -328,18 +363,21 @@ def _with_ways_to_act(runs: Sequence[_Run]) -> list[_Run]:
     return [replace(run, ways=tuple(ways[run.cell])) for run in runs]
 
 
-def _partial_names(runs: Sequence[_Run]) -> list[str]:
-    """Names of ways to act that some data sets of their label lack.
+def _partial_ways(runs: Sequence[_Run]) -> list[tuple[str, str]]:
+    """Settings and names of ways to act that some data sets of their label lack.
 
     Such a one could not be compared as a whole.
     """
-    datasets: dict[str, dict[str, set[str]]] = {}  # by the run's name and by that of its way
+    datasets: dict[tuple[str, str], dict[str, set[str]]] = {}  # by setting and name, and by way
     for run in runs:
+        of_name = datasets.setdefault((run.setting, run.name), {})
         for way in run.ways:
-            of_name = datasets.setdefault(run.name, {})
             of_name.setdefault(run.named(way), set()).add(run.dataset)
     return sorted(
-        way for name, of_name in datasets.items() for way in of_name if of_name[way] < of_name[name]
+        (setting, way)
+        for (setting, name), of_name in datasets.items()
+        for way in of_name
+        if of_name[way] < of_name[name]
     )
 
 
@@ -350,6 +388,7 @@ def _rows(run: _Run) -> list[dict[str, Any]]:
             "protocol": row.protocol,
             "dataset": run.dataset,
             "algorithm": run.named(row.policy),
+            "setting": run.setting,
             "way": row.policy,
             "config": row.config,
             "seed": row.seed,
@@ -372,7 +411,8 @@ def _failures(run: _Run) -> list[Failure]:
     if cause is None:
         return []
     return [
-        Failure(run.named(way), run.dataset, run.labels.seed, cause, way=way) for way in run.ways
+        Failure(run.named(way), run.dataset, run.labels.seed, cause, run.setting, way)
+        for way in run.ways
     ]
 
 
@@ -382,7 +422,8 @@ def _provenance(run: _Run) -> list[dict[str, Any]]:
         return []
     record = run.stored.record
     sessions = [session.model_dump() for session in record.sessions]
-    return [{**record.identity.model_dump(), "label": one_form(run.name), "sessions": sessions}]
+    named = {"label": one_form(run.name), **({"setting": run.setting} if run.setting else {})}
+    return [{**record.identity.model_dump(), **named, "sessions": sessions}]
 
 
 def _unfinished_notes(runs: Sequence[_Run]) -> list[str]:
@@ -391,7 +432,7 @@ def _unfinished_notes(runs: Sequence[_Run]) -> list[str]:
     for run in runs:
         record, rows = run.stored.record, run.stored.rows
         if run.stored.state is State.UNFINISHED and record is not None and rows:
-            key = (one_form(run.name), run.dataset, rows[-1].step, record.identity.steps)
+            key = (one_form(run.shown), run.dataset, rows[-1].step, record.identity.steps)
             seeds.setdefault(key, []).append(run.labels.seed)
     return [
         f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(of_step)))}: "
@@ -411,7 +452,7 @@ def _version_notes(runs: Sequence[_Run]) -> list[str]:
         }
         if len(versions) > 1:
             notes.append(
-                f"{run.name} on {run.labels.dataset}, seed {run.labels.seed}, was interrupted and "
+                f"{run.shown} on {run.labels.dataset}, seed {run.labels.seed}, was interrupted and "
                 "carried on with another version of offrl or torch"
             )
     return notes

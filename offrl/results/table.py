@@ -40,15 +40,35 @@ from offrl.results.checks import (
     written_names,
 )
 from offrl.results.failures import Failure, rows_of, with_names_in_one_form, without_failed_rows
+from offrl.results.settings import chosen_settings, names_by_setting, with_setting
 from offrl.results.steps import at_last_steps
 from offrl.text import one_form
 
 
-def _is_of(entry: Mapping[str, Any], names: Collection[str], datasets: Collection[str]) -> bool:
-    """Whether a provenance entry is of one of these runs, or of a file."""
+def _is_of(
+    entry: Mapping[str, Any], pairs: Collection[tuple[str, str]], datasets: Collection[str]
+) -> bool:
+    """Whether a provenance entry is of one of these runs, or of a file.
+
+    Args:
+        entry: of a table's provenance.
+        pairs: algorithms, each with a setting.
+        datasets: names of data sets.
+    """
     dataset = str(entry.get("dataset", ""))
     named = {dataset, dataset.partition("@")[0]}  # with its version where there are several
-    return "label" not in entry or (entry["label"] in names and not named.isdisjoint(datasets))
+    pair = entry.get("label"), entry.get("setting", "")
+    return "label" not in entry or (pair in pairs and not named.isdisjoint(datasets))
+
+
+def _by_setting(
+    entry: Mapping[str, Any], names: Mapping[tuple[str, str], str]
+) -> Mapping[str, Any]:
+    """A provenance entry whose label has the setting."""
+    pair = (entry.get("label", ""), entry.get("setting", ""))
+    if pair not in names:
+        return entry
+    return {**{k: v for k, v in entry.items() if k != "setting"}, "label": names[pair]}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -277,16 +297,15 @@ class ScoreTable:
         """A table of some algorithms on some data sets; InputError where nothing is left.
 
         Args:
-            algorithms: names; the other ways to act of each come with it. None for all.
+            algorithms: names, or "ALGORITHM (SETTING)"; the other ways to act of each come with it.
+                None for all.
             datasets: names, or patterns such as "hopper-*". None for all.
             common: whether to leave out data sets that one of these algorithms lacks; a note then
                 says which.
             where: what messages name.
         """
-        names = set(self.algorithms if algorithms is None else map(one_form, algorithms))
-        for name in sorted(names - {*self.algorithms}):
-            raise unknown("algorithm", name, self.algorithms)
-        names |= {way for way, main in self.ways.items() if main in names}
+        wanted = self.algorithms if algorithms is None else algorithms
+        pairs = chosen_settings(wanted, self._names_by_setting, self.ways)
         kept: set[str] = set()
         for pattern in self.datasets if datasets is None else map(one_form, datasets):
             matching = {pattern} & {*self.datasets} or set(fnmatch.filter(self.datasets, pattern))
@@ -294,7 +313,7 @@ class ScoreTable:
                 raise unknown("data set", pattern, self.datasets)
             kept |= matching
         notes = list(self.notes)
-        cells = [(a, s, d) for a, s, d in self._runs_by_cell() if a in names and d in kept]
+        cells = [(a, s, d) for a, s, d in self._runs_by_cell() if (a, s) in pairs and d in kept]
         if common:
             every = {(algorithm, setting) for algorithm, setting, _ in cells}
             having = Counter(dataset for _, _, dataset in cells)
@@ -309,16 +328,22 @@ class ScoreTable:
                     f"common: {len(kept)} of {len(having)} data sets, as the others lack an "
                     f"algorithm: {first_few(lacking)}"
                 )
-        gone = [(a, d) for a in self.algorithms for d in self.datasets]
-        gone = [(a, d) for a, d in gone if a not in names or d not in kept]
-        starts = tuple(f"unfinished: {algorithm} on {dataset}, " for algorithm, dataset in gone)
-        rows = self.frame["algorithm"].isin(names) & self.frame["dataset"].isin(kept)
+        starts = tuple(
+            f"unfinished: {with_setting(*pair)} on {dataset}, "
+            for pair in self._names_by_setting
+            for dataset in self.datasets
+            if pair not in pairs or dataset not in kept
+        )
+        rows = self.frame["dataset"].isin(kept).to_numpy(dtype=bool)
+        rows &= [(a, s) in pairs for a, s, _, _ in run_keys(self.frame)]
         table = replace(
             self,
             frame=self.frame[rows].reset_index(drop=True),
-            failures=tuple(f for f in self.failures if f.algorithm in names and f.dataset in kept),
+            failures=tuple(
+                f for f in self.failures if (f.algorithm, f.setting) in pairs and f.dataset in kept
+            ),
             notes=tuple(note for note in notes if not note.startswith(starts)),
-            provenance=tuple(e for e in self.provenance if _is_of(e, names, kept)),
+            provenance=tuple(e for e in self.provenance if _is_of(e, pairs, kept)),
         )
         if not len(table.frame) and not table.failures:
             raise InputError(f"{where}: none of these algorithms has one of these data sets")
@@ -356,17 +381,10 @@ class ScoreTable:
     def by_setting(self) -> "ScoreTable":
         """A table in which each setting of an algorithm that has several is one of its own.
 
-        Its name is "ALGORITHM (SETTING)"; InputError where another algorithm is called so.
+        Its name is "ALGORITHM (SETTING)", or "ALGORITHM (SETTING): WAY"; InputError where another
+        algorithm is called so.
         """
-        runs = self._runs_by_cell()
-        settings: dict[str, set[str]] = {}
-        for algorithm, setting, _ in runs:
-            settings.setdefault(algorithm, set()).add(setting)
-        names = {
-            (algorithm, setting): f"{algorithm} ({setting})" if len(several) > 1 else algorithm
-            for algorithm, several in settings.items()
-            for setting in several
-        }
+        names = self._names_by_setting
         if len({*names.values()}) < len(names):
             twice = next(name for name, n in Counter(names.values()).items() if n > 1)
             raise InputError(f"two settings are called {twice!r}; rename an algorithm or a setting")
@@ -382,9 +400,22 @@ class ScoreTable:
                 for f in self.failures
             ],
             notes=self.notes,
-            provenance=self.provenance,
+            provenance=[_by_setting(entry, names) for entry in self.provenance],
             written=self.written,
             complete=False,
+        )
+
+    def names_by_setting(self, algorithm: str) -> list[str]:
+        """What `by_setting` calls an algorithm of this table; the name itself if it has none."""
+        names = [name for (of, _), name in self._names_by_setting.items() if of == algorithm]
+        return names or [algorithm]
+
+    @functools.cached_property
+    def _names_by_setting(self) -> dict[tuple[str, str], str]:
+        """The names that `by_setting` gives, by algorithm and setting."""
+        cells = sorted(self._runs_by_cell())
+        return names_by_setting(
+            [(algorithm, setting) for algorithm, setting, _ in cells], self.ways
         )
 
     def _runs_by_cell(self) -> dict[tuple[str, str, str], int]:

@@ -89,7 +89,7 @@ def compare(
     Args:
         table: scores of two algorithms or more, with two runs or more of each on every data set;
             otherwise InputError, which names the cells. InputError too where the pairs have more
-            than MOST_COMPARED runs in all.
+            than MOST_COMPARED runs in all. Each setting of an algorithm that has several is one.
         baseline: the algorithm to compare all others with.
         algorithms: compare these alone; by default all algorithms of the table, each in the first
             of the ways in which it acts.
@@ -113,6 +113,9 @@ def compare(
         raise InputError(f"permutations {permutations}: too few for a p; give 100 or more")
     if permutations > MOST_PERMUTATIONS:
         raise InputError(f"permutations {permutations:,}: expected at most {MOST_PERMUTATIONS:,}")
+    if algorithms is not None:
+        algorithms = [name for given in algorithms for name in table.names_by_setting(given)]
+    table = table.by_setting()
     cells = comparable_cells(table, baseline, algorithms)
     names = [baseline, *(a for a in cells if a != baseline)] if baseline else list(cells)
     if baseline:

@@ -77,7 +77,7 @@ def online_performance(
     if "setting" not in table.frame:
         raise InputError(
             "no settings in these scores; expected a column 'setting' that names the "
-            "hyperparameter setting of each run"
+            "hyperparameter setting of each run, or runs of a grid (offrl train --grid)"
         )
     table.check_complete()
     table.check_several_runs()
