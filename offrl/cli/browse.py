@@ -279,7 +279,7 @@ def _show_protocol(protocol: "Protocol") -> None:
                     if isinstance(value, float)
                     else value_text(value, commas=True)
                     for key, value in values.items()
-                }
+                } | {key: " or ".join(map(value_text, tried)) for key, tried in entry.grid.items()}
         algorithm = "" if entry.algorithm is None else f" ({Path(entry.algorithm).name})"
         everywhere = 1 < len(settings) == len(protocol.datasets)
         chosen = ", ".join(map(id_of, patterns(list(settings), protocol.datasets)))

@@ -1,10 +1,9 @@
 """`offrl run` and `offrl train`."""
 
 import contextlib
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import (
@@ -28,13 +27,12 @@ from offrl.cli.console import (
     print_line,
     print_message,
 )
-from offrl.errors import InputError
-from offrl.toml import parse_toml
+from offrl.cli.options import config_values, grid_values, replica_count, seed_numbers
 
 if TYPE_CHECKING:
     from offrl.running.events import Event
 
-RunKey = tuple[str, str, int]  # data set, label and seed
+RunKey = tuple[str, ...]  # of `Job.place`
 
 
 def run(
@@ -110,7 +108,11 @@ def train(
     output: Output = Path("runs"),
     steps: Annotated[int, typer.Option(metavar="N", help="Gradient steps.")] = 100_000,
     seed: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="One run each. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="N",
+            help="A run each: a number, several as 0,1,2, or all of 0..4. Repeatable.",
+        ),
     ] = None,
     every: Annotated[
         int, typer.Option(metavar="N", help="Gradient steps between evaluations.")
@@ -124,14 +126,21 @@ def train(
             help="A config value; `offrl show ALGORITHM` names them. Repeatable.",
         ),
     ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Config values to try, each with each seed. Repeatable: all combinations.",
+        ),
+    ] = None,
     workers: Workers = None,
     replicas: Replicas = "auto",
     device: Device = "auto",
     trust: Trusted = None,
 ) -> None:
-    """Train one algorithm on one data set.
+    """Train one algorithm on one data set, with one setting or with a grid of them.
 
-    Example: offrl train iql pointmaze-quickstart --steps 5000 --set beta=10
+    Example: offrl train iql pointmaze-quickstart --steps 5000 --grid beta=1,3,10 --seed 0..4
     """
     from offrl.running import runner
 
@@ -140,9 +149,10 @@ def train(
             algorithm,
             dataset,
             output,
-            config=dict(config_value(setting) for setting in settings or ()),
+            config=config_values(settings or ()),
+            grid=grid_values(grid or ()),
             steps=steps,
-            seeds=seed or [0],
+            seeds=seed_numbers(seed or ["0"]),
             evaluate_every=every,
             episodes=episodes,
             workers=workers,
@@ -153,30 +163,6 @@ def train(
             trust=trust or (),
         )
     _conclude(events, output)
-
-
-def replica_count(text: str) -> int | None:
-    """What `--replicas` says: a number, or None for auto."""
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"--replicas {text:.80}: expected auto or a whole number") from None
-
-
-def config_value(setting: str) -> tuple[str, Any]:
-    """The key and the value of KEY=VALUE, read as TOML; a bare word is a string."""
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {setting:.80}: expected KEY=VALUE, for example --set beta=10")
-    try:
-        tables = parse_toml(f"value = {text}")
-    except tomllib.TOMLDecodeError:  # a bare word; the config's own check says what it expects
-        return key, text
-    except ValueError as error:
-        raise InputError(f"--set {setting:.80}: not a value: {error}") from None
-    return key, tables["value"] if len(tables) == 1 else text
 
 
 class _RunBars:
@@ -208,7 +194,7 @@ class _RunBars:
     def show_event(self, event: "Event") -> None:
         """Shows how far a run is, or how it ended."""
         job = event.job
-        name, run = job.title, (job.dataset, job.label, job.seed)
+        name, run = job.title, job.place
         self.steps[run] = (event.step, job.steps)
         done, total = (sum(counts) for counts in zip(*self.steps.values(), strict=True))
         self.bars.update(self.total_bar, completed=done, total=total, visible=True)

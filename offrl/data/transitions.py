@@ -35,6 +35,14 @@ class Transitions:
         starts = np.concatenate(([0], last[:-1] + 1))
         return starts, last + 1 - starts
 
+    def equals(self, other: "Transitions") -> bool:
+        """Whether all numbers are those of another."""
+        columns = zip(vars(self).values(), vars(other).values(), strict=True)
+        return all(
+            one is two or (one is not None and two is not None and np.array_equal(one, two))
+            for one, two in columns
+        )
+
     def rows(self, kept: np.ndarray) -> "Transitions":
         """These rows only, by index or mask."""
         columns: dict[str, Any] = {k: v if v is None else v[kept] for k, v in vars(self).items()}

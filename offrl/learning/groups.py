@@ -75,12 +75,13 @@ def build_sampler(
 
 def _fixed(algorithm: type[Learner], config: Any) -> list[str]:
     """Fields in which the replicas of a batch may not differ."""
-    varying = {name for name in algorithm.varying if _is_number(getattr(config, name))}
+    varying = {name for name in algorithm.varying if is_number(getattr(config, name))}
     names = [field.name for field in dataclasses.fields(config)]
     return [name for name in names if name not in varying | algorithm.preparing]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether replicas may differ in a value of the config, where its field may vary."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -97,7 +98,7 @@ def _config(algorithm: type[Learner], configs: Sequence[Any]) -> Any:
     changes = {}
     for name in sorted(algorithm.varying):
         values = [getattr(config, name) for config in configs]
-        if all(map(_is_number, values)) and len(set(values)) > 1:
+        if all(map(is_number, values)) and len(set(values)) > 1:
             changes[name] = torch.tensor(values, dtype=torch.float32).unsqueeze(1)
     return dataclasses.replace(configs[0], **changes)
 

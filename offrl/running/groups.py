@@ -1,13 +1,14 @@
 """Which runs train together: as replicas of one learner, in one process."""
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from offrl.errors import Damaged
-from offrl.learning.groups import group_key
+from offrl.learning.groups import group_key, is_number
 from offrl.learning.learner import Learner, find_algorithm
 from offrl.learning.spec import Spec
 from offrl.learning.state import Stateful
@@ -36,6 +37,13 @@ def kind_of(job: Job, spec: Spec) -> Hashable:
     dataset = None if algorithm.validate is Learner.validate else job.dataset
     key = group_key(algorithm, config, spec, job.steps)
     return key, job.code, job.precision, dataset, repr(job.evaluation)
+
+
+def checked_once(job: Job) -> Hashable:
+    """The same for jobs that build the same learner, but for seeds and numbers that may vary."""
+    varying = find_algorithm(job.algorithm).varying
+    fixed = {k: v for k, v in job.config.items() if k not in varying or not is_number(v)}
+    return job.label, job.dataset, json.dumps(fixed, sort_keys=True)
 
 
 def group(

@@ -1,5 +1,6 @@
 """The runs that a protocol expands into."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,6 +24,8 @@ from offrl.errors import InputError, unknown
 from offrl.files import LONGEST_NAME, plain, user_path
 from offrl.learning.learner import find_algorithm
 from offrl.results.rows import Identity
+from offrl.results.settings import setting_text, with_setting
+from offrl.running.grids import check_runs, settings, size
 from offrl.running.patterns import is_chosen
 from offrl.running.protocol import AlgorithmEntry, Evaluation, Protocol, label_fault
 from offrl.toml import shown
@@ -46,11 +49,13 @@ class Job:
     precision: str = "float32"  # of products, on a GPU
     trust: tuple[str, ...] = ()  # files whose code may run; see `offrl.trust`
     dataset_id: str | None = None  # of the card, once it is read; None: as the protocol gives it
+    setting: str = ""  # the values of a grid, such as `beta=10`; they are in the config too
 
     @property
     def title(self) -> str:
-        """How messages name the run: data set, algorithm and seed."""
-        return f"{self.dataset_id or self.dataset} {self.label} seed {self.seed}"
+        """How messages name the run: data set, algorithm with its setting, and seed."""
+        named = with_setting(self.label, self.setting)
+        return f"{self.dataset_id or self.dataset} {named} seed {self.seed}"
 
     @property
     def config_hash(self) -> str:
@@ -144,6 +149,62 @@ def expand(
     Raises InputError for a name that there is not, and Untrusted for code that is not trusted.
     """
     files = (*protocol.origin.trust, *trusted(trust))
+    chosen = chosen_entries(protocol, algorithms)
+    for pattern in datasets:
+        if not any(is_chosen(d, pattern, protocol.datasets) for d in protocol.datasets):
+            raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets)
+    on = {
+        label: [
+            dataset
+            for dataset in protocol.datasets
+            if entry.runs_on(dataset, protocol.datasets)
+            and (not datasets or any(is_chosen(dataset, p, protocol.datasets) for p in datasets))
+        ]
+        for label, entry in chosen.items()
+    }
+    jobs = []
+    for label, entry in chosen.items():
+        name = entry.algorithm or label
+        where = f"{protocol.id}, algorithm {label}"
+        if name.endswith(".py") and protocol.algorithms.get(label) is entry:
+            Origin(protocol.origin.file, files).allow(f"algorithm {label}", Path(name))
+        configs = _Configs(name, where)
+        configs.complete(entry.config | next(settings(entry.grid)))
+        code, view = code_of(name), find_algorithm(name).view
+        if entry.grid:
+            check_runs(size(entry.grid) * len(on[label]) * len(protocol.seeds), where)
+        for dataset in on[label]:
+            overrides = entry.on_dataset(dataset, protocol.datasets)
+            budget = overrides.model_dump(include={"every", "episodes"}, exclude_none=True)
+            steps = overrides.steps or protocol.steps
+            evaluation = protocol.evaluation.model_copy(update=budget)
+            _check_last(evaluation, steps, f"{where} on {dataset}")
+            for values in settings(entry.grid):
+                config = configs.complete(overrides.config | values, dataset)
+                jobs += [
+                    Job(
+                        protocol=f"{protocol.id}@{protocol.version}",
+                        dataset=dataset,
+                        label=label,
+                        algorithm=name,
+                        config=config,
+                        code=code,
+                        view=view,
+                        steps=steps,
+                        evaluation=evaluation,
+                        seed=seed,
+                        precision=protocol.precision,
+                        trust=files,
+                        setting=setting_text({key: config[key] for key in values}),
+                    )
+                    for seed in protocol.seeds
+                ]
+    _check_places(protocol, jobs)
+    return sorted(jobs, key=lambda job: protocol.seeds.index(job.seed))
+
+
+def chosen_entries(protocol: Protocol, algorithms: Sequence[str]) -> dict[str, AlgorithmEntry]:
+    """The algorithms of a protocol that run, by label; see `expand`."""
     chosen = {} if algorithms else dict(protocol.algorithms)
     for name in algorithms:
         if name.endswith(".py"):
@@ -159,51 +220,31 @@ def expand(
         if chosen.get(label, entry) != entry:
             raise InputError(f"--algorithm {name}: a second {label!r}; rename the file of one")
         chosen[label] = entry
-    for pattern in datasets:
-        if not any(is_chosen(d, pattern, protocol.datasets) for d in protocol.datasets):
-            raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets)
-    chosen_datasets = [
-        dataset
-        for dataset in protocol.datasets
-        if not datasets or any(is_chosen(dataset, p, protocol.datasets) for p in datasets)
-    ]
-    jobs = []
-    for label, entry in chosen.items():
-        name = entry.algorithm or label
-        where = f"{protocol.id}, algorithm {label}"
-        if name.endswith(".py") and protocol.algorithms.get(label) is entry:
-            Origin(protocol.origin.file, files).allow(f"algorithm {label}", Path(name))
-        shared = configure(name, entry.config, where)
-        code, view = code_of(name), find_algorithm(name).view
-        for dataset in protocol.datasets:
-            if not entry.runs_on(dataset, protocol.datasets) or dataset not in chosen_datasets:
-                continue
-            overrides = entry.on_dataset(dataset, protocol.datasets)
-            config = shared
-            if overrides.config != entry.config:
-                config = configure(name, overrides.config, f"{where} on {dataset}")
-            budget = overrides.model_dump(include={"every", "episodes"}, exclude_none=True)
-            steps = overrides.steps or protocol.steps
-            evaluation = protocol.evaluation.model_copy(update=budget)
-            _check_last(evaluation, steps, f"{where} on {dataset}")
-            jobs += [
-                Job(
-                    protocol=f"{protocol.id}@{protocol.version}",
-                    dataset=dataset,
-                    label=label,
-                    algorithm=name,
-                    config=json.loads(json.dumps(dataclasses.asdict(config))),
-                    code=code,
-                    view=view,
-                    steps=steps,
-                    evaluation=evaluation,
-                    seed=seed,
-                    precision=protocol.precision,
-                    trust=files,
-                )
-                for seed in protocol.seeds
-            ]
-    owner: dict[tuple[str, ...], str] = {}
+    return chosen
+
+
+class _Configs:
+    """Complete configs of one algorithm, each made once; as JSON has them."""
+
+    def __init__(self, algorithm: str, where: str):
+        self.algorithm, self.where = algorithm, where
+        self.made: dict[str, dict[str, Any]] = {}
+
+    def complete(self, values: dict[str, Any], dataset: str = "") -> dict[str, Any]:
+        """The config with `values`; an error names the data set where there is one."""
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # `configure` says why
+            if (text := json.dumps(values, sort_keys=True)) in self.made:
+                return self.made[text]
+        where = f"{self.where} on {dataset}" if dataset else self.where
+        config = configure(self.algorithm, values, where)
+        made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+        self.made[json.dumps(values, sort_keys=True, default=str)] = made
+        return made
+
+
+def _check_places(protocol: Protocol, jobs: Sequence[Job]) -> None:
+    """Raises InputError where runs would share a folder, or its name is too long."""
+    owner: dict[tuple[str, ...], Job] = {}
     for job in jobs:
         for name in job.place:
             where = f"protocol {protocol.id}, {job.label} on {job.dataset:.100}: folder of its runs"
@@ -212,13 +253,17 @@ def expand(
                     f"{where}: {name:.40}... has more than {LONGEST_NAME} bytes; give a card "
                     "(TOML) with a short name for the data set"
                 )
-        other = owner.setdefault(job.place, job.dataset)
-        if other != job.dataset:
+        other = owner.setdefault(job.place, job)
+        if other.dataset != job.dataset:
             raise InputError(
-                f"protocol {protocol.id}: data sets {other} and {job.dataset} would share a folder "
-                "of runs; rename the file of one"
+                f"protocol {protocol.id}: data sets {other.dataset} and {job.dataset} would share "
+                "a folder of runs; rename the file of one"
             )
-    return sorted(jobs, key=lambda job: protocol.seeds.index(job.seed))
+        if other is not job:
+            raise InputError(
+                f"protocol {protocol.id}, algorithm {job.label}: the settings {other.setting} and "
+                f"{job.setting} of its grid are one; give each once"
+            )
 
 
 def _check_last(evaluation: Evaluation, steps: int, where: str) -> None:

@@ -83,7 +83,7 @@ def open_run(job: Job, folder: RunFolder, others: Sequence[Run] = ()) -> Run:
     Args:
         job: the run.
         folder: of the run.
-        others: runs of its group; one that differs in its seed alone shares its prepared data.
+        others: runs of its group; one whose prepared data are equal shares them.
     """
     with noting_failure(folder):
         dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
@@ -93,6 +93,8 @@ def open_run(job: Job, folder: RunFolder, others: Sequence[Run] = ()) -> Run:
         folder.begin(run, trust)
         shared = [o.work for o in others if replace(o.job, seed=job.seed) == job]
         work = shared[0] if shared else prepare(job, dataset)
+        same = [o.work.data for o in others if o.job.dataset == job.dataset]
+        work = replace(work, data=next(filter(work.data.equals, same), work.data))
         opened = Run(job, folder, dataset, work, learner_of([work], [job.seed]), ways=[])
         # The policy that stands for the run comes last: the last row's score is the run's.
         with blaming(work.algorithm, opened.acting):

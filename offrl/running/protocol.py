@@ -24,6 +24,7 @@ from offrl import registry
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.files import user_path
+from offrl.running.grids import Grid
 from offrl.running.patterns import matches
 from offrl.text import one_form
 from offrl.toml import Strict, read_toml, validate
@@ -77,6 +78,7 @@ class AlgorithmEntry(Overrides):
     algorithm: str | None = None  # a registered name or a .py file; None: the label itself
     datasets: list[str] | None = Field(default=None, min_length=1)  # ids or patterns; None: all
     on: list[OverridesOn] = Field(default_factory=list)  # later entries override earlier ones
+    grid: Grid = Field(default_factory=dict)  # values of the config that are tried everywhere
 
     def runs_on(self, dataset: str, among: Sequence[str] = ()) -> bool:
         """Whether the protocol has this algorithm on one of its data sets, `among`."""

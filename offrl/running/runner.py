@@ -8,7 +8,7 @@ command can be given again at once.
 import logging
 import shlex
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from offrl.running.decisions import decide, decided
 from offrl.running.devices import worker_places
 from offrl.running.events import Event, Executor, OnEvent, ended_before
 from offrl.running.executors.local import run_in_processes
-from offrl.running.groups import group, kind_of
+from offrl.running.groups import checked_once, group, kind_of
 from offrl.running.guard import check_guard
 from offrl.running.jobs import Job, expand, identity
 from offrl.running.patterns import patterns
@@ -117,7 +117,7 @@ class Plan:
 
     jobs: list[Job]
     datasets: dict[tuple[str, str | None], Dataset]
-    kinds: dict[tuple[str, str], Hashable] = field(default_factory=dict)  # by label and data set
+    kinds: dict[Hashable, Hashable] = field(default_factory=dict)  # by what `checked_once` gives
 
     def dataset(self, job: Job) -> Dataset:
         """The data of a job."""
@@ -125,7 +125,7 @@ class Plan:
 
     def kind(self, job: Job) -> Hashable:
         """The same for jobs that can train as replicas of one learner; None for one that cannot."""
-        return self.kinds[job.label, job.dataset]
+        return self.kinds[checked_once(job)]
 
     def named(self, job: Job) -> Job:
         """The job, with the id of its data set's card for messages."""
@@ -163,10 +163,10 @@ def plan(
         },
     )
     bounds, kinds = {}, {}
-    for job in {(job.label, job.dataset): job for job in jobs}.values():
+    for key, job in {checked_once(job): job for job in jobs}.items():
         spec = check(job, planned.dataset(job))
         bounds[job.dataset] = spec.max_action
-        kinds[job.label, job.dataset] = kind_of(job, spec)
+        kinds[key] = kind_of(job, spec)
     for name, data in {name: data for (name, _), data in planned.datasets.items()}.items():
         _log_share_outside(data, bounds[name])
     return replace(planned, jobs=[planned.named(job) for job in jobs], kinds=kinds)
@@ -240,6 +240,7 @@ def train(
     output: str | Path,
     *,
     config: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Iterable[Any]] | None = None,
     steps: int = 100_000,
     seeds: Sequence[int] = (0,),
     evaluate_every: int = 10_000,
@@ -260,6 +261,8 @@ def train(
         dataset: an id, or a path to a card (TOML) that says how policies are scored.
         output: the folder of runs.
         config: what differs from the algorithm's defaults.
+        grid: values of the config to try, such as {"beta": [1, 3, 10]}: a run for each combination
+            of them, for each seed.
         steps: gradient steps.
         seeds: one run each.
         evaluate_every: gradient steps between evaluations; the last step is always evaluated.
@@ -272,6 +275,10 @@ def train(
         trust: the card or folder of data, where it names code of its own.
     """
     name = str(user_path(algorithm).resolve()) if algorithm.endswith(".py") else algorithm
+    grid = {key: _listed(values) for key, values in (grid or {}).items()}
+    if twice := sorted({*grid} & {*(config or {})}):
+        raise InputError(f"{twice[0]} is set and has a grid; give it one of the two")
+    entry = {"algorithm": name, "config": dict(config or {}), "grid": grid}
     values = {
         "id": "train",
         "version": 1,
@@ -281,7 +288,7 @@ def train(
         "seeds": list(seeds),
         "steps": steps,
         "evaluation": {"every": evaluate_every, "episodes": episodes},
-        "algorithms": {Path(algorithm).stem: {"algorithm": name, "config": dict(config or {})}},
+        "algorithms": {Path(algorithm).stem: entry},
     }
     protocol = validate(Protocol, values, "offrl train")
     return run(
@@ -294,6 +301,13 @@ def train(
         progress=progress,
         trust=trust,
     )
+
+
+def _listed(values: Any) -> Any:
+    """The values of a grid as a list, an array's as numbers of Python; a text stays as it is."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 
 def _check_scored(protocol: Protocol, names: list[str], trust: tuple[str, ...]) -> None:

@@ -259,3 +259,57 @@ def test_a_setting_nested_or_long_beyond_reason_is_one_line(call: Call, value: s
     error = call("train", "bc", "pointmaze-quickstart", "--set", f"hidden={value}").error
     assert "--set hidden=" in error
     assert len(error) < 400
+
+
+def test_a_grid_and_a_range_of_seeds(call: Call, tiny: Path, tmp_path: Path) -> None:
+    small = ["--steps", 4, "--every", 4, "--episodes", 1, "--set", "batch_size=4", "-j", 1]
+    grid = ["--grid", "hidden=[4],[2,2]", "--grid", "output=linear,tanh", "--seed", "0..1,5"]
+    done = call("train", "bc", tiny.with_name("card.toml"), *small, *grid)
+    assert done.code == 0, done.stderr
+    assert done.stdout == "12 of 12 runs are done in runs\n"
+    assert "done mine bc (hidden=[2,2], output=linear) seed 5 at step 4" in done.stderr
+    records = [json.loads(p.read_text()) for p in (tmp_path / "runs").rglob("run.json")]
+    configs = {(str(r["identity"]["config"]["hidden"]), r["identity"]["seed"]) for r in records}
+    assert configs == {(hidden, seed) for hidden in ("[4]", "[2, 2]") for seed in (0, 1, 5)}
+    table = call("scores", "runs", "-o", "scores.csv")
+    assert table.code == 0
+    header, *rows = (tmp_path / "scores.csv").read_text().splitlines()
+    assert header.split(",")[:4] == ["algorithm", "dataset", "setting", "seed"]
+    assert sum('"hidden=[4], output=tanh"' in row for row in rows) == 3
+    for command in ("budget", "compare"):
+        shown = call(command, "scores.csv", "--json", "--reps", 200)
+        assert shown.code == 0, shown.stderr
+    pairs = json.loads(shown.stdout)["pairs"]
+    assert {pair["x"] for pair in pairs} | {pair["y"] for pair in pairs} == {
+        f"bc (hidden={hidden}, output={output})"
+        for hidden in ("[4]", "[2,2]")
+        for output in ("linear", "tanh")
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--grid", "beta"], "--grid beta: expected KEY=VALUE,VALUE,..., for example"),
+        (["--grid", "beta= "], "--grid beta= : expected KEY=VALUE,VALUE"),
+        (["--grid", "beta=1", "--grid", "beta=2"], "--grid beta is given twice"),
+        (["--set", "beta=1", "--set", "beta=2"], "--set beta is given twice"),
+        (["--set", "beta=1", "--grid", "beta=2,3"], "beta is set and has a grid"),
+        (["--grid", "beta=1,2,1"], "beta has the value 1 twice"),
+        (["--grid", "bata=1,2"], "unknown config key 'bata'; did you mean 'beta'?"),
+        (["--grid", "beta=1,ten"], "valid number, found 'ten'"),
+        (["--grid", "beta=1\nreward=2"], "valid number, found '1\\nreward=2'"),
+        (["--grid", "beta=" + "[" * 500], "--grid beta=[[["),
+        (["--grid", f"beta={','.join(map(str, range(60_000)))}"], "makes 60,000 runs"),
+        (["--seed", "4..0"], "--seed 4..0: expected a whole number, several as 0,1,2, or"),
+        (["--seed", "one"], "--seed one: expected a whole number"),
+        (["--seed", "0..99999999999"], "expected at most 50,000 seeds"),
+        (["--seed", "0..2,1"], "seeds: 1 stands there twice"),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_a_bad_sweep(call: Call, tmp_path: Path, options: list[str], words: str) -> None:
+    error = call("train", "iql", "card.toml", *options).error
+    assert words in error
+    assert len(error) < 400
+    assert not (tmp_path / "runs").exists()

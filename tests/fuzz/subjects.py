@@ -33,7 +33,7 @@ import torch
 from mutations import BYTES, TEXT, mutate, mutate_file, mutate_json, replace_by_oddity
 from safetensors.torch import load as load_tensors
 
-from offrl.cli.running import config_value
+from offrl.cli.options import config_value
 from offrl.data.card import read_card
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.steps import Steps

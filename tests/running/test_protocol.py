@@ -892,3 +892,42 @@ def test_the_last_evaluation_alone_has_its_own_episodes() -> None:
     evaluation = Evaluation(every=10, episodes=4, final_episodes=7)
     assert [evaluation.episodes_at(step, 20) for step in (10, 20)] == [4, 7]
     assert Evaluation(every=10, episodes=4).episodes_at(20, 20) == 4
+
+
+def test_a_grid_makes_a_run_of_each_combination_with_each_seed() -> None:
+    grid = {"beta": [1, 10], "expectile": [0.5, 0.9]}
+    entry = {"config": {"beta": 4.0, "tau": 0.01}, "grid": grid}
+    entry["on"] = [{"datasets": ["pen-human-v1"], "config": {"beta": 7.0, "gamma": 0.9}}]
+    jobs = expand(protocol(datasets=[FOUR[0], FOUR[3]], algorithms={"iql": entry}))
+    assert [(j.seed, j.dataset, j.setting) for j in jobs] == [
+        (seed, dataset, f"beta={beta}, expectile={expectile}")
+        for seed in (3, 1)
+        for dataset in (FOUR[0], FOUR[3])
+        for beta in (1, 10)
+        for expectile in (0.5, 0.9)
+    ]
+    assert {(j.config["beta"], j.config["tau"], j.config["gamma"]) for j in jobs} == {
+        (beta, 0.01, gamma) for beta in (1, 10) for gamma in (0.9, 0.99)
+    }
+    assert jobs[1].title == "hopper-medium-v2 iql (beta=1, expectile=0.9) seed 3"
+    assert len({j.folder(Path()) for j in jobs}) == 16
+    alone = expand(protocol(datasets=FOUR[:1], algorithms={"iql": {"config": {"beta": 10.0}}}))
+    of_grid = protocol(datasets=FOUR[:1], algorithms={"iql": {"grid": {"beta": [1, 10]}}})
+    assert expand(of_grid)[1].folder(Path()) == alone[0].folder(Path())  # one run, however given
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"beta": []}, "beta has no value to try"),
+        ({"beta": [1, 2, 1.0]}, r"beta has the value 1\.0 twice"),
+        ({"beta": 3}, "valid list"),
+        ({"hidden": [[8], [8.0]]}, r"hidden\.0: .*integer"),
+        ({"bata": [1]}, "mine, algorithm iql: unknown config key 'bata'; did you mean 'beta'"),
+        ({"beta": [1, "x"]}, "beta: .*valid number, found 'x'"),
+        ({"beta": [*range(200)], "tau": [k / 999 for k in range(1, 200)]}, "makes 159,200 runs"),
+    ],
+)
+def test_a_bad_grid_is_one_line(grid: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expand(protocol(algorithms={"iql": {"grid": grid}}))

@@ -1,0 +1,97 @@
+"""What options with several parts mean: `--set`, `--grid` and `--seed`."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from typing import Any
+
+from offrl.errors import InputError
+from offrl.toml import parse_toml
+
+MOST_SEEDS = 50_000
+
+
+def replica_count(text: str) -> int | None:
+    """What `--replicas` says: a number, or None for auto."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--replicas {text:.80}: expected auto or a whole number") from None
+
+
+def config_value(setting: str) -> tuple[str, Any]:
+    """The key and the value of KEY=VALUE, read as TOML; a bare word is a string."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {setting:.80}: expected KEY=VALUE, for example --set beta=10")
+    try:
+        return key, _value(text)
+    except ValueError as error:
+        raise InputError(f"--set {setting:.80}: not a value: {error}") from None
+
+
+def grid_values(settings: Iterable[str]) -> dict[str, list[Any]]:
+    """The values of each KEY=VALUE,VALUE,...: TOML, such as `hidden=[64,64],[128,128]`.
+
+    Bare words are strings. Raises InputError for a key that is given twice.
+    """
+    grid: dict[str, list[Any]] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key or not text.strip():
+            raise InputError(
+                f"--grid {setting:.80}: expected KEY=VALUE,VALUE,..., for example "
+                "--grid beta=1,3,10"
+            )
+        if key in grid:
+            raise InputError(f"--grid {key:.80} is given twice; give its values in one --grid")
+        try:
+            values = _value(f"[{text}]")
+            if not isinstance(values, list):  # with a bare word among them
+                values = [_value(part.strip()) for part in text.split(",")]
+        except ValueError as error:
+            raise InputError(f"--grid {setting:.80}: not values: {error}") from None
+        grid[key] = values
+    return grid
+
+
+def config_values(settings: Iterable[str]) -> dict[str, Any]:
+    """The values of each `--set KEY=VALUE`. Raises InputError for a key that is given twice."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, value = config_value(setting)
+        if key in values:
+            raise InputError(
+                f"--set {key:.80} is given twice; give one value, or several as --grid"
+            )
+        values[key] = value
+    return values
+
+
+def seed_numbers(texts: Iterable[str]) -> list[int]:
+    """The seeds of each `--seed`: a number, several as 0,1,2 or all of 0..4."""
+    seeds: list[int] = []
+    for text in texts:
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*(-?[0-9]{1,20})\s*(?:\.\.\s*([0-9]{1,20})\s*)?", part)
+            if match is None or (match[2] and int(match[2]) < int(match[1])):
+                raise InputError(
+                    f"--seed {text:.80}: expected a whole number, several as 0,1,2, or from one to "
+                    "another as 0..4"
+                )
+            first, last = int(match[1]), int(match[2] or match[1])
+            if len(seeds) + last - first >= MOST_SEEDS:
+                raise InputError(f"--seed {text:.80}: expected at most {MOST_SEEDS:,} seeds")
+            seeds += range(first, last + 1)
+    return seeds
+
+
+def _value(text: str) -> Any:
+    """A value of TOML; a bare word is a string."""
+    try:
+        tables = parse_toml(f"value = {text}")
+    except tomllib.TOMLDecodeError:  # a bare word; the config's own check says what it expects
+        return text
+    return tables["value"] if len(tables) == 1 else text
