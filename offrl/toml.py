@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from offrl.errors import SHOWN, InputError, unknown
@@ -56,6 +57,11 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(TOO_DEEP) from None
     _check(tables, DEEPEST)
     return tables
+
+
+def to_toml(tables: dict[str, Any]) -> str:
+    """The tables as a text of which `parse_toml` makes them again."""
+    return tomli_w.dumps(tables)
 
 
 def _check(value: Any, levels: int) -> None:

@@ -166,8 +166,8 @@ def expand(
     for label, entry in chosen.items():
         name = entry.algorithm or label
         where = f"{protocol.id}, algorithm {label}"
-        if name.endswith(".py") and protocol.algorithms.get(label) is entry:
-            Origin(protocol.origin.file, files).allow(f"algorithm {label}", Path(name))
+        if name.endswith(".py"):
+            Origin(entry.origin.file, files).allow(f"algorithm {label}", Path(name))
         configs = _Configs(name, where)
         configs.complete(entry.config | next(settings(entry.grid)))
         code, view = code_of(name), find_algorithm(name).view
@@ -212,6 +212,9 @@ def chosen_entries(protocol: Protocol, algorithms: Sequence[str]) -> dict[str, A
             label, entry = path.stem, AlgorithmEntry(algorithm=str(path.resolve()))
             if fault := label_fault(label):
                 raise InputError(f"--algorithm {name}: {fault}; rename the file")
+            listed = protocol.algorithms.get(label, entry)
+            if listed.algorithm and Path(listed.algorithm).resolve() == path.resolve():
+                entry = listed.read_from(Origin())  # who gives it on the command line trusts it
         else:
             known = {**registry.modules("algorithms"), **protocol.algorithms}
             if name not in known:

@@ -24,10 +24,11 @@ from offrl import registry
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.files import user_path
+from offrl.running.extending import MOST_EXTENDED, Tables, merged, on_datasets
 from offrl.running.grids import Grid
 from offrl.running.patterns import matches
 from offrl.text import one_form
-from offrl.toml import Strict, read_toml, validate
+from offrl.toml import Strict, read_toml, shown, validate
 from offrl.trust import Files, Origin, trusted
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]  # what every table and run folder can hold
@@ -79,6 +80,18 @@ class AlgorithmEntry(Overrides):
     datasets: list[str] | None = Field(default=None, min_length=1)  # ids or patterns; None: all
     on: list[OverridesOn] = Field(default_factory=list)  # later entries override earlier ones
     grid: Grid = Field(default_factory=dict)  # values of the config that are tried everywhere
+    _origin: Origin = PrivateAttr(default=Origin())
+
+    @property
+    def origin(self) -> Origin:
+        """Where the entry's code was named."""
+        return self._origin
+
+    def read_from(self, origin: Origin) -> "AlgorithmEntry":
+        """The same entry, whose code was named in a file that the user trusts or does not."""
+        copy = self.model_copy()
+        copy._origin = origin
+        return copy
 
     def runs_on(self, dataset: str, among: Sequence[str] = ()) -> bool:
         """Whether the protocol has this algorithm on one of its data sets, `among`."""
@@ -121,7 +134,7 @@ Label = Annotated[str, AfterValidator(_check_label)]
 class Protocol(Strict):
     """A protocol; `version` changes whenever scores would."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=,-]*$", max_length=200)
     version: Positive
     title: str
     source: str  # the publication it follows, or who made it
@@ -187,33 +200,107 @@ def shipped_protocols() -> dict[str, Path]:
 def find_protocol(name: str, trust: Files = ()) -> Protocol:
     """The shipped protocol called `name`, or the one in the TOML file at that path.
 
-    Paths in such a file, of data sets and of algorithms, are relative to the file's own folder. The
-    algorithms that it gives by path run only where `trust` has the file.
+    A file may say `extends`, with the id of a shipped protocol or the path of a file, and then has
+    only what differs. Paths in a file, of data sets and of algorithms, are relative to the file's
+    own folder. The algorithms that it gives by path run only where `trust` has the file.
     """
-    if name.endswith(".toml"):
-        path = user_path(name)
-    else:
+    return _found(name, trusted(trust), ())[0]
+
+
+def _found(
+    name: str, trust: tuple[str, ...], extending: tuple[Path, ...]
+) -> tuple[Protocol, set[str]]:
+    """A protocol, and the ids of it and of those that it extends.
+
+    Args:
+        name: an id, or the path of a file.
+        trust: of `trusted`.
+        extending: the files that extend it, the first of which was asked for.
+    """
+    path = user_path(name)
+    if shipped := not name.endswith(".toml"):
         known = shipped_protocols()
         if name not in known:
             raise unknown("protocol", name, known, "or give the path of a .toml file")
         path = known[name]
-    protocol = validate(Protocol, read_toml(path), str(path))
-    if not name.endswith(".toml"):
-        if protocol.id != path.stem:
-            raise InputError(f"{path}: id {protocol.id!r}, expected the file's name {path.stem!r}")
-        return protocol
-    folder = path.absolute().parent
+    if path.resolve() in extending:
+        raise InputError(f"{extending[-1]}: extends {name}, which extends it: a circle; cut it")
+    if len(extending) > MOST_EXTENDED:
+        raise InputError(
+            f"{extending[0]}: extends more than {MOST_EXTENDED} protocols in a row; write out one"
+        )
+    values, folder, ids = read_toml(path), path.absolute().parent, set[str]()
+    origin = Origin() if shipped else Origin(str(path.absolute()), trust)
+    origins: dict[str, Origin] = {}
+    if "extends" in values:
+        base, ids = _extended(path, values, trust, (*extending, path.resolve()))
+        own = values.get("algorithms")
+        entries = own if isinstance(own, dict) else {}
+        named = {
+            k for k, entry in entries.items() if isinstance(entry, dict) and "algorithm" in entry
+        }
+        origins = {k: entry.origin for k, entry in base.algorithms.items() if k not in named}
+        values = _over(base, values, folder)
+    protocol = validate(Protocol, values, str(path))
+    if shipped and protocol.id != path.stem:
+        raise InputError(f"{path}: id {protocol.id!r}, expected the file's name {path.stem!r}")
     algorithms = {
-        label: _placed_entry(folder, label, entry, protocol.datasets)
+        label: _placed_entry(folder, label, entry, protocol.datasets, origins.get(label, origin))
         for label, entry in protocol.algorithms.items()
     }
     datasets = [_placed(folder, dataset) for dataset in protocol.datasets]
     placed = protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
-    return placed.read_from(Origin(str(path.absolute()), trusted(trust)))
+    return placed.read_from(origin), ids | {protocol.id}
+
+
+def _extended(
+    path: Path, values: Tables, trust: tuple[str, ...], extending: tuple[Path, ...]
+) -> tuple[Protocol, set[str]]:
+    """The protocol that a file extends, and the ids of it and of those that it extends."""
+    name = values["extends"]
+    if not isinstance(name, str):
+        raise InputError(
+            f"{path}: extends: expected the id of a protocol or the path of a .toml file, found "
+            f"{shown(name)}"
+        )
+    for key in ("id", "version"):
+        if key not in values:
+            raise InputError(f"{path}: {key}: a protocol that extends another has its own; add it")
+    if name.endswith(".toml"):
+        extended = path.absolute().parent / user_path(name)
+        name = str(extended.parent.resolve() / extended.name)
+    try:
+        base, ids = _found(name, trust, extending)
+    except InputError as error:
+        if str(error).startswith("unknown protocol"):
+            raise InputError(f"{path}: extends: {error}") from None
+        raise
+    if values["id"] in ids:
+        raise InputError(
+            f"{path}: id {shown(values['id'])} is that of a protocol that it extends, whose scores "
+            "it would be taken for; choose another"
+        )
+    return base, ids
+
+
+def _over(base: Protocol, values: Tables, folder: Path) -> Tables:
+    """The tables of a protocol that extends `base`, of its file's own `values`."""
+    datasets, own = values.get("datasets"), values.get("algorithms")
+    if isinstance(datasets, list) and all(isinstance(name, str) for name in datasets):
+        placed = [_placed(folder, name) for name in datasets]
+    else:
+        placed = base.datasets
+    inherited = on_datasets(tables(base), placed, own if isinstance(own, dict) else ())
+    return merged(inherited, {key: value for key, value in values.items() if key != "extends"})
+
+
+def tables(protocol: Protocol) -> Tables:
+    """What a file of a protocol holds; paths are absolute."""
+    return protocol.model_dump(exclude_unset=True, exclude_none=True)
 
 
 def _placed_entry(
-    folder: Path, label: str, entry: AlgorithmEntry, names: Sequence[str]
+    folder: Path, label: str, entry: AlgorithmEntry, names: Sequence[str], origin: Origin
 ) -> AlgorithmEntry:
     """An algorithm of a protocol's file, whose paths start at the file's folder.
 
@@ -222,18 +309,19 @@ def _placed_entry(
         label: the algorithm's.
         entry: as the file gives it.
         names: the protocol's data sets, as the file gives them.
+        origin: of the file that names its code.
     """
 
     def placed(datasets: list[str]) -> list[str]:
         return [_placed(folder, d) if d in names else _placed_pattern(folder, d) for d in datasets]
 
     on = [some.model_copy(update={"datasets": placed(some.datasets)}) for some in entry.on]
-    changes: dict[str, Any] = {"on": on}
+    changes: dict[str, Any] = {"on": on} if on else {}
     if entry.datasets is not None:
         changes["datasets"] = placed(entry.datasets)
     if (name := entry.algorithm or label).endswith(".py"):
         changes["algorithm"] = str(folder / user_path(name))
-    return entry.model_copy(update=changes)
+    return entry.model_copy(update=changes).read_from(origin)
 
 
 def _placed(folder: Path, dataset: str) -> str:
