@@ -24,7 +24,16 @@ from offrl.cli.console import (
     print_line,
     show_rows,
 )
-from offrl.errors import unknown
+from offrl.cli.options import (
+    Episodes,
+    Every,
+    Seeds,
+    Settings,
+    Steps,
+    config_values,
+    seed_numbers,
+)
+from offrl.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from offrl.running.protocol import Protocol
@@ -113,17 +122,30 @@ def show(
             autocompletion=names_of("datasets", "algorithms", "protocols"),
         ),
     ],
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print a protocol as the file that offrl run reads.")
+    ] = False,
+    steps: Steps = None,
+    seed: Seeds = None,
+    every: Every = None,
+    episodes: Episodes = None,
+    settings: Settings = None,
     trust: Trusted = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a data set's card, an algorithm and its defaults, or a protocol.
 
-    Example: offrl show neorl2-dmsd
+    A protocol is shown whole, with what it extends and with what options as those of offrl run
+    change.
+
+    Example: offrl show corl --steps 100000 --toml > mine.toml
     """
     from offrl import registry
     from offrl.data.card import read_card, shipped_cards
-    from offrl.running.protocol import find_protocol, shipped_protocols
-    from offrl.toml import read_toml
+    from offrl.running.changes import Changes, changed
+    from offrl.running.protocol import find_protocol, shipped_protocols, tables
+    from offrl.toml import read_toml, to_toml
+    from offrl.trust import trusted
 
     cards, algorithms = shipped_cards(), registry.modules("algorithms")
     protocols = shipped_protocols()
@@ -138,6 +160,16 @@ def show(
         card = read_card(Path(name))
     if not (card or protocol or algorithm):
         raise unknown("name", name, {*cards, *algorithms, *protocols})
+    changes = Changes(
+        steps, seed_numbers(seed) if seed else None, every, episodes, config_values(settings or ())
+    )
+    if not protocol and (as_toml or changes != Changes()):
+        raise InputError(f"{name}: is no protocol, which --toml and changes are for")
+    if protocol:
+        protocol = changed(protocol, changes, trust=trusted(trust or ()))
+    if as_toml and protocol:
+        sys.stdout.write(to_toml(tables(protocol)))
+        return
     if as_json:
         kinds = {
             "protocol": protocol and protocol.model_dump(),

@@ -3,12 +3,41 @@
 import re
 import tomllib
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from offrl.errors import InputError
 from offrl.toml import parse_toml
 
 MOST_SEEDS = 50_000
+
+# What replaces a protocol's own values everywhere.
+Steps = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Gradient steps of every run, in place of the protocol's."),
+]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--seed", metavar="N", help="Seeds in its place: one, several as 0,1,2, all of 0..4."
+    ),
+]
+Every = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Steps between evaluations of every run, in its place."),
+]
+Episodes = Annotated[
+    int | None, typer.Option(metavar="N", help="Episodes of every evaluation, in its place.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A config value of every algorithm that has KEY; LABEL.KEY=VALUE, of one. Repeatable.",
+    ),
+]
 
 
 def replica_count(text: str) -> int | None:

@@ -27,7 +27,17 @@ from offrl.cli.console import (
     print_line,
     print_message,
 )
-from offrl.cli.options import config_values, grid_values, replica_count, seed_numbers
+from offrl.cli.options import (
+    Episodes,
+    Every,
+    Seeds,
+    Settings,
+    Steps,
+    config_values,
+    grid_values,
+    replica_count,
+    seed_numbers,
+)
 
 if TYPE_CHECKING:
     from offrl.running.events import Event
@@ -61,12 +71,20 @@ def run(
             autocompletion=names_of("datasets"),
         ),
     ] = None,
+    steps: Steps = None,
+    seed: Seeds = None,
+    every: Every = None,
+    episodes: Episodes = None,
+    settings: Settings = None,
     workers: Workers = None,
     replicas: Replicas = "auto",
     device: Device = "auto",
     trust: Trusted = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
+
+    With --steps, --seed, --every, --episodes or --set it is another protocol, such as
+    quickstart+steps=1000, whose scores are never pooled with the published one's.
 
     Example: offrl run quickstart -o runs --algorithm ./my_algo.py
     """
@@ -78,6 +96,11 @@ def run(
             output,
             algorithms=algorithm or (),
             datasets=dataset or (),
+            steps=steps,
+            seeds=seed_numbers(seed) if seed else None,
+            evaluate_every=every,
+            episodes=episodes,
+            config=config_values(settings or ()),
             workers=workers,
             replicas=replica_count(replicas),
             device=device,

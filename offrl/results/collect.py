@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from offrl.errors import InputError
-from offrl.results.checks import form_notes, run_keys, run_text
+from offrl.results.checks import cell_text, form_notes, run_keys, run_text
 from offrl.results.failures import Failure
 from offrl.results.files import SUFFIXES, read_logs, read_scores
 from offrl.results.provenance import POOLED
@@ -88,6 +88,7 @@ def collect(
 def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> ScoreTable:
     """One table from several, given with names; raises InputError where they clash."""
     owner: dict[tuple[Any, ...], str] = {}
+    protocols: dict[tuple[str, str, str], tuple[str, str]] = {}  # by cell, each with its source
     for where, table in parts:
         if table.scale != parts[0][1].scale:
             raise InputError(
@@ -102,6 +103,13 @@ def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> 
                     "or rename the algorithm of one source"
                 )
             owner[run] = where
+        for cell, protocol in sorted(_protocols(table.frame)) if len(parts) > 1 else ():
+            other, there = protocols.setdefault(cell, (protocol, where))
+            if other != protocol and where != there:
+                raise InputError(
+                    f"{where}: {cell_text(cell)} ran under protocol {protocol}, but under {other} "
+                    f"in {there}; their scores are not pooled, so rename the algorithm of one"
+                )
     name = " + ".join(where for where, _ in parts)
     frame = pd.concat([table.frame for _, table in parts], ignore_index=True)
     notes = [
@@ -121,6 +129,14 @@ def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> 
         written=written,
         complete=complete,
     )
+
+
+def _protocols(frame: pd.DataFrame) -> set[tuple[tuple[str, str, str], str]]:
+    """The protocols of runs by cell, where the frame has them."""
+    if "protocol" not in frame:
+        return set()
+    keys = zip(run_keys(frame), frame["protocol"], strict=True)
+    return {(run[:3], p) for run, p in keys if isinstance(p, str) and p}
 
 
 def read_runs(root: str | Path) -> ScoreTable:

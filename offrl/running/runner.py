@@ -22,6 +22,7 @@ from offrl.learning.precision import check_precision
 from offrl.progress import Progress
 from offrl.results.rows import Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, State
+from offrl.running.changes import Changes, changed
 from offrl.running.decisions import decide, decided
 from offrl.running.devices import worker_places
 from offrl.running.events import Event, Executor, OnEvent, ended_before
@@ -44,6 +45,11 @@ def run(
     *,
     algorithms: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    steps: int | None = None,
+    seeds: Sequence[int] | None = None,
+    evaluate_every: int | None = None,
+    episodes: int | None = None,
+    config: Mapping[str, Any] | None = None,
     workers: int | None = None,
     replicas: int | None = None,
     device: str = "auto",
@@ -60,6 +66,13 @@ def run(
         output: the folder of runs.
         algorithms: only these: labels of the protocol, registered names or paths to Python files.
         datasets: only these of the protocol's data sets: ids or patterns such as antmaze-*.
+        steps: of every run, in place of all that the protocol says. With this or one of the next
+            four it is another protocol, whose id says what was changed, as `corl+steps=1000`.
+        seeds: in place of the protocol's.
+        evaluate_every: gradient steps between evaluations, likewise.
+        episodes: of every evaluation, the last one too.
+        config: values in place of the protocol's, by KEY for all algorithms that have it or by
+            LABEL.KEY for one.
         workers: processes; by default one per core, or per GPU.
         replicas: so many runs of one algorithm train together in one process, as replicas of one
             learner; by default as many as keep all workers busy. They may differ in seeds, in data
@@ -80,22 +93,27 @@ def run(
     is free by the time the others have ended, it is run.
     """
     check_guard()
-    described = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
+    given = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
+    changes = Changes(steps, seeds, evaluate_every, episodes, dict(config or {}))
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
     if replicas is not None and replicas < 1:
         raise InputError(f"replicas is {replicas}; expected at least 1")
     places = worker_places(device, workers)
-    check_precision(described.precision, places[0])
+    check_precision(given.precision, places[0])
     root = user_path(output)
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file; expected the folder of runs, so choose another -o")
+    files = trusted(trust)
     try:
-        planned = plan(described, algorithms, datasets, progress, trust)
+        described = changed(given, changes, algorithms, files)
+        planned = plan(described, algorithms, datasets, progress, files)
     except Untrusted:
-        if not (known := decided(root / described.id)):
+        if not (known := decided(root / changes.id_of(given))):
             raise
-        planned = plan(described, algorithms, datasets, progress, (*trusted(trust), *known))
+        files = (*files, *known)
+        described = changed(given, changes, algorithms, files)
+        planned = plan(described, algorithms, datasets, progress, files)
     execute: Executor = run_in_processes
     waiting, ended = enlist(planned, root, on_event)
     while waiting:

@@ -313,3 +313,41 @@ def test_a_bad_sweep(call: Call, tmp_path: Path, options: list[str], words: str)
     assert words in error
     assert len(error) < 400
     assert not (tmp_path / "runs").exists()
+
+
+def test_options_make_another_protocol(call: Call, tiny: Path, tmp_path: Path) -> None:
+    options = ["--steps", 4, "--every", 2, "--episodes", 1, "--set", "bc.hidden=[3,2]"]
+    name = "tiny+steps=4+every=2+episodes=1+bc.hidden=3x2"
+    shown = call("show", tiny, *options, "--toml")
+    assert shown.code == 0
+    assert shown.stdout.startswith(f'id = "{name}"\n')
+    (tmp_path / "again.toml").write_text(shown.stdout)
+    for command in ([tiny, *options], [tiny, "--seed", 1], [tiny], ["again.toml"]):
+        done = call("run", *command, "-o", "runs", "-j", 1)
+        assert (done.code, done.stdout) == (0, "1 of 1 runs are done in runs\n"), done.stderr
+    folders = {path.name for path in (tmp_path / "runs").glob("tiny*")}
+    assert folders == {name, "tiny", "tiny+seeds=1"}
+    (record,) = (tmp_path / "runs" / name).rglob("run.json")
+    identity = json.loads(record.read_text())["identity"]
+    assert (identity["protocol"], identity["steps"]) == (f"{name}@1", 4)
+    assert len(json.loads(record.read_text())["sessions"]) == 1  # again.toml is the same protocol
+    assert call("scores", "runs", "-o", "scores.csv").code == 0
+    names = {row.split(",")[0] for row in (tmp_path / "scores.csv").read_text().splitlines()[1:]}
+    assert names == {f"bc ({protocol}@1)" for protocol in (name, "tiny", "tiny+seeds=1")}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["show", "iql", "--toml"], "iql: is no protocol, which --toml and changes are for"),
+        (["show", "pointmaze-quickstart", "--steps", "5"], "pointmaze-quickstart: is no protocol"),
+        (["run", "quickstart", "-o", "runs", "--set", "batch=3"], "did you mean 'batch_size'?"),
+        (["run", "quickstart", "-o", "runs", "--seed", "1..x"], "--seed 1..x: expected"),
+        (["run", "quickstart", "-o", "runs", "--steps", "0"], "protocol quickstart: steps: "),
+    ],
+)
+def test_a_bad_change_of_a_protocol(
+    call: Call, tmp_path: Path, words: list[str], message: str
+) -> None:
+    assert message in call(*words).error
+    assert not (tmp_path / "runs").exists()

@@ -144,3 +144,22 @@ def test_other_ways_to_act_stay_with_their_setting() -> None:
     one = ScoreTable.from_frame(frame).selected(algorithms=["A (lr=2)"])
     assert set(one.frame["algorithm"]) == {"A", "A: fast"}
     assert set(one.frame["setting"]) == {"lr=2"}
+
+
+def test_scores_of_a_changed_protocol_are_never_pooled(tmp_path: Path) -> None:
+    """Neither on one data set nor on several, in one folder nor in two."""
+
+    def runs(name: str, protocol: str, seed: int, dataset: str) -> Path:
+        folder = write_run(tmp_path / name, seed, protocol=protocol, dataset=f"{dataset}@1")
+        file = folder / "evaluations.jsonl"
+        text = file.read_text().replace('"maze@2"', f'"{dataset}@1"')
+        file.write_text(text.replace('"tiny@1"', f'"{protocol}"'))
+        return tmp_path / name
+
+    runs("two sets", "tiny@1", 0, "a")
+    both = read_runs(runs("two sets", "tiny+steps=9@1", 1, "b"))
+    assert set(both.algorithms) == {"bc (tiny@1)", "bc (tiny+steps=9@1)"}
+    one, two = runs("one", "tiny@1", 0, "a"), runs("two", "tiny+steps=9@1", 1, "a")
+    with pytest.raises(InputError, match=r"two: 'bc' on 'a' ran under protocol tiny\+steps=9@1, "):
+        collect([one, two])
+    assert collect([one, runs("three", "tiny@1", 1, "a")]).algorithms == ["bc"]
