@@ -54,7 +54,12 @@ def below(folder: Path, *names: str) -> Path:
 
 
 @contextmanager
-def replacing(path: Path, advice: str = ADVICE, mode: int = 0o666) -> Iterator[Path]:
+def replacing(
+    path: Path,
+    advice: str = ADVICE,
+    mode: int = 0o666,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Path]:
     """Yields a new empty file beside `path`, which the caller fills and which then replaces it.
 
     The file is created under a random name, exclusively and through no link; on success it is
@@ -62,9 +67,12 @@ def replacing(path: Path, advice: str = ADVICE, mode: int = 0o666) -> Iterator[P
     untouched. What killed writers of `path` left is removed. An OSError of these steps, or of what
     the caller writes, becomes an InputError that ends in `advice`; one about another file passes as
     it is.
+    `check` raises where `path` may not be written; it is called before all and right before the
+    file is renamed.
     The file is locked meanwhile: a library that locks what it writes needs `replacing_folder`.
     """
     with _explained(path, advice):
+        check()
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
         temporary, holder = _begun(path, functools.partial(_new_file, mode=mode))
@@ -74,6 +82,7 @@ def replacing(path: Path, advice: str = ADVICE, mode: int = 0o666) -> Iterator[P
             yield temporary
         with _explained(path, advice):
             _sync(temporary, allowed)
+            check()
             temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):

@@ -108,8 +108,9 @@ def spawn(*words: object, cwd: Path) -> Result:
 
 
 def files(*folders: Path) -> set[Path]:
-    """Every file and folder below; a lock is empty and stays where it is."""
-    return {path for f in folders for path in f.rglob("*") if not path.name.endswith(".lock")}
+    """Every file and folder below; locks and leases stay where they are."""
+    every = (path for f in folders for path in f.rglob("*"))
+    return {p for p in every if not p.name.endswith(".lock") and ".lease-" not in p.name}
 
 
 def neorl2(rows: int = 20) -> Columns:

@@ -7,6 +7,7 @@ a SHA-256 of all of it, which `load` compares (about a second per GB). No pickle
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from offrl.errors import Damaged, InputError
 from offrl.files import open_own, replacing
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a nested dict of tensors and JSON values, atomically."""
+def save(path: Path, state: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
+    """Writes a nested dict of tensors and JSON values, atomically.
+
+    `check` raises where `path` may not be written; see `offrl.files.replacing`.
+    """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_pack(state, tensors))
     header = {"state": text, "sha256": _digest(text, tensors)}
     # Not safetensors' own writer: its files are 0600, and its errors hide that a disk is full.
-    with replacing(path, "free some space, or choose another -o") as temporary:
+    with replacing(path, "free some space, or choose another -o", check=check) as temporary:
         temporary.write_bytes(serialised(tensors, header))
 
 

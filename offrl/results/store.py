@@ -5,6 +5,7 @@ RUNS/<protocol>/<dataset>/<algorithm>-<config hash>/seed-<k>/
     evaluations.jsonl   score rows, appended (`ScoreRow`)
     checkpoint/         state.safetensors: networks, optimisers, generators and their step;
                         next.safetensors while the other runs of a group are written
+    .lease-<n>          which process works on the run (`offrl.results.leases`)
 
 Nothing in these files is believed: they are regular files, links are not followed, record and rows
 have a checksum, and the rows are all those that the record's status or the checkpoint's step calls
@@ -19,7 +20,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,7 +29,7 @@ from typing import Any
 
 from offrl.errors import Damaged, InputError
 from offrl.files import open_own, read_own, replacing, seal, unseal
-from offrl.locks import HeldElsewhere, take
+from offrl.results import leases
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import (
     FORMAT,
@@ -60,7 +61,14 @@ class Newer(Damaged):
 
 
 class Held(InputError):
-    """Another process holds the run."""
+    """Another process holds the run; `holder` says which, as far as is known."""
+
+    holder = "a process that is not known"
+    silent = False  # whether it may be gone: beats of its lease are missing
+
+
+class Lost(Held):
+    """Another process has taken over the run that this one held, which writes nothing more."""
 
 
 class State(StrEnum):
@@ -99,31 +107,64 @@ class RunFolder:
         self.rows_file = path / "evaluations.jsonl"
         self.checkpoint = path / "checkpoint" / "state.safetensors"
         self.upcoming = path / "checkpoint" / "next.safetensors"
+        self._lease: leases.Lease | None = None
 
     @contextmanager
-    def held(self, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+    def held(self, timeout: float = LOCK_SECONDS, patient: bool = False) -> Iterator[None]:
         """Holds the run, and says for whom it waits.
 
-        Raises Held where another process has it, and Unreadable where it cannot be held.
+        Raises Held where another process has it for `timeout` seconds, Unreadable where it cannot
+        be held, and InputError where the disk is full. `patient` waits on for one that may be gone;
+        see `leases.wait`.
         """
         self._check_folders()
-        lock_file = self.path / ".lock"
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            name = str(self.path)
-            lock = take(lock_file, name, "works on the same run", quiet=0, longest=timeout)
-        except HeldElsewhere as holder:
-            named = f": {holder}" if str(holder) else ""
-            raise Held(
-                f"{self.path}: another process holds this run{named}; wait for it, or choose "
+            self._lease = leases.wait(self.path, timeout, patient)
+        except leases.Occupied as error:
+            held = Held(
+                f"{self.path}: another process holds this run: {error}; wait for it, or choose "
                 "another -o"
-            ) from None
+            )
+            held.holder, held.silent = error.lease.name, error.lease.silent
+            raise held from None
         except OSError as error:
-            raise Unreadable(f"{error.filename or lock_file}: {error.strerror or error}") from None
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"{self.path}: cannot be held: {error.strerror}; {SPACE}"
+                ) from None
+            raise Unreadable(f"{error.filename or self.path}: {error.strerror or error}") from None
         try:
             yield
         finally:
-            lock.release()
+            lease, self._lease = self._lease, None
+            lease.release()
+
+    def check_held(self) -> None:
+        """Raises Lost where another process has taken the run over. Needs `held`."""
+        assert self._lease is not None, "what writes to a run holds it"
+        if self._lease.is_mine():
+            return
+        other = None
+        with suppress(Unreadable):
+            other = self.holder()
+        by = f" ({other.name})" if other else ""
+        lost = Lost(
+            f"{self.path}: another process{by} has taken this run over while this one was stopped; "
+            "nothing more is written here"
+        )
+        lost.holder = other.name if other else lost.holder
+        raise lost
+
+    def holder(self) -> leases.OtherLease | None:
+        """Which process holds the run, this one too; None where none does. Writes nothing.
+
+        Raises Unreadable where its lease cannot be read.
+        """
+        try:
+            return leases.holder(self.path)
+        except OSError as error:
+            raise Unreadable(f"{error.filename or self.path}: {error.strerror or error}") from None
 
     def enlist(self, identity: Identity, trust: Decision | None = None) -> StoredRun:
         """The run as it stands; a new one is noted as waiting, so that reports show it.
@@ -132,7 +173,7 @@ class RunFolder:
         where the folder holds a run of another identity.
         """
         if not os.path.lexists(self.record_file) and not os.path.lexists(self.rows_file):
-            self.checkpoint.unlink(missing_ok=True)  # of a run whose identity is gone
+            self.drop_checkpoint()  # of a run whose identity is gone
             self._write(RunRecord(identity=identity, status=Status.WAITING, trust=trust))
         stored = self.read()
         if stored.record is not None:
@@ -144,8 +185,9 @@ class RunFolder:
         stored = self.enlist(identity, trust)
         if stored.record is None or stored.state is State.DAMAGED:
             raise Damaged(stored.cause)
+        self.check_held()
         for left in [*self.path.glob(".*.tmp"), *self.checkpoint.parent.glob(".*.tmp")]:
-            left.unlink()  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)  # of a process that was killed while it wrote
         session = Session(
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=commit(),
@@ -171,7 +213,7 @@ class RunFolder:
         kept = record.identity.evaluations(step) * len(ways)
         rows = list(itertools.islice(self._read_rows(), kept)) if kept else []
         self._check_rows(record, rows, step, f"the checkpoint is at step {step:,}")
-        with replacing(self.rows_file, SPACE) as temporary:
+        with replacing(self.rows_file, SPACE, check=self.check_held) as temporary:
             temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
         if record.ways != self.record().ways:
             self._write(record)
@@ -288,6 +330,7 @@ class RunFolder:
         """Adds one score row and syncs it to the disk. Needs `held`."""
         try:
             with self.rows_file.open("a", encoding="utf-8") as file:
+                self.check_held()  # a run that is taken over has its rows in a new file
                 file.write(_line(row))
                 file.flush()
                 os.fsync(file.fileno())
@@ -295,6 +338,11 @@ class RunFolder:
             raise InputError(
                 f"{self.rows_file}: cannot be written: {error.strerror or error}; {SPACE}"
             ) from error
+
+    def drop_checkpoint(self) -> None:
+        """Deletes the checkpoint, so that the run begins anew. Needs `held`."""
+        self.check_held()
+        self.checkpoint.unlink(missing_ok=True)
 
     def _read_rows(self) -> Iterator[ScoreRow]:
         if not os.path.lexists(self.rows_file):
@@ -369,7 +417,7 @@ class RunFolder:
         left_out = {key for key in ("ways", "traceback", "trust") if getattr(record, key) is None}
         left_out |= set() if record.numerics else {"numerics"}
         values = seal(record.model_dump(exclude=left_out))
-        with replacing(self.record_file, SPACE) as temporary:
+        with replacing(self.record_file, SPACE, check=self.check_held) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -395,6 +443,7 @@ def finish_saving(folders: Mapping[RunFolder, int]) -> None:
     complete = len({*upcoming.values()}) == 1
     reached = max(current.values(), default=0)
     for folder, at in upcoming.items():
+        folder.check_held()
         try:
             if at > current[folder] and (complete or at == reached):
                 folder.upcoming.replace(folder.checkpoint)

@@ -1,12 +1,12 @@
 """What happens to runs, and the interface of what carries them out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from offrl.results.rows import Status, main_scores, run_score
-from offrl.results.store import StoredRun
+from offrl.results.store import Held, StoredRun
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
 
@@ -20,6 +20,7 @@ class Event:
     step: int
     score: float | None = None
     cause: str | None = None  # of a failure, or why another process is left to run it
+    holder: str | None = None  # the process, and its host, that is left to run it
 
 
 def ended_before(job: Job, stored: StoredRun) -> Event:
@@ -27,6 +28,11 @@ def ended_before(job: Job, stored: StoredRun) -> Event:
     step = stored.rows[-1].step if stored.rows else 0
     score = run_score(main_scores(stored.rows), job.evaluation.last)
     return Event(job, Status.DONE, step, score)
+
+
+def left_to(last: Event, error: Held) -> Event:
+    """The last event of a run that another process holds, from the one before it."""
+    return replace(last, status=Status.WAITING, cause=str(error), holder=error.holder)
 
 
 OnEvent = Callable[[Event], None]

@@ -1,6 +1,7 @@
 """Which runs train together: as replicas of one learner, in one process."""
 
 import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -25,6 +26,13 @@ class Group:
 
     jobs: tuple[Job, ...]
     replicas: int
+    seats: tuple[Job, ...] = ()  # of all replicas, where their order is fixed
+
+
+def group_name(jobs: Sequence[Job], step: int) -> str:
+    """The name of a group of runs that is made at a step."""
+    places = sorted(str(job.place) for job in jobs)
+    return hashlib.sha256(f"{places} {step}".encode()).hexdigest()[:8]
 
 
 def kind_of(job: Job, spec: Spec) -> Hashable:
@@ -52,11 +60,14 @@ def group(
     replicas: int | None,
     places: Sequence[str],
     kind: Callable[[Job], Hashable],
+    planned: Sequence[Job] = (),
 ) -> list[Group]:
     """The jobs in groups, in the order of each group's first job.
 
     A run that has a checkpoint stays in the group, of the size, with which it began. Runs of one
-    data set and one label are put together first.
+    data set and one label are put together first. With `replicas`, the groups are those of all
+    planned jobs, and each job keeps its replica: so whichever of them are carried out here, and
+    when, their numbers are the same.
 
     Args:
         jobs: to be carried out.
@@ -64,32 +75,59 @@ def group(
         replicas: R of new groups; None: as many as keep all workers busy, up to LARGEST.
         places: the devices of the workers.
         kind: the same for jobs that can go together; None for one that goes alone.
+        planned: all jobs of the protocol, in their order; those to be carried out where empty.
     """
     position = {job.place: number for number, job in enumerate(jobs)}
+    seats: dict[tuple[str, ...], tuple[Job, ...]] = {}
+    for members in _by_kind(planned or jobs, kind):
+        for together in _cut(members, replicas or 1):
+            seats |= {job.place: together for job in together if len(together) > 1}
+    seated: dict[str, list[Job]] = {}
     begun: dict[tuple[Hashable, str, int], list[Job]] = {}
-    fresh: dict[Hashable, list[Job]] = {}
+    fresh: list[Job] = []
     for job in jobs:
-        if (last := _numerics(job, root)) is not None:
+        last, name = _numerics(job, root), group_name(seats.get(job.place, ()), 0)
+        if job.place in seats and (last is None or last.group == name):
+            seated.setdefault(name, []).append(job)
+        elif last is not None:
             name = last.group or str(job.place)
             begun.setdefault((kind(job) or job.place, name, last.replicas), []).append(job)
         else:
-            fresh.setdefault(kind(job) or (None, job.place), []).append(job)
+            fresh.append(job)
     largest = LARGEST if places[0] == "cpu" else LARGEST_ON_GPU
     groups = []
+    for members in seated.values():
+        all_of_them = seats[members[0].place]
+        members.sort(key=all_of_them.index)
+        groups.append(Group(tuple(members), len(all_of_them), all_of_them))
     for (_, _, size), members in begun.items():
         # A record may be anybody's: its size costs memory only as far as a new group's may.
         kept = size if size <= max(largest, replicas or 1) else 1
         groups.append(Group(tuple(members), max(kept, len(members))))
-    for members in fresh.values():
-        size = replicas or min(largest, math.ceil(len(members) * len(fresh) / len(places)))
-        firsts: dict[tuple[str, str], int] = {}
-        for job in members:
-            firsts.setdefault((job.dataset, job.label), position[job.place])
-        members = sorted(members, key=lambda job: firsts[job.dataset, job.label])
-        for first in range(0, len(members), size):
-            together = tuple(members[first : first + size])
-            groups.append(Group(together, len(together)))
+    kinds = _by_kind(fresh, kind)
+    for members in kinds:
+        most = replicas or min(largest, math.ceil(len(members) * len(kinds) / len(places)))
+        groups += [Group(together, len(together)) for together in _cut(members, most)]
     return sorted(groups, key=lambda group: min(position[job.place] for job in group.jobs))
+
+
+def _by_kind(jobs: Sequence[Job], kind: Callable[[Job], Hashable]) -> list[list[Job]]:
+    """Jobs that can go together; those of one data set and one label follow one another."""
+    position = {job.place: number for number, job in enumerate(jobs)}
+    kinds: dict[Hashable, list[Job]] = {}
+    firsts: dict[tuple[Hashable, str, str], int] = {}
+    for job in jobs:
+        its = kind(job) or (None, job.place)
+        kinds.setdefault(its, []).append(job)
+        firsts.setdefault((its, job.dataset, job.label), position[job.place])
+    return [
+        sorted(members, key=lambda job: firsts[its, job.dataset, job.label])
+        for its, members in kinds.items()
+    ]
+
+
+def _cut(jobs: Sequence[Job], size: int) -> list[tuple[Job, ...]]:
+    return [tuple(jobs[first : first + size]) for first in range(0, len(jobs), size)]
 
 
 def _numerics(job: Job, root: Path) -> Numerics | None:

@@ -17,7 +17,7 @@ from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 from offrl.learning.spec import Device
 from offrl.results.rows import Status, main_scores, run_score
-from offrl.results.store import RunFolder, Unreadable
+from offrl.results.store import Lost, RunFolder, State, StoredRun, Unreadable
 from offrl.running.decisions import decide
 from offrl.running.events import Event
 from offrl.running.faults import blaming, cause_of
@@ -29,6 +29,14 @@ log = logging.getLogger(__name__)
 
 class Interrupted(Exception):
     """The run was stopped and is saved; it carries on with the same command."""
+
+
+class Done(Exception):
+    """Another process has brought the run to its end, since it was planned here."""
+
+    def __init__(self, stored: StoredRun):
+        super().__init__(f"{stored.path}: is done")
+        self.stored = stored
 
 
 @dataclass
@@ -46,6 +54,7 @@ class Run:
     seconds: float = 0.0  # that training and evaluation took up to there
     scores: list[float] = field(default_factory=list)  # of its evaluations so far
     end: Event | None = None  # where it failed before the others
+    seat: int = 0  # the number of its replica
 
     @property
     def acting(self) -> str:
@@ -64,14 +73,19 @@ class Run:
 
 @contextmanager
 def noting_failure(folder: RunFolder) -> Iterator[None]:
-    """Notes what fails inside in the run's record, where it has one, and raises it again."""
+    """Notes what fails inside in the run's record, where it has one, and raises it again.
+
+    Where another process has taken the run over, that is what is raised.
+    """
     try:
         yield
-    except Interrupted:
+    except (Interrupted, Lost):
         raise
     except Exception as error:
         try:
             folder.fail(cause_of(error), traceback.format_exc())
+        except Lost:
+            raise
         except InputError as unnoted:  # the disk may be full: the first cause is the one to say
             log.warning("%s", unnoted)
         raise
@@ -79,6 +93,8 @@ def noting_failure(folder: RunFolder) -> Iterator[None]:
 
 def open_run(job: Job, folder: RunFolder, others: Sequence[Run] = ()) -> Run:
     """A run that is held, with its learner as it was saved; what is wrong with it is noted.
+
+    Raises Done where there is nothing left to do.
 
     Args:
         job: the run.
@@ -88,7 +104,9 @@ def open_run(job: Job, folder: RunFolder, others: Sequence[Run] = ()) -> Run:
     with noting_failure(folder):
         dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
     run, trust = identity(job, dataset), decide(job.trust)
-    folder.enlist(run, trust)  # raises where the record is another run's, which stays as it is
+    stored = folder.enlist(run, trust)  # raises where the record is another run's, which stays
+    if stored.state is State.DONE:
+        raise Done(stored)
     with noting_failure(folder):
         folder.begin(run, trust)
         shared = [o.work for o in others if replace(o.job, seed=job.seed) == job]
@@ -152,7 +170,7 @@ def _restore(run: Run) -> None:
 def start_anew(run: Run, why: str) -> None:
     """Puts a run back to its first step, and logs why: a file of its folder is damaged."""
     log.warning("%s; the run starts anew", why)
-    run.folder.checkpoint.unlink(missing_ok=True)
+    run.folder.drop_checkpoint()
     run.folder.carry_on(run.ways, 0)
     run.learner = learner_of([run.work], [run.job.seed])
     run.step, run.seconds, run.drawn, run.scores = 0, 0.0, None, []

@@ -5,6 +5,7 @@ that wait, and of workers that died. A worker that loses this process saves and 
 command can be given again at once.
 """
 
+import collections
 import logging
 import shlex
 import time
@@ -20,12 +21,13 @@ from offrl.errors import Damaged, InputError
 from offrl.files import user_path
 from offrl.learning.precision import check_precision
 from offrl.progress import Progress
+from offrl.results.leases import check_locks
 from offrl.results.rows import Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, State
 from offrl.running.changes import Changes, changed
 from offrl.running.decisions import decide, decided
 from offrl.running.devices import worker_places
-from offrl.running.events import Event, Executor, OnEvent, ended_before
+from offrl.running.events import Event, Executor, OnEvent, ended_before, left_to
 from offrl.running.executors.local import run_in_processes
 from offrl.running.groups import checked_once, group, kind_of
 from offrl.running.guard import check_guard
@@ -89,8 +91,9 @@ def run(
     and among the events; the others go on. One that lacks rows, or whose checkpoint is damaged, is
     run again from the last state that is whole, else from the start. One whose record is damaged or
     of a newer offrl, or whose folder cannot be read, counts as failed, and its folder stays as it
-    is. One that another process holds is left to it, and its last event is that it waits; where it
-    is free by the time the others have ended, it is run.
+    is. Any number of these calls, on any machines, share the runs of one folder: one that another
+    process holds is left to it, and its last event is that it waits; where it is free by the time
+    the others have ended, it is run.
     """
     check_guard()
     given = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
@@ -115,9 +118,13 @@ def run(
         described = changed(given, changes, algorithms, files)
         planned = plan(described, algorithms, datasets, progress, files)
     execute: Executor = run_in_processes
+    root.mkdir(parents=True, exist_ok=True)
+    check_locks(root)
     waiting, ended = enlist(planned, root, on_event)
+    if waiting and (elsewhere := _made_elsewhere(ended)):
+        log.info("%s", elsewhere)
     while waiting:
-        groups = group(waiting, root, replicas, places, planned.kind)
+        groups = group(waiting, root, replicas, places, planned.kind, planned.jobs)
         ended += execute(groups, root, places, on_event)
         # Runs that other processes held may be free or done by now.
         left = [event.job for event in ended if event.status is Status.WAITING]
@@ -195,50 +202,57 @@ def enlist(
 ) -> tuple[list[Job], list[Event]]:
     """Makes the run folders; the jobs that can begin, and the last events of the others.
 
-    A run that is done, or whose folder is damaged, does not begin; one that lacks rows does. One
-    that another process holds is waited for, all of them together for `seconds` (LOCK_SECONDS); if
-    it is held still, its event is that it waits, with the cause. Raises InputError where a folder
-    holds another run.
+    A run that is done, or whose folder is damaged, does not begin; one that lacks rows does. The
+    event of one that another process holds is that it waits, with cause and holder. Where no job
+    can begin, these are waited for, all of them together for `seconds` (LOCK_SECONDS), and those
+    whose holders may be gone, as their beats are missing, until they beat or are taken over. Raises
+    InputError where a folder holds another run.
     """
     root.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
-    waiting, ended = [], []
-    for first in [_enlisted(job, planned, root, 0) for job in planned.jobs]:
-        event = first
-        if _is_held(first) and seconds != 0:
-            event = _enlisted(first.job, planned, root, max(0, deadline - time.monotonic()))
-        if event.status is Status.WAITING and not _is_held(event):
-            waiting.append(event.job)
-        else:
-            ended.append(event)
+    events = [_enlisted(job, planned, root, 0) for job in planned.jobs]
+    if not any(_begins(event) for event in events):
+        for number, event in enumerate(events):
+            if event.holder:
+                left = max(0, deadline - time.monotonic())
+                events[number] = _enlisted(event.job, planned, root, left, patient=True)
+    for event in events:
         on_event(event)
-    return waiting, ended
+    return (
+        [event.job for event in events if _begins(event)],
+        [event for event in events if not _begins(event)],
+    )
 
 
-def _is_held(event: Event) -> bool:
-    """Whether a run waits because another process holds it."""
-    return event.status is Status.WAITING and event.cause is not None
+def _begins(event: Event) -> bool:
+    """Whether a run waits for this process, not for another that holds it."""
+    return event.status is Status.WAITING and not event.holder
+
+
+def _made_elsewhere(events: Sequence[Event]) -> str:
+    """How many runs other processes hold, and which; empty for none."""
+    held = collections.Counter(event.holder for event in events if event.holder)
+    first = ", ".join(f"{count} by {name}" for name, count in held.most_common(3))
+    more = f" and {len(held) - 3} more processes" if len(held) > 3 else ""
+    runs = "1 run is" if held.total() == 1 else f"{held.total()} runs are"
+    return f"{runs} being made elsewhere: {first}{more}" if held else ""
 
 
 def _log_left(events: Sequence[Event]) -> None:
     """Says which runs are left to other processes."""
-    if left := [event for event in events if _is_held(event)]:
-        log.warning(
-            "%d of the runs are left to other processes, which hold them (the first: %s); the same "
-            "command looks at them again",
-            len(left),
-            left[0].cause,
-        )
+    if elsewhere := _made_elsewhere(events):
+        first = next(event.cause for event in events if event.holder)
+        log.warning("%s (the first: %s); the same command looks at them again", elsewhere, first)
 
 
-def _enlisted(job: Job, planned: Plan, root: Path, seconds: float) -> Event:
+def _enlisted(job: Job, planned: Plan, root: Path, seconds: float, patient: bool = False) -> Event:
     """The last event of a run that is done or damaged, else that it waits."""
     folder = RunFolder(job.folder(root), root)
     try:
-        with folder.held(seconds):
+        with folder.held(seconds, patient):
             stored = folder.enlist(identity(job, planned.dataset(job)), decide(job.trust))
     except Held as error:
-        return Event(job, Status.WAITING, 0, cause=str(error))
+        return left_to(Event(job, Status.WAITING, 0), error)
     except Damaged as error:
         return Event(job, Status.FAILED, 0, cause=str(error))
     step = stored.rows[-1].step if stored.rows else 0

@@ -1,12 +1,11 @@
 """Trains a run from where it stopped, or several as replicas of one learner, and scores them."""
 
-import hashlib
 import logging
 import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from offrl.data.dataset import load_dataset
 from offrl.errors import Damaged, InputError
 from offrl.evaluation.rollouts import Diverged
 from offrl.learning import checkpoint, kernels
@@ -24,18 +24,20 @@ from offrl.learning.sampler import Sampler
 from offrl.learning.state import join, split
 from offrl.results.provenance import SIMULATORS, numerics, versions
 from offrl.results.rows import ScoreRow, Status
-from offrl.results.store import Held, RunFolder, finish_saving
+from offrl.results.store import Held, Lost, RunFolder, finish_saving
 from offrl.running.costs import Meter
-from offrl.running.events import Event
+from offrl.running.events import Event, ended_before, left_to
 from offrl.running.faults import (
     AlgorithmError,
     blaming,
     cause_of,
     check_metrics,
 )
+from offrl.running.groups import group_name
 from offrl.running.jobs import Job
 from offrl.running.kernel_choice import choose
 from offrl.running.opening import (
+    Done,
     Interrupted,
     Run,
     learner_of,
@@ -45,7 +47,7 @@ from offrl.running.opening import (
     start_anew,
 )
 from offrl.running.scoring import Played, Players, Stage, Task
-from offrl.running.task import validation_split
+from offrl.running.task import prepare, validation_split
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +70,21 @@ def train_run(
     """Runs `job` in its folder below `root` to its last step.
 
     A run that was interrupted, or killed, carries on from its checkpoint and ends with the numbers
-    of an uninterrupted run. Raises Held where another process holds it, Interrupted after
-    saving if `on_progress` returns True, and Diverged where a number is not finite; the latter two
-    are noted in run.json, as is any other failure.
+    of an uninterrupted run; one that is done stays as it is. Raises Held where another process
+    holds it, Lost where one has taken it over, Interrupted after saving if `on_progress` returns
+    True, and Diverged where a number is not finite; the latter two are noted in run.json, as is any
+    other failure.
     """
+    with suppress(Done):
+        _train_alone(job, root, on_progress, device, players)
+
+
+def _train_alone(
+    job: Job, root: Path, on_progress: OnProgress, device: str, players: Players | None
+) -> None:
+    """As `train_run`, but raises Done for a run that is done."""
     folder = RunFolder(job.folder(root), root)
-    with folder.held():
+    with folder.held(0):
         finish_saving({folder: job.steps})
         run = open_run(job, folder)
         with noting_failure(folder):
@@ -87,12 +98,14 @@ def train_group(
     on_progress: OnProgress,
     device: str = "cpu",
     players: Players | None = None,
+    seats: Sequence[Job] = (),
 ) -> list[Event]:
     """Runs jobs as replicas of one learner; the last event of each.
 
     Each run has its own folder, rows and checkpoint below `root`, as if it ran alone, and its
     failure leaves the others going. Runs that stand at different steps are no longer one group.
-    Where one makes all of them raise, they go on one by one, so that each has its own cause.
+    Where one makes all of them raise, they go on one by one, so that each has its own cause. Runs
+    that another process holds, or has taken over, are left to it; the others go on.
 
     Args:
         jobs: runs that can train as one batch; see `offrl.running.groups`.
@@ -102,62 +115,68 @@ def train_group(
         on_progress: see `OnProgress`; called for each run.
         device: where the learner computes.
         players: processes that play evaluations while training goes on; None: they are played here.
+        seats: the jobs of all replicas in a fixed order, which does not depend on the process that
+            trains them: a run keeps its replica, and those that are not among `jobs` are trained
+            from a copy of another and thrown away. Where the first of `jobs` is held, so is the
+            group, and all of it is left. Empty: any order, with copies at the end.
     """
     if len(jobs) == replicas == 1:
         return [_trained(jobs[0], root, on_progress, device, players)]
     ended: list[Event] = []
-    parts: list[list[Job]] = []
+    parts: list[tuple[list[Job], int, Sequence[Job]]] = []
     with ExitStack() as stack:
-        held = _held(jobs, root, stack, ended)
+        held = _held(jobs, root, stack, ended, together=bool(seats))
         runs: list[Run] = []
         for job, folder in held:
             try:
-                runs.append(open_run(job, folder, runs))
+                run = open_run(job, folder, runs)
+                run.seat = seats.index(job) if seats else len(runs)
+                runs.append(run)
             except Exception as error:  # run.json has the traceback
                 ended.append(_end(Event(job, Status.RUNNING, 0), error))
         steps = sorted({run.step for run in runs})
         for step in steps:
             together = [run for run in runs if run.step == step]
             status = Status.DONE
+            size = replicas if seats or len(steps) == 1 else len(together)
             try:
-                size = replicas if len(steps) == 1 else len(together)
-                training = _Training(together, size, on_progress, device, players)
+                training = _Training(together, size, on_progress, device, players, seats)
                 training.finish()
             except Interrupted:
                 status = Status.INTERRUPTED
             except Exception as error:
-                left = [run.job for run in together if run.end is None]
-                ended += [run.end for run in together if run.end]
-                most = math.ceil(len(left) / 2)
-                if isinstance(error, torch.OutOfMemoryError):
-                    log.warning(
-                        "%d replicas need more memory than %s has: they go on in two halves",
-                        len(left),
-                        device,
-                    )
-                else:
-                    most = 1
-                    title = left[0].title
-                    log.warning("%s: %s; its group goes on one by one", title, cause_of(error))
-                parts += [left[first : first + most] for first in range(0, len(left), most)]
+                lost = _lost(together)
+                taken = [event.job for event in lost]
+                mine = [run for run in together if run.job not in taken]
+                ended += [*lost, *(run.end for run in mine if run.end)]
+                left = [run.job for run in mine if not run.end]
+                parts += [(left, size, seats)] if lost and left else []
+                if not lost:
+                    parts += [(part, len(part), ()) for part in _parted(left, error, device)]
                 continue
             ended += [run.end or run.event(status, training.step) for run in together]
-    for part in parts:
-        ended += train_group(part, root, len(part), on_progress, device, players)
+    for part, size, kept in parts:
+        ended += train_group(part, root, size, on_progress, device, players, kept)
     return ended
 
 
 def _held(
-    jobs: Sequence[Job], root: Path, stack: ExitStack, ended: list[Event]
+    jobs: Sequence[Job], root: Path, stack: ExitStack, ended: list[Event], together: bool
 ) -> list[tuple[Job, RunFolder]]:
-    """The jobs whose folders could be held, and these; adds the ends of the others."""
-    held = []
+    """The jobs whose folders could be held, and these; adds the ends of the others.
+
+    Where the first is held elsewhere, none are held `together`.
+    """
+    held: list[tuple[Job, RunFolder]] = []
     for job in jobs:
         folder = RunFolder(job.folder(root), root)
         try:
-            stack.enter_context(folder.held())
+            stack.enter_context(folder.held(0))
             held.append((job, folder))
         except Exception as error:
+            if together and isinstance(error, Held) and job is jobs[0]:
+                ended += [_end(Event(each, Status.RUNNING, 0), error) for each in jobs]
+                return []
             ended.append(_end(Event(job, Status.RUNNING, 0), error))
     try:
         finish_saving({folder: job.steps for job, folder in held})
@@ -165,6 +184,29 @@ def _held(
         ended += [_end(Event(job, Status.RUNNING, 0), error) for job, _ in held]
         return []
     return held
+
+
+def _parted(jobs: list[Job], error: Exception, device: str) -> list[list[Job]]:
+    """The parts in which jobs go on after an error of all of them."""
+    most = 1
+    if isinstance(error, torch.OutOfMemoryError):
+        most = math.ceil(len(jobs) / 2)
+        need = f"{len(jobs)} replicas need more memory than {device} has"
+        log.warning("%s: they go on in two halves", need)
+    else:
+        log.warning("%s: %s; its group goes on one by one", jobs[0].title, cause_of(error))
+    return [jobs[first : first + most] for first in range(0, len(jobs), most)]
+
+
+def _lost(runs: Sequence[Run]) -> list[Event]:
+    """The last events of runs that other processes have taken over."""
+    lost = []
+    for run in runs:
+        try:
+            run.folder.check_held()
+        except Lost as error:
+            lost.append(_end(run.event(Status.RUNNING, run.step), error))
+    return lost
 
 
 def _trained(
@@ -179,7 +221,7 @@ def _trained(
         return on_progress(event)
 
     try:
-        train_run(job, root, report, device, players)
+        _train_alone(job, root, report, device, players)
     except Exception as error:  # run.json has the traceback
         return _end(last, error)
     return replace(last, status=Status.DONE)
@@ -189,7 +231,11 @@ def _end(last: Event, error: Exception) -> Event:
     """The last event of a run that an error ended, from the one before it."""
     match error:
         case Held():  # by another process, which has taken it meanwhile
-            return replace(last, status=Status.WAITING, cause=str(error))
+            if isinstance(error, Lost):
+                log.warning("%s", error)
+            return left_to(last, error)
+        case Done():
+            return ended_before(last.job, error.stored)
         case Interrupted():
             return replace(last, status=Status.INTERRUPTED)
         case AlgorithmError() if error.step is not None:
@@ -207,15 +253,16 @@ class _Training:
         on_progress: OnProgress,
         device: str,
         players: Players | None,
+        seats: Sequence[Job] = (),
     ):
         self.runs, self.on_progress = runs, on_progress
         self.replicas = replicas
         self.device = device
         first = runs[0]
-        self.members = [*runs, *[first] * (replicas - len(runs))]
+        self.members = _members(runs, replicas, seats)
         self.algorithm, self.steps = first.work.algorithm, first.job.steps
         self.evaluation = first.job.evaluation
-        self.group = _group(runs, replicas) if replicas > 1 else None
+        self.group = _group(runs, replicas, seats) if replicas > 1 else None
         kernels.use(self._kernel())
         self.sampler = self._sampler()
         self.step = first.step
@@ -278,7 +325,7 @@ class _Training:
     @property
     def live(self) -> list[tuple[int, Run]]:
         """The runs that have not failed, each with its replica's number."""
-        return [(r, run) for r, run in enumerate(self.runs) if run.end is None]
+        return [(run.seat, run) for run in self.runs if run.end is None]
 
     def finish(self) -> None:
         """Trains to the last step, and notes how the runs ended.
@@ -445,7 +492,7 @@ class _Training:
         try:
             yield
         except Diverged as error:
-            if len(self.runs) == 1:
+            if self.replicas == 1:
                 raise
             run.end = _end(run.event(Status.RUNNING, self.step), error)
             run.folder.fail(cause_of(error), traceback.format_exc())
@@ -464,7 +511,8 @@ class _Training:
                 "step": snapshot.step,
                 "seconds": self._spent(run),
             }
-            checkpoint.save(run.folder.upcoming if several else run.folder.checkpoint, state)
+            path = run.folder.upcoming if several else run.folder.checkpoint
+            checkpoint.save(path, state, run.folder.check_held)
         if several:
             finish_saving({run.folder: self.steps for _, run in live})
 
@@ -480,13 +528,39 @@ class _Snapshot:
     drawn: list[Any]
 
 
-def _group(runs: Sequence[Run], replicas: int) -> str:
+def _members(runs: Sequence[Run], replicas: int, seats: Sequence[Job]) -> list[Run]:
+    """The run of each replica; a copy of the first where there is none to be kept.
+
+    In a seat the copy has the config and the data of the seat's job, so that the others compute as
+    with that job beside them.
+    """
+    first = runs[0]
+    if not seats:
+        for number, run in enumerate(runs):
+            run.seat = number
+        return [*runs, *[first] * (replicas - len(runs))]
+    taken = {run.seat: run for run in runs}
+    prepared = [*runs]
+    for number, job in enumerate(seats):
+        if number in taken:
+            continue
+        alike = [run for run in prepared if replace(run.job, seed=job.seed) == job]
+        if not alike:
+            dataset = load_dataset(job.dataset, view=job.view, trust=job.trust, check=True)
+            alike = [replace(first, job=job, dataset=dataset, work=prepare(job, dataset))]
+            prepared += alike
+        taken[number] = replace(first, job=job, dataset=alike[0].dataset, work=alike[0].work)
+    return [taken[number] for number in range(replicas)]
+
+
+def _group(runs: Sequence[Run], replicas: int, seats: Sequence[Job]) -> str:
     """The name of a group of runs: the one that it has, or a new one."""
+    if seats:
+        return group_name(seats, 0)
     last = [numerics for run in runs for numerics in run.folder.record().numerics[-1:]]
     if len({(n.group, n.replicas) for n in last}) == 1 and last[0].replicas == replicas:
         return str(last[0].group)
-    places = sorted(str(run.job.place) for run in runs)
-    return hashlib.sha256(f"{places} {runs[0].step}".encode()).hexdigest()[:8]
+    return group_name([run.job for run in runs], runs[0].step)
 
 
 def _of(metrics: Metrics, r: int) -> Metrics:

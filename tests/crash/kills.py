@@ -51,7 +51,8 @@ class Operations:
     def install(self) -> None:
         for name in CALLS:
             setattr(os, name, self._counted(name, getattr(os, name)))
-        os.fsync = self._counted("fsync", os.fsync, everywhere=True)
+        for name in ("fsync", "write", "pwrite", "ftruncate"):  # of descriptors
+            setattr(os, name, self._counted(name, getattr(os, name), everywhere=True))
         io.open = self._counted_file(io.open)
 
     def _is_inside(self, path: Any) -> bool:

@@ -105,5 +105,6 @@ def rows(job: Job, root: Path) -> list[dict[str, Any]]:
 
 
 def left_over(root: Path) -> list[Path]:
-    """What is neither a run's nor a lock, nor of the costs that runs measure."""
-    return [p for p in root.rglob(".*") if p.name != ".lock" and ".costs" not in p.parts]
+    """What is neither a run's nor a lease, nor of the costs that runs measure."""
+    hidden = [p for p in root.rglob(".*") if ".costs" not in p.parts]
+    return [p for p in hidden if not p.name.startswith(".lease-")]

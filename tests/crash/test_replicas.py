@@ -124,6 +124,92 @@ def test_an_interrupted_group_ends_with_the_same_scores(plan: Plan, tmp_path: Pa
         assert [numerics.replicas for numerics in record.numerics] == [3]
 
 
+@pytest.mark.parametrize("first", [[2], [1, 2], [0]], ids=str)
+def test_runs_in_seats_are_those_of_the_whole_group_to_the_bit(
+    first: list[int], plan: Plan, tmp_path: Path
+) -> None:
+    """Whichever runs of a group are made together, and with what settings; the widths are odd."""
+    rates, sizes = (1e-4, 3e-4, 1e-2), {"actor_hidden": [5], "critic_hidden": [7], "batch_size": 3}
+    jobs = []
+    for job, rate in zip(plan.jobs, rates, strict=True):
+        config = asdict(configure("td3_bc", {**sizes, "actor_lr": rate}, "a test"))
+        kept = json.loads(json.dumps(config))
+        jobs.append(replace(job, algorithm="td3_bc", label="td3_bc", config=kept))
+    whole, root = tmp_path / "whole", tmp_path / "runs"
+    train_group(jobs, whole, 3, go_on, seats=jobs)
+    some = [jobs[r] for r in first]
+    others = [job for job in jobs if job not in some]
+    train_group(some, root, 3, stop_at(20), seats=jobs)
+    train_group(others, root, 3, go_on, seats=jobs)
+    train_group(some, root, 3, go_on, seats=jobs)
+    names = set()
+    for job in jobs:
+        assert small_runs.rows(job, root) == small_runs.rows(job, whole)
+        (numerics,) = RunFolder(job.folder(root)).record().numerics
+        names.add((numerics.replicas, numerics.group))
+    assert len(names) == 1
+
+
+def test_a_group_whose_first_run_is_held_is_left_as_a_whole(plan: Plan, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with folder(plan, 0, root).held():
+        left = train_group(plan.jobs, root, 3, go_on, seats=plan.jobs)
+        assert [(event.status, bool(event.holder)) for event in left] == [
+            (Status.WAITING, True)
+        ] * 3
+        (_, *ended) = train_group(plan.jobs, root, 3, go_on)  # of a group that another may not have
+        assert [event.status for event in ended] == [Status.DONE] * 2
+    with folder(plan, 1, root).held():
+        before = folder(plan, 1, root).record()
+    ended = train_group(plan.jobs, root, 3, go_on, seats=plan.jobs)  # two of them are done
+    assert [event.status for event in ended] == [Status.DONE] * 3
+    assert folder(plan, 1, root).record() == before
+
+
+def test_a_run_of_a_group_that_is_taken_over_leaves_the_others_going(
+    plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, whole = tmp_path / "runs", tmp_path / "whole"
+    train_group(plan.jobs, whole, 3, go_on, seats=plan.jobs)
+    path = plan.jobs[1].folder(root)
+    written: dict[str, bytes] = {}
+
+    def content() -> dict[str, bytes]:
+        files = [p for p in path.rglob("*") if p.is_file() and p.name != ".lease-1"]
+        return {str(p): p.read_bytes() for p in files}
+
+    def take_over(event: Event) -> bool:
+        if event.step == 20 and not written:
+            (path / ".lease-2").write_text("another's")
+            written.update(content())
+        return False
+
+    ended = train_group(plan.jobs, root, 3, take_over, seats=plan.jobs)
+    statuses = {event.job.seed: event.status for event in ended}
+    assert statuses == {0: Status.DONE, 1: Status.WAITING, 2: Status.DONE}
+    assert content() == written
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(f"{path}: another process (a process that its lease does not name)")
+    assert message.endswith("was stopped; nothing more is written here")
+    for r in (0, 2):
+        assert small_runs.rows(plan.jobs[r], root) == small_runs.rows(plan.jobs[r], whole)
+        assert len(folder(plan, r, root).record().numerics) == 1
+
+
+def test_groups_of_a_fixed_size_are_those_of_all_planned_jobs(plan: Plan, tmp_path: Path) -> None:
+    jobs = [replace(job, seed=seed) for job in plan.jobs[:1] for seed in range(7)]
+    waiting = [jobs[r] for r in (1, 2, 4, 6)]
+
+    def grouped(replicas: int | None) -> list[tuple[list[int], int, int]]:
+        groups = group(waiting, tmp_path, replicas, ["cpu"], plan.kind, jobs)
+        return [([j.seed for j in g.jobs], g.replicas, len(g.seats)) for g in groups]
+
+    assert grouped(2) == [([1], 2, 2), ([2], 2, 2), ([4], 2, 2), ([6], 1, 0)]
+    assert grouped(3) == [([1, 2], 3, 3), ([4], 3, 3), ([6], 1, 0)]
+    assert grouped(1) == [([seed], 1, 0) for seed in (1, 2, 4, 6)]
+    assert grouped(None) == [([1, 2, 4, 6], 4, 0)]
+
+
 def test_runs_at_different_steps_go_on_apart_and_their_records_say_so(
     plan: Plan, tmp_path: Path
 ) -> None:
@@ -284,10 +370,10 @@ def test_an_algorithm_for_one_seed_is_not_grouped(plan: Plan, tmp_path: Path) ->
 def test_a_record_of_a_huge_group_costs_no_memory(plan: Plan, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     train_group(plan.jobs, root, 3, stop_at(10))
-    with folder(plan, 0, root).held():
-        (numerics,) = folder(plan, 0, root).record().numerics
-        huge = numerics.model_copy(update={"replicas": 10**9})
-        folder(plan, 0, root).note_numerics(huge)
+    run = folder(plan, 0, root)
+    with run.held():
+        (numerics,) = run.record().numerics
+        run.note_numerics(numerics.model_copy(update={"replicas": 10**9}))
     sizes = [some.replicas for some in group(plan.jobs, root, None, ["cpu"], plan.kind)]
     assert sorted(sizes) == [1, 3]
 

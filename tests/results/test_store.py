@@ -21,7 +21,7 @@ from offrl.files import CHECKSUM, seal
 from offrl.learning import checkpoint
 from offrl.results.collect import collect, read_runs
 from offrl.results.rows import FORMAT, Identity, ScoreRow, Status
-from offrl.results.store import RunFolder, State, run_folders
+from offrl.results.store import Held, RunFolder, State, run_folders
 
 IDENTITY: dict[str, Any] = {
     "protocol": "tiny@1",
@@ -411,11 +411,20 @@ def replaced(path: Path) -> Path:
     return path
 
 
+def touched(path: Path) -> Path:
+    path.touch()
+    return path
+
+
 FOREIGN: dict[str, Callable[[Path, Path], Any]] = {
     "a pipe for run.json": lambda f, _: os.mkfifo(replaced(f / "run.json")),
     "a pipe for rows": lambda f, _: os.mkfifo(replaced(f / "evaluations.jsonl")),
-    "another's file for the lock": lambda f, o: os.link(o / "rows", replaced(f / ".lock")),
-    "a pipe for the lock": lambda f, _: os.mkfifo(replaced(f / ".lock")),
+    "another's file for the lease": lambda f, o: os.link(o / "rows", f / ".lease-1"),
+    "a pipe for the lease": lambda f, _: os.mkfifo(f / ".lease-1"),
+    "a folder for the lease": lambda f, _: (f / ".lease-1").mkdir(),
+    "a linked lease": lambda f, o: (f / ".lease-1").symlink_to(o / "rows"),
+    "a lease of 1 TB": lambda f, _: os.truncate(touched(f / ".lease-1"), 2**40),
+    "a lease with the last number": lambda f, _: touched(f / f".lease-{10**18 - 1}"),
     "zeros without end": lambda f, _: replaced(f / "run.json").symlink_to("/dev/zero"),
     "rows without end": lambda f, _: replaced(f / "evaluations.jsonl").symlink_to("/dev/zero"),
     "a folder for run.json": lambda f, _: replaced(f / "run.json").mkdir(),
@@ -439,14 +448,14 @@ def test_pipes_devices_and_links_are_a_failure_of_that_run(name: str, tmp_path: 
     before = {p.name: p.read_bytes() for p in outside.iterdir() if p.is_file()}
     FOREIGN[name](path, outside)
     table = read_runs(root)
-    assert len(table.frame) == (8 if "lock" in name else 6)
-    if "lock" not in name:
+    assert len(table.frame) == (8 if "lease" in name else 6)
+    if "lease" not in name:
         (failure,) = table.failures
         assert failure.seed == 3
         assert failure.cause.startswith(f"unreadable: {path}")
         assert "\n" not in failure.cause
     folder = RunFolder(path, root)
-    with pytest.raises(Damaged), folder.held(timeout=0.1):
+    with pytest.raises((Damaged, Held), match=str(path)), folder.held(timeout=0.1):
         folder.begin(Identity(**{**IDENTITY, "seed": 3}))
     assert {p.name: p.read_bytes() for p in outside.iterdir() if p.is_file()} == before
 

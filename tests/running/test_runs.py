@@ -447,12 +447,12 @@ def test_a_held_run_is_left_to_its_holder_and_the_others_go_on(
     if free == "never":
         assert first.status is Status.WAITING
         assert f"{held}: another process holds this run" in str(first.cause)
-        assert "1 of the runs are left to other processes" in caplog.text
+        assert f"1 run is being made elsewhere: 1 by process {holder.pid} on host" in caplog.text
         assert not (held / "run.json").exists()
         holder.communicate("")
         first, second = offrl.run(protocol, runs)
     else:
-        assert "left to other processes" not in caplog.text
+        assert "the same command looks at them again" not in caplog.text
     assert (first.status, second.status) == (Status.DONE, Status.DONE)
 
 

@@ -17,14 +17,16 @@ import torch
 
 from offrl.errors import InputError
 from offrl.results.rows import Status
-from offrl.results.store import RunFolder, State
+from offrl.results.store import Held, RunFolder, State
 from offrl.running.devices import players_each
-from offrl.running.events import Event, OnEvent, ended_before
+from offrl.running.events import Event, OnEvent, ended_before, left_to
 from offrl.running.groups import Group
 from offrl.running.scoring import Players
 from offrl.running.training import train_group
 
 log = logging.getLogger(__name__)
+
+BRIEF = 1.0  # seconds that another process may look at the run of a worker that died
 
 
 def run_in_processes(
@@ -147,10 +149,12 @@ class _Pool:
         cause = f"worker ended by {name}"
         folder = RunFolder(last.job.folder(self.root), self.root)
         try:
-            with folder.held():
+            with folder.held(BRIEF):
                 stored = folder.fail(cause)
             if stored.state is State.DONE:
                 return ended_before(last.job, stored)
+        except Held as error:  # by another process, which has taken it meanwhile
+            return left_to(last, error)
         except InputError as error:  # the others go on
             log.warning("%s", error)
         return replace(last, status=Status.FAILED, cause=cause)
@@ -188,7 +192,9 @@ def _work(root: Path, place: str, count: int, pipe: Connection) -> None:
     players = Players(count) if count else None
     try:
         while group := pipe.recv():
-            ended = train_group(group.jobs, root, group.replicas, report, place, players)
+            ended = train_group(
+                group.jobs, root, group.replicas, report, place, players, group.seats
+            )
             pipe.send((ended, stop))
             if stop:
                 break
