@@ -61,6 +61,7 @@ def group(
     places: Sequence[str],
     kind: Callable[[Job], Hashable],
     planned: Sequence[Job] = (),
+    sized: Callable[[Job, int], int] = lambda _job, most: most,
 ) -> list[Group]:
     """The jobs in groups, in the order of each group's first job.
 
@@ -72,10 +73,12 @@ def group(
     Args:
         jobs: to be carried out.
         root: the folder of runs.
-        replicas: R of new groups; None: as many as keep all workers busy, up to LARGEST.
+        replicas: R of new groups; None: as many as keep all workers busy, up to LARGEST, or as
+            many of these as `sized` says.
         places: the devices of the workers.
         kind: the same for jobs that can go together; None for one that goes alone.
         planned: all jobs of the protocol, in their order; those to be carried out where empty.
+        sized: the best R for a job, up to a number.
     """
     position = {job.place: number for number, job in enumerate(jobs)}
     seats: dict[tuple[str, ...], tuple[Job, ...]] = {}
@@ -106,8 +109,11 @@ def group(
         groups.append(Group(tuple(members), max(kept, len(members))))
     kinds = _by_kind(fresh, kind)
     for members in kinds:
-        most = replicas or min(largest, math.ceil(len(members) * len(kinds) / len(places)))
-        groups += [Group(together, len(together)) for together in _cut(members, most)]
+        size = replicas
+        if size is None:
+            busy = math.ceil(len(members) * len(kinds) / len(places))
+            size = sized(members[0], min(largest, busy, len(members)))
+        groups += [Group(together, len(together)) for together in _cut(members, size)]
     return sorted(groups, key=lambda group: min(position[job.place] for job in group.jobs))
 
 

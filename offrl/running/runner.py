@@ -32,6 +32,7 @@ from offrl.running.executors.local import run_in_processes
 from offrl.running.groups import checked_once, group, kind_of
 from offrl.running.guard import check_guard
 from offrl.running.jobs import Job, expand, identity
+from offrl.running.kernel_choice import choose_replicas
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Protocol, find_protocol
 from offrl.running.task import check
@@ -124,7 +125,8 @@ def run(
     if waiting and (elsewhere := _made_elsewhere(ended)):
         log.info("%s", elsewhere)
     while waiting:
-        groups = group(waiting, root, replicas, places, planned.kind, planned.jobs)
+        sized = [planned.replicas] if places[0] == "cpu" else []
+        groups = group(waiting, root, replicas, places, planned.kind, planned.jobs, *sized)
         ended += execute(groups, root, places, on_event)
         # Runs that other processes held may be free or done by now.
         left = [event.job for event in ended if event.status is Status.WAITING]
@@ -151,6 +153,10 @@ class Plan:
     def kind(self, job: Job) -> Hashable:
         """The same for jobs that can train as replicas of one learner; None for one that cannot."""
         return self.kinds[checked_once(job)]
+
+    def replicas(self, job: Job, most: int) -> int:
+        """How many of up to `most` runs like a job train together the fastest on a processor."""
+        return choose_replicas(job, self.dataset(job), most)
 
     def named(self, job: Job) -> Job:
         """The job, with the id of its data set's card for messages."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ import torch
 from battery import data, parameters, small, trained
 
 from offrl.data.cache import cache_folder
+from offrl.data.dataset import load_dataset
 from offrl.errors import InputError
 from offrl.learning import kernels
 from offrl.results.store import RunFolder
 from offrl.running import kernel_choice
 from offrl.running.events import Event
+from offrl.running.groups import group
 from offrl.running.jobs import Job
-from offrl.running.kernel_choice import choose
+from offrl.running.kernel_choice import choose, choose_replicas
 from offrl.running.runner import plan
 from offrl.running.task import Workload, prepare
 from offrl.running.training import train_group, train_run
@@ -58,8 +61,6 @@ def job(tmp_path: Path) -> Job:
 
 @pytest.fixture
 def work(job: Job) -> Workload:
-    from offrl.data.dataset import load_dataset
-
     return prepare(job, load_dataset(job.dataset))
 
 
@@ -94,14 +95,57 @@ def test_the_fastest_is_measured_once_and_remembered(
     assert cache_folder() == own_cache
     file = own_cache / "kernels.json"
     ((key, value),) = json.loads(file.read_text()).items()
-    assert value == chosen
+    assert value.keys() == {*kernels.KERNELS}
     assert "R = 1" in key
     other = next(name for name in kernels.KERNELS if name != chosen)
-    file.write_text(json.dumps({key: other}))
+    file.write_text(json.dumps({key: dict.fromkeys(kernels.KERNELS, 1.0) | {other: 0.5}}))
     assert choose(job, work, 1) == other
-    for damaged in ("[", "[]", json.dumps({key: "gone"})):
+    for damaged in ("[", "[]", json.dumps({key: "gone"}), json.dumps({key: {other: -1.0}})):
         file.write_text(damaged)
         assert choose(job, work, 1) in kernels.KERNELS
+
+
+def remember(file: Path, milliseconds: dict[int, float]) -> None:
+    """Puts an update's time by the number of replicas in place of what was measured."""
+    known = json.loads(file.read_text())
+    for size, value in milliseconds.items():
+        (key,) = (key for key in known if key.endswith(f"R = {size}"))
+        known[key] = dict.fromkeys(kernels.KERNELS, value)
+    file.write_text(json.dumps(known))
+
+
+def test_the_number_of_replicas_is_measured_for_long_runs(
+    job: Job, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OFFRL_KERNEL")
+    monkeypatch.setattr(kernel_choice, "SECONDS", 0.02)
+    file = own_cache / "kernels.json"
+    data = load_dataset(job.dataset)
+    assert choose_replicas(job, data, 5) == 5
+    assert not file.exists()  # a run of 20 steps is over before anything is measured
+    job = replace(job, steps=kernel_choice.LONG)
+    assert choose_replicas(job, data, 5) in (5, 3, 2, 1)
+    assert {key[-1] for key in json.loads(file.read_text())} == {"5", "3", "2", "1"}
+    remember(file, {5: 10.0, 3: 5.0, 2: 3.9, 1: 2.0})
+    assert choose_replicas(job, data, 5) == 3
+    groups = group(
+        [replace(job, seed=seed) for seed in range(5)],
+        own_cache / "runs",
+        None,
+        ["cpu"],
+        lambda _job: "one kind",
+        sized=lambda job, most: choose_replicas(job, data, most),
+    )
+    assert [some.replicas for some in groups] == [3, 2]
+    remember(file, {3: 5.9})  # 1.97 a replica, where 5 take 2.00: within the margin
+    assert choose_replicas(job, data, 5) == 5
+    known = json.loads(file.read_text())
+    (key,) = (key for key in known if key.endswith("R = 2"))
+    known[key]["batched"] = 2.0
+    file.write_text(json.dumps(known))
+    assert choose_replicas(job, data, 5) == 2  # by the fastest kernel
+    monkeypatch.setenv("OFFRL_KERNEL", kernels.KERNELS[0])
+    assert choose_replicas(job, data, 5) == 5  # by the kernel that is fixed
 
 
 def test_a_slower_kernel_is_not_chosen(
