@@ -130,6 +130,7 @@ class IQL(Learner):
         "gwthomas/IQL-PyTorch 71ea1aa"
     )
     period = 1
+    schedule = "the cosine decay of actor_lr"
     varying = frozenset(("expectile", "beta", "gamma", "tau", "actor_lr", "critic_lr", "value_lr"))
     preparing = frozenset(("reward",))
     not_restored = Learner.not_restored | {"steps"}

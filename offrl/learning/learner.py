@@ -40,6 +40,7 @@ class Algorithm(Stateful, ABC):
     # as tensors (R, 1) too; and those that `prepare` alone reads.
     varying: ClassVar[frozenset[str]] = frozenset()
     preparing: ClassVar[frozenset[str]] = frozenset()
+    schedule: ClassVar[str] = ""  # what of it depends on `spec.steps`, as messages name it
     samples_many: ClassVar[bool] = False  # whether an own `sampler` takes a data set a replica
 
     @classmethod

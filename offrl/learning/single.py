@@ -9,7 +9,7 @@ from torch import Tensor
 from offrl.learning.batch import Batch
 from offrl.learning.learner import Learner, Metrics, SingleSeedLearner
 from offrl.learning.policy import Policy, StatelessPolicy
-from offrl.learning.spec import Spec
+from offrl.learning.spec import Spec, WatchedSpec
 from offrl.learning.streams import spawn_seed
 
 
@@ -89,3 +89,16 @@ def build(
     if issubclass(algorithm, Learner):
         return algorithm(spec, config, seeds, device)
     return _Replicated(algorithm, spec, config, seeds, device)
+
+
+def schedule_of(
+    algorithm: type[Learner] | type[SingleSeedLearner], learner: Learner, spec: WatchedSpec
+) -> str:
+    """What of a learner depends on the number of steps, as messages name it; empty where nothing.
+
+    That is so where it read `spec.steps` when it was built of `spec`, or keeps the spec.
+    """
+    parts = learner.learners if isinstance(learner, _Replicated) else [learner]
+    if not spec.decides(value for part in parts for value in vars(part).values()):
+        return ""
+    return algorithm.schedule or "what it makes of spec.steps"

@@ -1,6 +1,6 @@
 """What a learner is built from, besides its config."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -29,9 +29,10 @@ class Spec:
 
     def state(self) -> dict[str, Any]:
         """The same as numbers and tensors, for a checkpoint."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
-            for name, value in vars(self).items()
+            for name, value in values.items()
         }
 
     @classmethod
@@ -54,3 +55,21 @@ class Spec:
         ):
             raise Damaged("the sizes of the task: expected numbers")
         return cls(**values)
+
+
+class WatchedSpec(Spec):
+    """A spec that notes whether its number of steps was read."""
+
+    @classmethod
+    def of(cls, spec: Spec) -> "WatchedSpec":
+        """One with the values of another."""
+        return cls(**{field.name: getattr(spec, field.name) for field in fields(spec)})
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "steps":
+            object.__setattr__(self, "_read", True)
+        return super().__getattribute__(name)
+
+    def decides(self, kept: Iterable[Any]) -> bool:
+        """Whether the steps were read, or may be later, as this spec is among what is kept."""
+        return "_read" in vars(self) or any(value is self for value in kept)

@@ -71,6 +71,10 @@ class Lost(Held):
     """Another process has taken over the run that this one held, which writes nothing more."""
 
 
+class Shorter(InputError):
+    """A run folder holds the same run with fewer steps."""
+
+
 class State(StrEnum):
     """What can be made of a run folder."""
 
@@ -179,6 +183,41 @@ class RunFolder:
         if stored.record is not None:
             self._check_same(stored.record.identity, identity)
         return stored
+
+    def lengthen(self, identity: Identity, schedule: str, *, write: bool) -> None:
+        """Has a run go on to more steps than it began with, as if it had begun with as many.
+
+        Needs `held`. Raises InputError where it would not end with the scores of such a run.
+
+        Args:
+            identity: of the run, with more steps.
+            schedule: what depends on their number; empty where nothing does.
+            write: whether to do it; else it is only checked.
+        """
+        stored = self.read()
+        if stored.record is None or stored.record.identity.steps >= identity.steps:
+            return
+        begun, last = stored.record.identity, stored.rows[-1:]
+        longer = f"{begun.steps:,} steps cannot go on to {identity.steps:,}"
+        otherwise = "choose another -o, or delete the folder"
+        if schedule:
+            raise InputError(
+                f"{self.path}: its run of {longer}, as {schedule} depends on their number; "
+                f"{otherwise}"
+            )
+        extra = begun.steps % begun.every or begun.evaluation.get("final_episodes")
+        if extra and [row.step for row in last] == [begun.steps]:
+            raise InputError(
+                f"{self.path}: its run of {longer}, as its last evaluation, at step "
+                f"{begun.steps:,}, is none of the longer run's; {otherwise}"
+            )
+        status = stored.record.status
+        changes = {
+            "identity": identity,
+            "status": Status.WAITING if status is Status.DONE else status,
+        }
+        if write:
+            self._write(stored.record.model_copy(update=changes))
 
     def begin(self, identity: Identity, trust: Decision | None = None) -> None:
         """Opens the run, or carries it on if it is the same run. Needs `held`."""
@@ -406,9 +445,10 @@ class RunFolder:
     def _check_same(self, begun: Identity, identity: Identity) -> None:
         """Raises InputError, with the keys that differ, where the folder holds another run."""
         if keys := identity.differing(begun):
+            kind = Shorter if keys == ["steps"] and begun.steps < identity.steps else InputError
             was = json.dumps({key: begun.model_dump().get(key) for key in keys})
             now = json.dumps({key: identity.model_dump().get(key) for key in keys})
-            raise InputError(
+            raise kind(
                 f"{self.path}: holds a run with {was[:200]}, but this one has {now[:200]}; choose "
                 "another -o, or delete the folder"
             )

@@ -23,7 +23,7 @@ from offrl.learning.precision import check_precision
 from offrl.progress import Progress
 from offrl.results.leases import check_locks
 from offrl.results.rows import Status
-from offrl.results.store import LOCK_SECONDS, Held, RunFolder, State
+from offrl.results.store import LOCK_SECONDS, Held, RunFolder, Shorter, State
 from offrl.running.changes import Changes, changed
 from offrl.running.decisions import decide, decided
 from offrl.running.devices import worker_places
@@ -145,6 +145,7 @@ class Plan:
     jobs: list[Job]
     datasets: dict[tuple[str, str | None], Dataset]
     kinds: dict[Hashable, Hashable] = field(default_factory=dict)  # by what `checked_once` gives
+    schedules: dict[Hashable, str] = field(default_factory=dict)  # that depend on steps, likewise
 
     def dataset(self, job: Job) -> Dataset:
         """The data of a job."""
@@ -193,14 +194,15 @@ def plan(
             for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs)
         },
     )
-    bounds, kinds = {}, {}
+    bounds, kinds, schedules = {}, {}, {}
     for key, job in {checked_once(job): job for job in jobs}.items():
-        spec = check(job, planned.dataset(job))
+        spec, schedules[key] = check(job, planned.dataset(job))
         bounds[job.dataset] = spec.max_action
         kinds[key] = kind_of(job, spec)
     for name, data in {name: data for (name, _), data in planned.datasets.items()}.items():
         _log_share_outside(data, bounds[name])
-    return replace(planned, jobs=[planned.named(job) for job in jobs], kinds=kinds)
+    named = [planned.named(job) for job in jobs]
+    return replace(planned, jobs=named, kinds=kinds, schedules=schedules)
 
 
 def enlist(
@@ -211,17 +213,18 @@ def enlist(
     A run that is done, or whose folder is damaged, does not begin; one that lacks rows does. The
     event of one that another process holds is that it waits, with cause and holder. Where no job
     can begin, these are waited for, all of them together for `seconds` (LOCK_SECONDS), and those
-    whose holders may be gone, as their beats are missing, until they beat or are taken over. Raises
-    InputError where a folder holds another run.
+    whose holders may be gone, as their beats are missing, until they beat or are taken over. One
+    that has fewer steps goes on to those of its job, if no schedule of its algorithm depends on
+    them. Raises InputError where a folder holds another run.
     """
     root.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
-    events = [_enlisted(job, planned, root, 0) for job in planned.jobs]
+    events = _first_events(planned, root)
     if not any(_begins(event) for event in events):
         for number, event in enumerate(events):
             if event.holder:
                 left = max(0, deadline - time.monotonic())
-                events[number] = _enlisted(event.job, planned, root, left, patient=True)
+                events[number] = _awaited(event.job, planned, root, left)
     for event in events:
         on_event(event)
     return (
@@ -242,6 +245,41 @@ def _made_elsewhere(events: Sequence[Event]) -> str:
     more = f" and {len(held) - 3} more processes" if len(held) > 3 else ""
     runs = "1 run is" if held.total() == 1 else f"{held.total()} runs are"
     return f"{runs} being made elsewhere: {first}{more}" if held else ""
+
+
+def _first_events(planned: Plan, root: Path) -> list[Event]:
+    """What becomes of each run where none is waited for; no run is made longer if one cannot be."""
+    events: list[Event | None] = []
+    for job in planned.jobs:
+        try:
+            events.append(_enlisted(job, planned, root, 0))
+        except Shorter:
+            _lengthen(job, planned, root, write=False)
+            events.append(None)
+    for place, job in enumerate(planned.jobs):
+        if events[place] is None:
+            _lengthen(job, planned, root, write=True)
+    return [
+        event or _enlisted(job, planned, root, 0)
+        for job, event in zip(planned.jobs, events, strict=True)
+    ]
+
+
+def _awaited(job: Job, planned: Plan, root: Path, seconds: float) -> Event:
+    """What becomes of a run that another process holds, or held with fewer steps."""
+    try:
+        return _enlisted(job, planned, root, seconds, patient=True)
+    except Shorter:
+        _lengthen(job, planned, root, write=True)
+        return _enlisted(job, planned, root, 0)
+
+
+def _lengthen(job: Job, planned: Plan, root: Path, *, write: bool) -> None:
+    """Has a run go on to the steps of its job; see `RunFolder.lengthen`."""
+    folder = RunFolder(job.folder(root), root)
+    schedule = planned.schedules[checked_once(job)]
+    with folder.held():
+        folder.lengthen(identity(job, planned.dataset(job)), schedule, write=write)
 
 
 def _log_left(events: Sequence[Event]) -> None:

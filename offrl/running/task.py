@@ -13,8 +13,8 @@ from offrl.evaluation.environments import spaces
 from offrl.learning.batch import Batch
 from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import whole
-from offrl.learning.single import build
-from offrl.learning.spec import Spec
+from offrl.learning.single import build, schedule_of
+from offrl.learning.spec import Spec, WatchedSpec
 from offrl.running.faults import AlgorithmError, blaming
 from offrl.running.jobs import Job, configure
 
@@ -70,15 +70,17 @@ def validation_split(job: Job, dataset: Dataset, learner: Learner) -> Batch:
     return whole(transitions(dataset.validation))
 
 
-def check(job: Job, dataset: Dataset) -> Spec:
-    """Builds the job's learner once and returns its spec.
+def check(job: Job, dataset: Dataset) -> tuple[Spec, str]:
+    """Builds the job's learner, and returns its spec and what depends on the number of steps.
 
-    Raises InputError where `job` cannot run on `dataset`.
+    The latter is as of `schedule_of`. Raises InputError where `job` cannot run on `dataset`.
     """
     work = prepare(job, dataset)
     try:
         with blaming(work.algorithm, "__init__"):
-            learner = build(work.algorithm, work.spec, work.config, [job.seed])
+            spec = WatchedSpec.of(work.spec)
+            learner = build(work.algorithm, spec, work.config, [job.seed])
+            schedule = schedule_of(work.algorithm, learner, spec)
         with blaming(work.algorithm, "state_dict"):
             learner.state_dict()  # raises where something cannot be saved
     except AlgorithmError as error:
@@ -92,4 +94,4 @@ def check(job: Job, dataset: Dataset) -> Spec:
         ) from error
     if learner.validation_interval:
         validation_split(job, dataset, learner)
-    return work.spec
+    return work.spec, schedule

@@ -27,8 +27,8 @@ from offrl.learning import checkpoint
 from offrl.learning.batch import Batch
 from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import UniformSampler, whole
-from offrl.learning.single import build
-from offrl.learning.spec import Spec
+from offrl.learning.single import build, schedule_of
+from offrl.learning.spec import Spec, WatchedSpec
 from offrl.learning.state import join, split
 
 PLAIN = [name for name in named() if settings(name).plain is not None]
@@ -146,6 +146,25 @@ def test_replicas_part_and_join_without_a_trace(kind: str, changes: dict[str, An
     for r, (learner, _) in enumerate(apart):
         for parameter, own in zip(found, parameters(learner), strict=True):
             torch.testing.assert_close(parameter[r], own[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "changes"), [*((n, {}) for n in (*named(), EXAMPLE)), *VARIANTS])
+def test_the_number_of_steps_decides_updates_only_by_a_schedule(
+    kind: str, changes: dict[str, Any]
+) -> None:
+    algorithm, config = find_algorithm(kind), small(kind, **changes)
+    prepared = algorithm.prepare(data(), config)
+    ended, schedules = [], set()
+    for steps in (8, 1000):
+        spec = WatchedSpec.of(dataclasses.replace(SPEC, steps=steps))
+        learner = build(algorithm, spec, config, [3])
+        schedules.add(schedule_of(algorithm, learner, spec))
+        sampler = algorithm.sampler(prepared, config, [3], "cpu")
+        for _ in range(6):
+            learner.update(sampler.sample())
+        ended.append(learner)
+    assert schedules == {algorithm.schedule}
+    assert same(*ended) == (algorithm.schedule == "")
 
 
 def test_every_trained_parameter_moves(name: str) -> None:

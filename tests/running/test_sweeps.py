@@ -1,7 +1,6 @@
 """Sweeps: grids of settings as runs, from the command to the tuning budget."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +10,13 @@ import pytest
 from offrl.errors import InputError
 from offrl.results.collect import read_runs
 from offrl.results.rows import Status
-from offrl.running import runner
-from offrl.running.events import Event, OnEvent
-from offrl.running.groups import Group
 from offrl.running.runner import train
-from offrl.running.training import train_group
 from offrl.statistics.resampling import Resampling
 from offrl.statistics.tuning_budget import online_performance
 
-CARD = """
-id = "pend"
-version = 1
-title = "Noise on a pendulum"
-licence = "none"
-citation = "none"
-source = { loader = "neorl2", files = [{ name = "pend.npz" }] }
-environment = { id = "Pendulum-v1", max_episode_steps = 4 }
-reference = { min = -50.0, max = 0.0, source = "made up" }
-"""
+pytestmark = pytest.mark.usefixtures("pendulum")
 SMALL: dict[str, Any] = {"hidden": [8], "batch_size": 16}
 BUDGET: dict[str, Any] = {"steps": 20, "evaluate_every": 10, "episodes": 2, "workers": 1}
-
-
-@pytest.fixture(autouse=True)
-def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set of twenty rows in the working directory, and runs in this process."""
-    rng = np.random.default_rng(0)
-    observations = rng.normal(size=(21, 3)).astype(np.float32)
-    np.savez(
-        tmp_path / "pend.npz",
-        obs=observations[:-1],
-        action=rng.uniform(-1, 1, (20, 1)).astype(np.float32),
-        next_obs=observations[1:],
-        reward=np.ones(20, np.float32),
-        done=np.zeros(20, np.float32),
-        truncated=(np.arange(20) % 5 == 4).astype(np.float32),
-    )
-    (tmp_path / "pend.toml").write_text(CARD)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "run_in_processes", run_here)
-
-
-def run_here(
-    groups: Sequence[Group], root: Path, _places: Sequence[str], _on_event: OnEvent
-) -> list[Event]:
-    """Carries out the groups without worker processes, which take seconds to start."""
-    ended = [train_group(g.jobs, root, g.replicas, lambda _event: False) for g in groups]
-    return [event for events in ended for event in events]
 
 
 def sweep(root: Path, **changes: Any) -> list[dict[str, Any]]:
