@@ -3,6 +3,7 @@
 RUNS/<protocol>/<dataset>/<algorithm>-<config hash>/seed-<k>/
     run.json            format, identity, versions, git commit, hardware, status (`RunRecord`)
     evaluations.jsonl   score rows, appended (`ScoreRow`)
+    metrics.csv         losses while it trained (`offrl.results.curves`); no score depends on them
     checkpoint/         state.safetensors: networks, optimisers, generators and their step;
                         next.safetensors while the other runs of a group are written
     .lease-<n>          which process works on the run (`offrl.results.leases`)
@@ -29,7 +30,7 @@ from typing import Any
 
 from offrl.errors import Damaged, InputError
 from offrl.files import open_own, read_own, replacing, seal, unseal
-from offrl.results import leases
+from offrl.results import curves, leases
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import (
     FORMAT,
@@ -109,6 +110,7 @@ class RunFolder:
         self.root = root
         self.record_file = path / "run.json"
         self.rows_file = path / "evaluations.jsonl"
+        self.metrics_file = path / "metrics.csv"
         self.checkpoint = path / "checkpoint" / "state.safetensors"
         self.upcoming = path / "checkpoint" / "next.safetensors"
         self._lease: leases.Lease | None = None
@@ -245,7 +247,8 @@ class RunFolder:
     def carry_on(self, ways: Sequence[str], step: int) -> list[ScoreRow]:
         """Keeps the rows of all evaluations up to `step`, and returns them; notes the ways to act.
 
-        Rows after `step` are dropped, as the run writes them again. Needs `held`. Raises Damaged,
+        Rows after `step` are dropped, as the run writes them again, and so are lines of
+        metrics.csv. Needs `held`. Raises Damaged,
         and changes nothing, where a row up to `step` is missing or damaged.
         """
         record = self.record().model_copy(update={"ways": list(ways)})
@@ -254,6 +257,7 @@ class RunFolder:
         self._check_rows(record, rows, step, f"the checkpoint is at step {step:,}")
         with replacing(self.rows_file, SPACE, check=self.check_held) as temporary:
             temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
+        self._keep_metrics(step)
         if record.ways != self.record().ways:
             self._write(record)
         return rows
@@ -382,6 +386,47 @@ class RunFolder:
         """Deletes the checkpoint, so that the run begins anew. Needs `held`."""
         self.check_held()
         self.checkpoint.unlink(missing_ok=True)
+
+    def append_metrics(self, lines: Sequence[curves.Line]) -> None:
+        """Adds lines to metrics.csv, which are not synced to the disk. Needs `held`."""
+        try:
+            data = read_own(self.metrics_file, curves.LARGEST)
+        except OSError:  # there is none yet, or the writer says what it is
+            data = b""
+        whole, more = curves.added(data, lines)
+        if whole != data:
+            self._write_metrics(whole + more)
+            return
+        try:
+            with self.metrics_file.open("ab") as file:
+                self.check_held()  # as `append` does
+                file.write(more)
+        except OSError as error:
+            raise InputError(
+                f"{self.metrics_file}: cannot be written: {error.strerror or error}; {SPACE}"
+            ) from error
+
+    def _keep_metrics(self, step: int) -> None:
+        """Drops the lines of metrics.csv after a step, and the whole where it is not ours.
+
+        What is kept is written to a new file: see `append`.
+        """
+        try:
+            data = read_own(self.metrics_file, curves.LARGEST)
+        except FileNotFoundError:
+            return
+        except OSError:
+            data = b""
+        if kept := curves.up_to(data, step):
+            self._write_metrics(kept)
+            return
+        self.check_held()
+        with suppress(OSError):  # where it stays, what is appended fails
+            self.metrics_file.unlink()
+
+    def _write_metrics(self, data: bytes) -> None:
+        with replacing(self.metrics_file, SPACE, check=self.check_held) as temporary:
+            temporary.write_bytes(data)
 
     def _read_rows(self) -> Iterator[ScoreRow]:
         if not os.path.lexists(self.rows_file):

@@ -16,6 +16,7 @@ from offrl.learning.learner import Learner, SingleSeedLearner
 from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 from offrl.learning.spec import Device
+from offrl.results.curves import Line
 from offrl.results.rows import Status, main_scores, run_score
 from offrl.results.store import Lost, RunFolder, State, StoredRun, Unreadable
 from offrl.running.decisions import decide
@@ -53,6 +54,7 @@ class Run:
     step: int = 0  # of its checkpoint
     seconds: float = 0.0  # that training and evaluation took up to there
     scores: list[float] = field(default_factory=list)  # of its evaluations so far
+    metrics: list[Line] = field(default_factory=list)  # that are not written yet
     end: Event | None = None  # where it failed before the others
     seat: int = 0  # the number of its replica
 
@@ -65,6 +67,12 @@ class Run:
     def score(self) -> float | None:
         """The run's score so far."""
         return run_score(self.scores, self.job.evaluation.last)
+
+    def write_metrics(self) -> None:
+        """Writes the metrics that were kept since the last time."""
+        if self.metrics:
+            self.folder.append_metrics(self.metrics)
+            self.metrics.clear()
 
     def event(self, status: Status, step: int) -> Event:
         """What is reported of the run at a step."""

@@ -22,6 +22,7 @@ from offrl.learning.learner import Metrics
 from offrl.learning.precision import set_precision
 from offrl.learning.sampler import Sampler
 from offrl.learning.state import join, split
+from offrl.results.curves import interval
 from offrl.results.provenance import SIMULATORS, numerics, versions
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import Held, Lost, RunFolder, finish_saving
@@ -281,6 +282,7 @@ class _Training:
             how = numerics(self.step, replicas, self.group, device, run.job.precision)
             run.folder.note_numerics(how)
         self.meter = Meter(replicas, device)
+        self.interval = interval(self.steps)  # a multiple of CHECK_EVERY, at which numbers are here
         self.begun = self.saved = self.reported = time.monotonic()
 
     @property
@@ -355,6 +357,9 @@ class _Training:
             self._advance_to_the_end()
         finally:
             self.stage.close()
+            for run in self.runs:  # up to the step at which something was raised
+                with suppress(InputError):
+                    run.write_metrics()
             if self.players is not None and self.pending is not None:  # something was raised
                 self.players.collect()
 
@@ -371,6 +376,8 @@ class _Training:
                     validated = self.learner.validate(self.validation)
                 metrics = {**metrics, **check_metrics(validated, self.replicas)}
             evaluate = self.step % every == 0 or self.step == self.steps
+            if self.step % self.interval == 0 or evaluate:
+                self._keep(metrics)
             if self.step % CHECK_EVERY == 0 or evaluate:
                 self._check_finite(metrics)
             if evaluate:
@@ -408,6 +415,12 @@ class _Training:
         for _, run in self.live:
             asked |= self.on_progress(run.event(Status.RUNNING, self.step))
         return asked
+
+    def _keep(self, metrics: Metrics) -> None:
+        """Keeps each run's metrics, until they are written with its next checkpoint."""
+        values = {name: value.tolist() for name, value in metrics.items()}
+        for r, run in self.live:
+            run.metrics.append((self.step, {name: each[r] for name, each in values.items()}))
 
     def _check_finite(self, metrics: Metrics) -> None:
         if all(torch.isfinite(value).all() for value in metrics.values()):
@@ -495,6 +508,8 @@ class _Training:
             if self.replicas == 1:
                 raise
             run.end = _end(run.event(Status.RUNNING, self.step), error)
+            with suppress(InputError):  # the disk may be full: the first cause is the one to say
+                run.write_metrics()
             run.folder.fail(cause_of(error), traceback.format_exc())
 
     def _save(self, snapshot: "_Snapshot") -> None:
@@ -504,6 +519,7 @@ class _Training:
         several = len(self.runs) > 1
         live = [(r, run) for r, run in snapshot.live if run.end is None]
         for r, run in live:
+            run.write_metrics()
             state = {
                 "learner": snapshot.learned[r],
                 "sampler": snapshot.drawn[r],

@@ -142,6 +142,8 @@ def main(folder: Path, times: int, replicas: int) -> None:
     runs = small_runs.planned(folder, seeds=range(replicas))
     names = moments(runs, folder / "alone", replicas, folder / "moments.json")
     expected = small_runs.scores(folder / "alone")
+    curves = small_runs.curves(folder / "alone")
+    assert len(curves) == replicas
     counts = collections.Counter(operations=sum(name.startswith("before") for name in names))
 
     def killed(root: Path, number: int) -> None:
@@ -162,6 +164,7 @@ def main(folder: Path, times: int, replicas: int) -> None:
                 small_runs.scores(root)  # can be read at any time
         assert in_fork(functools.partial(small_runs.carry_out, runs, root, replicas)) == 0, name
         assert small_runs.scores(root) == expected, name
+        assert small_runs.curves(root) == curves, name
         assert not small_runs.left_over(root), name
         shutil.rmtree(root)
     sys.stdout.write(json.dumps(counts) + "\n")

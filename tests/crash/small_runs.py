@@ -104,6 +104,11 @@ def rows(job: Job, root: Path) -> list[dict[str, Any]]:
     return [row.model_dump(exclude={"wall_time"}) for row in read]
 
 
+def curves(root: Path) -> dict[str, bytes]:
+    """The losses of all runs, as their files hold them."""
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("metrics.csv")}
+
+
 def left_over(root: Path) -> list[Path]:
     """What is neither a run's nor a lease, nor of the costs that runs measure."""
     hidden = [p for p in root.rglob(".*") if ".costs" not in p.parts]

@@ -50,6 +50,7 @@ def test_groups_may_be_killed_at_random_moments(tmp_path: Path) -> None:
     assert _started(tmp_path, "killed").wait() == 0
     assert _started(tmp_path, "alone").wait() == 0
     assert small_runs.scores(tmp_path / "killed") == small_runs.scores(tmp_path / "alone")
+    assert small_runs.curves(tmp_path / "killed") == small_runs.curves(tmp_path / "alone")
     assert not small_runs.left_over(tmp_path / "killed")
 
 

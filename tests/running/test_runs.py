@@ -21,6 +21,7 @@ import offrl
 from offrl.errors import InputError
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.results.collect import read_runs
+from offrl.results.curves import read_curves
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder, State, run_folders
 from offrl.running import runner
@@ -185,7 +186,7 @@ def alone(long_runs: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("how", ["kill -9 everything", "kill -9 the parent", "Ctrl-C"])
 def test_the_same_command_ends_with_the_same_scores(
-    how: str, alone: pd.DataFrame, tmp_path: Path
+    how: str, alone: pd.DataFrame, long_runs: Path, tmp_path: Path
 ) -> None:
     protocol, runs = write_protocol(tmp_path), tmp_path / "runs"
     process = start(protocol, runs)
@@ -211,6 +212,37 @@ def test_the_same_command_ends_with_the_same_scores(
     for folder, row in checkpointed.items():
         assert folder.rows()[0] == row
     pd.testing.assert_frame_equal(scores(runs), alone)
+    assert curves(runs) == curves(long_runs)
+
+
+def curves(runs: Path) -> dict[str, bytes]:
+    """The losses of all runs, as their files hold them."""
+    return {str(file.relative_to(runs)): file.read_bytes() for file in runs.rglob("metrics.csv")}
+
+
+def test_losses_are_kept_every_hundred_steps_and_at_evaluations(long_runs: Path) -> None:
+    first, _ = map(RunFolder, sorted(long_runs.rglob("seed-*")))
+    text = first.metrics_file.read_text()
+    assert text.splitlines()[0] == "step,actor/loss"
+    lines = read_curves(first.metrics_file)
+    assert [step for step, _ in lines] == list(range(100, 1501, 100))
+    of_rows = {row.step: row.metrics for row in first.rows()}
+    for step, values in lines:
+        if step in of_rows:
+            assert values == pytest.approx(of_rows[step], rel=1e-6)
+    assert not read_runs(long_runs).notes  # which sees the runs alone
+
+
+def test_losses_up_to_a_failure_are_kept(plain: Path, tmp_path: Path) -> None:
+    entry = f'algorithm = "{plain}"\n[algorithms.broken.config]\nbreak_at = 400'
+    protocol = write_protocol(tmp_path, "broken", 600, entry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run_in_processes", run_here)
+        offrl.run(str(protocol), tmp_path / "runs", workers=2, trust=[protocol])
+    (one, _) = (tmp_path / "runs").rglob("metrics.csv")
+    lines = read_curves(one)
+    assert [step for step, _ in lines] == [100, 200, 300, 400]
+    assert np.isfinite([values["actor/loss"] for _, values in lines]).tolist() == [1, 1, 1, 0]
 
 
 @pytest.mark.usefixtures("here")
