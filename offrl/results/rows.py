@@ -103,6 +103,14 @@ class Numerics(_Stored):
     device: str
 
 
+class Attempt(_Stored):
+    """A process that was lost while it worked on a run, which then was tried again."""
+
+    cause: str
+    host: str
+    ended: str  # when that was noticed: ISO 8601, in UTC
+
+
 class Decision(_Stored):
     """Files that the user let name code, with a seal that only this user can make."""
 
@@ -122,6 +130,7 @@ class RunRecord(_Stored):
     ways: list[str] | None = None  # to act, in the order of an evaluation's rows; once known
     traceback: list[str] | None = None  # of a failure; left out of the file where there is none
     trust: Decision | None = None  # likewise left out where there is none
+    attempts: list[Attempt] | None = None  # that were lost; likewise left out where there is none
 
     def due(self, rows: "Sequence[ScoreRow]") -> list[tuple[int, str]]:
         """Step and way to act of each of a run's first rows, as many as these, as they should be.

@@ -34,6 +34,7 @@ from offrl.results import curves, leases
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import (
     FORMAT,
+    Attempt,
     Decision,
     Identity,
     Numerics,
@@ -333,6 +334,14 @@ class RunFolder:
         self.set_status(Status.FAILED, cause, traceback)
         return self.read()
 
+    def note_attempt(self, cause: str, host: str) -> None:
+        """Notes that a process was lost which worked on the run. Needs `held`."""
+        record = self.record()
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        attempts = [*(record.attempts or []), Attempt(cause=cause, host=host, ended=ended)]
+        changed = {"status": Status.INTERRUPTED, "cause": None, "attempts": attempts}
+        self._write(record.model_copy(update=changed))
+
     def rows(self) -> list[ScoreRow]:
         """The score rows; a last line that a crash cut short does not count."""
         return list(self._read_rows())
@@ -499,7 +508,8 @@ class RunFolder:
             )
 
     def _write(self, record: RunRecord) -> None:
-        left_out = {key for key in ("ways", "traceback", "trust") if getattr(record, key) is None}
+        optional = ("ways", "traceback", "trust", "attempts")
+        left_out = {key for key in optional if getattr(record, key) is None}
         left_out |= set() if record.numerics else {"numerics"}
         values = seal(record.model_dump(exclude=left_out))
         with replacing(self.record_file, SPACE, check=self.check_held) as temporary:

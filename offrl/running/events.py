@@ -21,6 +21,7 @@ class Event:
     score: float | None = None
     cause: str | None = None  # of a failure, or why another process is left to run it
     holder: str | None = None  # the process, and its host, that is left to run it
+    out_of_memory: bool = False  # the failure is that there was none left
 
 
 def ended_before(job: Job, stored: StoredRun) -> Event:
@@ -41,14 +42,26 @@ OnEvent = Callable[[Event], None]
 class Executor(Protocol):
     """Carries out groups of jobs, each job in its own folder of the run store `root`."""
 
+    def places(self, device: str, workers: int | None) -> list[str]:
+        """The device of each worker that there may be at once, such as `cpu`.
+
+        Args:
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            workers: see `offrl.run`; None: as many as there is room for.
+
+        Raises InputError for a device or a cluster that there is not.
+        """
+        ...
+
     def __call__(
         self, groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
     ) -> list[Event]:
         """The last event of each job, in the order in which they ended.
 
-        Each of `places` is the device of one worker, such as `cpu`. Calls `on_event` in the
-        caller's process with every event. A run that fails is noted in its
-        folder and does not stop the others. An exception, KeyboardInterrupt and those of `on_event`
-        included, leaves no run going: each is asked to save and end before it is raised.
+        Calls `on_event` in the caller's process with every event. A run that fails is noted in its
+        folder and does not stop the others. One whose process or machine is lost, or has no memory
+        left, is tried again, a few times. An exception, KeyboardInterrupt and those of `on_event`
+        included, leaves no run going that ends with this process: each is asked to save and end
+        before it is raised.
         """
         ...

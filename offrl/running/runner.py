@@ -26,13 +26,12 @@ from offrl.results.rows import Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, Shorter, State
 from offrl.running.changes import Changes, changed
 from offrl.running.decisions import decide, decided
-from offrl.running.devices import worker_places
-from offrl.running.events import Event, Executor, OnEvent, ended_before, left_to
-from offrl.running.executors.local import run_in_processes
+from offrl.running.events import Event, OnEvent, ended_before, left_to
 from offrl.running.groups import checked_once, group, kind_of
 from offrl.running.guard import check_guard
 from offrl.running.jobs import Job, expand, identity
 from offrl.running.kernel_choice import choose_replicas
+from offrl.running.launchers import Launcher, find_executor
 from offrl.running.patterns import patterns
 from offrl.running.protocol import Protocol, find_protocol
 from offrl.running.task import check
@@ -56,6 +55,7 @@ def run(
     workers: int | None = None,
     replicas: int | None = None,
     device: str = "auto",
+    launcher: str | Launcher = "local",
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -81,6 +81,8 @@ def run(
             learner; by default as many as keep all workers busy. They may differ in seeds, in data
             of equal sizes and in numeric settings. A run that has begun stays in its group.
         device: `auto` (GPUs where there are any), `cpu`, `cuda` (all GPUs) or `cuda:N`.
+        launcher: `local`, `ray` or `slurm`, or a `Launcher` with its options. By Ray, `workers` are
+            those of the whole cluster; by Slurm those of a task, which each get a core.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the protocol, cards and folders of data whose code may run: algorithms, loaders,
@@ -103,7 +105,8 @@ def run(
         raise InputError(f"workers is {workers}; expected at least 1")
     if replicas is not None and replicas < 1:
         raise InputError(f"replicas is {replicas}; expected at least 1")
-    places = worker_places(device, workers)
+    execute = find_executor(launcher)
+    places = execute.places(device, workers)
     check_precision(given.precision, places[0])
     root = user_path(output)
     if root.exists() and not root.is_dir():
@@ -118,7 +121,6 @@ def run(
         files = (*files, *known)
         described = changed(given, changes, algorithms, files)
         planned = plan(described, algorithms, datasets, progress, files)
-    execute: Executor = run_in_processes
     root.mkdir(parents=True, exist_ok=True)
     check_locks(root)
     waiting, ended = enlist(planned, root, on_event)
@@ -324,6 +326,7 @@ def train(
     workers: int | None = None,
     replicas: int | None = None,
     device: str = "auto",
+    launcher: str | Launcher = "local",
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -346,6 +349,7 @@ def train(
         workers: processes; by default one per core.
         replicas: of a group; see `run`.
         device: see `run`.
+        launcher: see `run`.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the card or folder of data, where it names code of its own.
@@ -373,6 +377,7 @@ def train(
         workers=workers,
         replicas=replicas,
         device=device,
+        launcher=launcher,
         on_event=on_event,
         progress=progress,
         trust=trust,

@@ -197,7 +197,7 @@ class Players:
         """Ends the processes."""
         for pipe, process in self._processes.items():
             pipe.close()
-            process.terminate()
+            process.kill()
             process.join()
         self._processes = {}
 
@@ -221,7 +221,9 @@ def _joined(parts: Sequence[list[Played] | Exception]) -> list[Played] | Excepti
 
 def _player(pipe: Connection) -> None:
     """The work of one process: plays what it is sent, until nobody is there to send."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which its parent handles
+    # Of a terminal or a cluster, which send them to every process; its parent handles them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     stage = Stage()
     while True:

@@ -37,6 +37,7 @@ from offrl.running.faults import (
 from offrl.running.groups import group_name
 from offrl.running.jobs import Job
 from offrl.running.kernel_choice import choose
+from offrl.running.losses import is_out_of_memory
 from offrl.running.opening import (
     Done,
     Interrupted,
@@ -190,9 +191,9 @@ def _held(
 def _parted(jobs: list[Job], error: Exception, device: str) -> list[list[Job]]:
     """The parts in which jobs go on after an error of all of them."""
     most = 1
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         most = math.ceil(len(jobs) / 2)
-        need = f"{len(jobs)} replicas need more memory than {device} has"
+        need = f"{len(jobs)} replicas need more memory than there is ({device})"
         log.warning("%s: they go on in two halves", need)
     else:
         log.warning("%s: %s; its group goes on one by one", jobs[0].title, cause_of(error))
@@ -241,7 +242,8 @@ def _end(last: Event, error: Exception) -> Event:
             return replace(last, status=Status.INTERRUPTED)
         case AlgorithmError() if error.step is not None:
             last = replace(last, step=error.step)
-    return replace(last, status=Status.FAILED, cause=cause_of(error))
+    memory = is_out_of_memory(error)
+    return replace(last, status=Status.FAILED, cause=cause_of(error), out_of_memory=memory)
 
 
 class _Training:

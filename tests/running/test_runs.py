@@ -310,25 +310,6 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(plain: Path, tmp_p
     assert set(table.frame["algorithm"]) == {"bc"}
 
 
-def test_a_killed_worker_is_recorded_with_its_signal(plain: Path, tmp_path: Path) -> None:
-    murder = "import os, signal\n        if self.updates == 350 and not os.path.exists('MARK'):\n"
-    murder = murder.replace("MARK", str(tmp_path / "once"))
-    murder += f"            open({str(tmp_path / 'once')!r}, 'w').close()\n"
-    murder += "            os.kill(os.getpid(), signal.SIGKILL)\n"
-    plain.write_text(
-        PLAIN.replace("        self.updates += 1\n", f"        self.updates += 1\n        {murder}")
-    )
-    protocol, runs = str(write_protocol(tmp_path, steps=600)), tmp_path / "runs"
-    seen: list[Event] = []
-    events = offrl.run(protocol, runs, algorithms=[str(plain)], workers=1, on_event=seen.append)
-    assert [event.status for event in events] == ["failed", "done"]
-    assert "SIGKILL" in str(events[0].cause)
-    assert "SIGKILL" in read_runs(runs).failures[0].cause
-    events = offrl.run(protocol, runs, algorithms=[str(plain)], workers=1)
-    assert [event.status for event in events] == ["done", "done"]
-    assert not read_runs(runs).failures
-
-
 TWO_WAYS = """
 from dataclasses import dataclass
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -15,30 +16,51 @@ from typing import Any, cast
 
 import torch
 
-from offrl.errors import InputError
 from offrl.results.rows import Status
-from offrl.results.store import Held, RunFolder, State
-from offrl.running.devices import players_each
-from offrl.running.events import Event, OnEvent, ended_before, left_to
+from offrl.running.costs import Costs
+from offrl.running.devices import players_each, worker_places
+from offrl.running.events import Event, OnEvent
 from offrl.running.groups import Group
+from offrl.running.launchers import Launcher
+from offrl.running.losses import Losses, free_memory, is_loss, memory_kills, sessions
 from offrl.running.scoring import Players
 from offrl.running.training import train_group
 
 log = logging.getLogger(__name__)
 
-BRIEF = 1.0  # seconds that another process may look at the run of a worker that died
+
+class _Local:
+    """The executor of this machine."""
+
+    def places(self, device: str, workers: int | None) -> list[str]:
+        return worker_places(device, workers)
+
+    def __call__(
+        self, groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
+    ) -> list[Event]:
+        return run_in_processes(groups, root, places, on_event)
+
+
+def executor(_launcher: Launcher) -> _Local:
+    """Carries out runs in processes of this machine."""
+    return _Local()
 
 
 def run_in_processes(
     groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
 ) -> list[Event]:
-    """Carries out groups in processes of this machine, one for each of `places`; see `Executor`."""
+    """Carries out groups in processes of this machine, one for each of `places`; see `Executor`.
+
+    There are fewer where the memory that is free would not do for as many, by what such runs took
+    before, and after one was killed for want of memory.
+    """
     # Ctrl-C reaches every process of a terminal. This one alone handles it, and sends SIGTERM to
     # the workers: each starts with SIGINT blocked, else one that is importing prints a traceback,
     # or a helper process of such an import dies and the run counts as failed. The tracker unblocks
-    # SIGINT when it starts, so it starts first.
+    # SIGINT when it starts, so it starts first. Slurm sends SIGUSR2 to every process of a task.
     multiprocessing.resource_tracker.ensure_running()
-    pool = _Pool(groups, root, players_each(places, len(groups)), on_event)
+    places = places[: _fitting(groups, root, places)]
+    pool = _Pool(groups, root, len(places), players_each(places, len(groups)), on_event)
     try:
         for place in places[: len(groups)]:
             pool.start(place)
@@ -50,6 +72,25 @@ def run_in_processes(
     return pool.ended
 
 
+def _fitting(groups: Sequence[Group], root: Path, places: Sequence[str]) -> int:
+    """How many workers there is memory for, at least one."""
+    known, free = Costs.read(root), free_memory()
+    device = places[0].partition(":")[0]
+    each = max(known.memory(g.jobs[0], g.replicas, device) or 0 for g in groups)
+    wanted = min(len(places), len(groups))
+    if free is None or wanted * each <= free:
+        return len(places)
+    fitting = max(1, free // each)
+    log.warning(
+        "%d of %d workers are used: each needs up to %.1f GiB of memory, and %.1f GiB are free",
+        fitting,
+        wanted,
+        each / 2**30,
+        free / 2**30,
+    )
+    return fitting
+
+
 @dataclass
 class _Worker:
     """A process that carries out one group after another, with the last event of each run."""
@@ -57,13 +98,17 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     place: str  # the device on which it computes
+    group: Group | None = None
+    begun: dict[tuple[str, ...], int] = field(default_factory=dict)  # processes before this one
     running: dict[tuple[str, ...], Event] = field(default_factory=dict)
 
 
 class _Pool:
     """The worker processes, and the groups that wait for one."""
 
-    def __init__(self, groups: Sequence[Group], root: Path, players: int, on_event: OnEvent):
+    def __init__(
+        self, groups: Sequence[Group], root: Path, most: int, players: int, on_event: OnEvent
+    ):
         self.players = players  # processes of each worker that play evaluations
         self.waiting = list(groups)
         self.root = root
@@ -72,6 +117,9 @@ class _Pool:
         self.workers: dict[Connection, _Worker] = {}
         self.ended: list[Event] = []
         self.stopping = False
+        self.losses = Losses(root)
+        self.kills = memory_kills()
+        self.most = most  # workers at once; fewer after memory ran out
 
     def start(self, place: str) -> None:
         """Starts a worker that computes on a device, and hands it the next group."""
@@ -79,7 +127,7 @@ class _Pool:
         process: BaseProcess = self.context.Process(
             target=_work, args=(self.root, place, self.players, theirs), daemon=False
         )
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGUSR2))
         try:
             process.start()
         finally:
@@ -89,9 +137,13 @@ class _Pool:
         self._hand_out(self.workers[ours])
 
     def _hand_out(self, worker: _Worker) -> None:
-        """Gives a worker the next group; None, so that it ends, where there is none."""
-        group = self.waiting.pop(0) if self.waiting and not self.stopping else None
+        """Gives a worker the next group; None, so that it ends, where there is none for it."""
+        busy = sum(other.group is not None for other in self.workers.values())
+        has_room = not self.stopping and busy < self.most
+        group = self.waiting.pop(0) if self.waiting and has_room else None
+        worker.group = group
         if group:
+            worker.begun = {job.place: sessions(job, self.root) for job in group.jobs}
             worker.running = {job.place: Event(job, Status.RUNNING, 0) for job in group.jobs}
         with contextlib.suppress(OSError):  # it has died, which `listen` notices
             worker.pipe.send(group)
@@ -109,12 +161,16 @@ class _Pool:
                 worker.running[message.job.place] = message
                 self._hand_on(message)
                 continue
-            worker.running = {}
+            worker.running, worker.group = {}, None
             ended, leaves = message
+            for event in ended:
+                if not event.out_of_memory or self.stopping:
+                    self._end(event)
+                    continue
+                alone = Group((event.job,), 1)
+                self._lose(replace(worker, group=alone), [event], event.cause or "", True, True)
             if not leaves:
                 self._hand_out(worker)
-            for event in ended:
-                self._end(event)
 
     def stop(self) -> None:
         """Asks every worker to save and end, and waits until they have."""
@@ -127,37 +183,57 @@ class _Pool:
 
     def _bury(self, worker: _Worker) -> None:
         """Notes the end of a worker whose pipe is closed, and of the runs that it left."""
-        del self.workers[worker.pipe]
         worker.process.join()
         worker.pipe.close()
-        if self.waiting and not self.stopping:
-            self.start(worker.place)
-        for last in worker.running.values():
-            if self.stopping:  # SIGTERM came before its handler was installed
+        if worker.group is not None and self.stopping:
+            # SIGTERM came before its handler was installed.
+            for last in worker.running.values():
                 self._end(replace(last, status=Status.INTERRUPTED))
+        elif worker.group is not None:
+            code = worker.process.exitcode or 0
+            name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
+            killed_before, self.kills = self.kills, memory_kills()
+            out_of_memory = code == -signal.SIGKILL and self.kills > killed_before
+            cause = f"worker ended by {name}" + (", out of memory" if out_of_memory else "")
+            lasts = [*worker.running.values()]
+            self._lose(worker, lasts, cause, is_loss(code), out_of_memory)
+        del self.workers[worker.pipe]
+        if self.waiting and not self.stopping and len(self.workers) < self.most:
+            self.start(worker.place)
+
+    def _lose(
+        self,
+        worker: _Worker,
+        lasts: Sequence[Event],
+        cause: str,
+        again: bool,
+        out_of_memory: bool,
+    ) -> None:
+        """Notes the ends of runs whose worker was lost, or had no memory left, or tries them again.
+
+        Where memory ran out, half as many workers go on; where there is one, half of the group.
+        """
+        left = []
+        for last in lasts:
+            event = self.losses.end(last, cause, worker.begun[last.job.place], again=again)
+            if event is None:
+                log.warning("%s: %s; it is tried again", last.job.title, cause)
+                left.append(last.job)
             else:
-                self._end(self._recorded_end(worker.process, last))
+                self._end(event)
+        assert worker.group is not None
+        if left and out_of_memory and self.most == 1 and len(left) > 1:
+            half = math.ceil(len(left) / 2)
+            parts = (tuple(left[:half]), tuple(left[half:]))
+            self.waiting += [Group(part, len(part)) for part in parts]
+        elif left:
+            self.waiting.append(replace(worker.group, jobs=tuple(left)))
+        if out_of_memory:
+            self.most = max(1, min(self.most, len(self.workers)) // 2)
 
     def _end(self, event: Event) -> None:
         self.ended.append(event)
         self._hand_on(event)
-
-    def _recorded_end(self, process: BaseProcess, last: Event) -> Event:
-        """The end of a run whose worker sent none: done if its record says so, else a failure."""
-        code = process.exitcode or 0
-        name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
-        cause = f"worker ended by {name}"
-        folder = RunFolder(last.job.folder(self.root), self.root)
-        try:
-            with folder.held(BRIEF):
-                stored = folder.fail(cause)
-            if stored.state is State.DONE:
-                return ended_before(last.job, stored)
-        except Held as error:  # by another process, which has taken it meanwhile
-            return left_to(last, error)
-        except InputError as error:  # the others go on
-            log.warning("%s", error)
-        return replace(last, status=Status.FAILED, cause=cause)
 
     def _hand_on(self, event: Event) -> None:
         """Calls `on_event`, until it raises: `stop` then waits for all workers without it."""
