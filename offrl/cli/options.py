@@ -1,4 +1,4 @@
-"""What options with several parts mean: `--set`, `--grid` and `--seed`."""
+"""Options of runs, and what those with several parts mean: `--set`, `--grid`, `--seed`, ..."""
 
 import re
 import tomllib
@@ -39,6 +39,34 @@ Settings = Annotated[
     ),
 ]
 
+# Where runs are carried out.
+LauncherName = Annotated[
+    str,
+    typer.Option("--launcher", metavar="local|ray|slurm", help="Where the runs are carried out."),
+]
+AllowedVersions = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Let machines of a cluster differ in this: a package, python, commit. Repeatable.",
+    ),
+]
+ChunkHours = Annotated[
+    float, typer.Option(metavar="HOURS", help="About how long a task of a cluster works.")
+]
+Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Of Slurm.")]
+Parallelism = Annotated[
+    int, typer.Option(metavar="N", help="Tasks of a Slurm array that work at once, at most.")
+]
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="An option of sbatch or submitit, such as account=NAME. Repeatable.",
+    ),
+]
+
 
 def replica_count(text: str) -> int | None:
     """What `--replicas` says: a number, or None for auto."""
@@ -48,6 +76,19 @@ def replica_count(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise InputError(f"--replicas {text:.80}: expected auto or a whole number") from None
+
+
+def slurm_options(texts: Iterable[str]) -> dict[str, str]:
+    """The options KEY=VALUE of Slurm."""
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[a-z][a-z_-]*", key) or key in options:
+            raise InputError(
+                f"--slurm {text:.80}: expected KEY=VALUE, each key once, for example account=name"
+            )
+        options[key] = value
+    return options
 
 
 def config_value(setting: str) -> tuple[str, Any]:

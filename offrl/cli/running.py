@@ -28,15 +28,22 @@ from offrl.cli.console import (
     print_message,
 )
 from offrl.cli.options import (
+    AllowedVersions,
+    ChunkHours,
     Episodes,
     Every,
+    LauncherName,
+    Parallelism,
+    Partition,
     Seeds,
     Settings,
+    SlurmOptions,
     Steps,
     config_values,
     grid_values,
     replica_count,
     seed_numbers,
+    slurm_options,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +86,12 @@ def run(
     workers: Workers = None,
     replicas: Replicas = "auto",
     device: Device = "auto",
+    launcher: LauncherName = "local",
+    partition: Partition = None,
+    chunk_hours: ChunkHours = 1.0,
+    array_parallelism: Parallelism = 256,
+    slurm: SlurmOptions = None,
+    allow_versions: AllowedVersions = None,
     trust: Trusted = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
@@ -89,6 +102,7 @@ def run(
     Example: offrl run quickstart -o runs --algorithm ./my_algo.py
     """
     from offrl.running import runner
+    from offrl.running.launchers import Launcher
 
     with _run_bars() as bars:
         events = runner.run(
@@ -104,6 +118,14 @@ def run(
             workers=workers,
             replicas=replica_count(replicas),
             device=device,
+            launcher=Launcher(
+                launcher,
+                allow_versions=tuple(allow_versions or ()),
+                chunk_hours=chunk_hours,
+                partition=partition,
+                array_parallelism=array_parallelism,
+                slurm=slurm_options(slurm or ()),
+            ),
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),
@@ -159,6 +181,12 @@ def train(
     workers: Workers = None,
     replicas: Replicas = "auto",
     device: Device = "auto",
+    launcher: LauncherName = "local",
+    partition: Partition = None,
+    chunk_hours: ChunkHours = 1.0,
+    array_parallelism: Parallelism = 256,
+    slurm: SlurmOptions = None,
+    allow_versions: AllowedVersions = None,
     trust: Trusted = None,
 ) -> None:
     """Train one algorithm on one data set, with one setting or with a grid of them.
@@ -166,6 +194,7 @@ def train(
     Example: offrl train iql pointmaze-quickstart --steps 5000 --grid beta=1,3,10 --seed 0..4
     """
     from offrl.running import runner
+    from offrl.running.launchers import Launcher
 
     with _run_bars() as bars:
         events = runner.train(
@@ -181,6 +210,14 @@ def train(
             workers=workers,
             replicas=replica_count(replicas),
             device=device,
+            launcher=Launcher(
+                launcher,
+                allow_versions=tuple(allow_versions or ()),
+                chunk_hours=chunk_hours,
+                partition=partition,
+                array_parallelism=array_parallelism,
+                slurm=slurm_options(slurm or ()),
+            ),
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),

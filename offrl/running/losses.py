@@ -99,7 +99,7 @@ class Losses:
             cause: how its process ended.
             before: how many processes had worked on the run when that one began; `sessions`.
             again: whether that is a loss.
-            host: of the process; None: this one.
+            host: of the process; None: the one that the run's record has, or this one.
         """
         job = last.job
         tried = self._tries.get(job.place, 0) + 1
@@ -117,7 +117,10 @@ class Losses:
                 if failed and record is not None and len(record.sessions) > before:
                     return Event(job, Status.FAILED, last.step, last.score, record.cause)
                 if again and record is not None and stored.state is not State.DAMAGED:
-                    folder.note_attempt(cause, host or platform.node())
+                    of_session = (
+                        record.sessions[-1].hardware.get("host") if record.sessions else None
+                    )
+                    folder.note_attempt(cause, host or str(of_session or platform.node()))
                     return None
                 folder.fail(cause)
         except Held as error:  # by another process, which has taken it meanwhile
