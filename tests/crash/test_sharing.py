@@ -122,9 +122,9 @@ def wait_for_worker(root: Path, others: set[int], process: "subprocess.Popen[str
 
 
 def content(root: Path) -> dict[str, bytes]:
-    """Every file but the leases."""
-    files = [path for path in root.rglob("*") if path.is_file() and ".lease-" not in path.name]
-    return {str(path): path.read_bytes() for path in files}
+    """Every file of the runs but their leases."""
+    files = [path for run in run_folders(root) for path in run.path.rglob("*") if path.is_file()]
+    return {str(path): path.read_bytes() for path in files if ".lease-" not in path.name}
 
 
 def sessions(root: Path) -> list[int]:

@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from offrl.errors import Damaged, InputError
-from offrl.files import CHECKSUM, seal
+from offrl.files import CHECKSUM, replacing, seal
 from offrl.learning import checkpoint
+from offrl.results import leases
 from offrl.results.collect import collect, read_runs
-from offrl.results.rows import FORMAT, Identity, ScoreRow, Status
-from offrl.results.store import Held, RunFolder, State, run_folders
+from offrl.results.rows import FORMAT, Identity, Numerics, ScoreRow, Status
+from offrl.results.store import Held, Lost, RunFolder, State, finish_saving, run_folders
 
 IDENTITY: dict[str, Any] = {
     "protocol": "tiny@1",
@@ -409,6 +410,61 @@ def replaced(path: Path) -> Path:
     else:
         path.unlink(missing_ok=True)
     return path
+
+
+NUMERICS = Numerics(
+    step=0, replicas=1, group=None, kernel="blas", dtype="float32", threads=1, device="cpu"
+)
+STATE = {"step": 10, "learner": {"w": torch.ones(2)}}
+WRITES: dict[str, Callable[[RunFolder], Any]] = {
+    "a new record": lambda run: (run.record_file.unlink(), run.rows_file.unlink()),
+    "a beginning": lambda run: run.begin(Identity(**IDENTITY)),
+    "rows that are kept": lambda run: run.carry_on([""], 10),
+    "a row": lambda run: run.append(ScoreRow.model_validate(ROW)),
+    "an end": lambda run: run.set_status(Status.DONE),
+    "a failure": lambda run: run.fail("it broke"),
+    "numerics": lambda run: run.note_numerics(NUMERICS),
+    "a checkpoint": lambda run: checkpoint.save(run.checkpoint, STATE, run.check_held),
+    "checkpoints of a group": lambda run: finish_saving({run: 20}),
+    "no checkpoint": lambda run: run.drop_checkpoint(),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_who_lost_a_run_writes_nothing(name: str, tmp_path: Path) -> None:
+    run = RunFolder(write_run(tmp_path, 0, status="interrupted"))
+    checkpoint.save(run.checkpoint, STATE)
+    checkpoint.save(run.upcoming, {**STATE, "step": 11})
+    write = WRITES[name]
+    with run.held():
+        (run.path / ".lease-2").write_text("another's")
+        if name == "a new record":
+            write(run)
+            write = lambda run: run.enlist(Identity(**IDENTITY))  # noqa: E731
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        with pytest.raises(Lost, match=r"has taken this run over .*; nothing more is written"):
+            write(run)
+        assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_write_that_was_stopped_halfway_puts_nothing_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes a run over removes what its former holder began to write, which it then misses."""
+    monkeypatch.setenv(leases.SECONDS, "0.1")
+    run = RunFolder(write_run(tmp_path, 0, status="interrupted"))
+    before = run.record_file.read_bytes()
+
+    def write() -> None:
+        with replacing(run.record_file) as temporary:
+            temporary.write_text("of the former holder")
+            (run.path / ".lease-2").write_text("another's")
+            os.utime(run.path / ".lease-2", (0, 0))
+            leases.wait(run.path, 30).release()
+
+    with run.held(), pytest.raises(InputError, match="cannot be written"):
+        write()
+    assert run.record_file.read_bytes() == before
 
 
 def touched(path: Path) -> Path:
