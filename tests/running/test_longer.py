@@ -111,7 +111,9 @@ def test_a_run_that_waits_or_stopped_goes_on_to_more_steps(tmp_path: Path) -> No
 
 def test_a_schedule_that_depends_on_the_steps_is_named(tmp_path: Path) -> None:
     trained(tmp_path, 20, "iql")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    files = [*tmp_path.rglob("run.json"), *tmp_path.rglob("*.jsonl"), *tmp_path.rglob("*tensors")]
+    before = {path: path.read_bytes() for path in files}
+    assert len(before) == 6
     with pytest.raises(InputError, match="20 steps cannot go on to 50, as the cosine decay of act"):
         trained(tmp_path, 50, "iql")
     assert {path: path.read_bytes() for path in before} == before
