@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offrl.running import runner
 from offrl.running.events import Event, OnEvent
+from offrl.running.executors import local
 from offrl.running.groups import Group
 from offrl.running.training import train_group
 
@@ -47,4 +47,4 @@ def pendulum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     (tmp_path / "pend.toml").write_text(CARD)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "run_in_processes", run_here)
+    monkeypatch.setattr(local, "run_in_processes", run_here)

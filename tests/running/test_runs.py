@@ -26,6 +26,7 @@ from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder, State, run_folders
 from offrl.running import runner
 from offrl.running.events import Event
+from offrl.running.executors import local
 from offrl.running.executors.local import run_in_processes
 from offrl.running.groups import Group
 from offrl.running.jobs import expand
@@ -154,13 +155,13 @@ def run_here(
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has runs carried out in this process: for tests whose point is no worker."""
-    monkeypatch.setattr(runner, "run_in_processes", run_here)
+    monkeypatch.setattr(local, "run_in_processes", run_here)
 
 
 def ended_runs(folder: Path, steps: int) -> Path:
     """A folder of the protocol's runs, left alone to their ends."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "run_in_processes", run_here)
+        patch.setattr(local, "run_in_processes", run_here)
         events = offrl.run(str(write_protocol(folder, steps=steps)), folder / "runs", workers=2)
     assert [event.status for event in events] == ["done", "done"]
     return folder / "runs"
@@ -237,7 +238,7 @@ def test_losses_up_to_a_failure_are_kept(plain: Path, tmp_path: Path) -> None:
     entry = f'algorithm = "{plain}"\n[algorithms.broken.config]\nbreak_at = 400'
     protocol = write_protocol(tmp_path, "broken", 600, entry)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "run_in_processes", run_here)
+        patch.setattr(local, "run_in_processes", run_here)
         offrl.run(str(protocol), tmp_path / "runs", workers=2, trust=[protocol])
     (one, _) = (tmp_path / "runs").rglob("metrics.csv")
     lines = read_curves(one)
@@ -444,7 +445,7 @@ def test_a_held_run_is_left_to_its_holder_and_the_others_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
-    monkeypatch.setattr(runner, "run_in_processes", run_here)
+    monkeypatch.setattr(local, "run_in_processes", run_here)
     monkeypatch.setattr(runner, "LOCK_SECONDS", 60.0 if free == "soon" else 0.0)
     held = next(job for job in expand(find_protocol(protocol)) if job.seed == 0).folder(runs)
     holder = hold(held)
@@ -484,7 +485,7 @@ def test_a_record_of_a_newer_offrl_fails_alone_and_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protocol, runs = str(write_protocol(tmp_path, steps=4)), tmp_path / "runs"
-    monkeypatch.setattr(runner, "run_in_processes", run_here)
+    monkeypatch.setattr(local, "run_in_processes", run_here)
     newer = next(job for job in expand(find_protocol(protocol)) if job.seed == 0).folder(runs)
     newer.mkdir(parents=True)
     text = '{"format": 99, "identity": "elsewhere"}'
