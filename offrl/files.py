@@ -254,6 +254,7 @@ def _move_folder(temporary: Path, path: Path) -> None:
 
 
 CHECKSUM = "checksum"  # the key of JSON values under which `seal` puts their checksum
+CHECKSUM_DIGITS = 32  # hexadecimal
 
 
 def seal(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,9 +279,23 @@ def unseal(values: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def unsealed_text(text: bytes) -> bytes | None:
+    """The JSON of sealed values without their checksum, by the very text that was sealed.
+
+    None where the text is not `json.dumps` of sealed values, or its checksum another: `unseal` of
+    the values then says what is wrong, if anything is.
+    """
+    content, mark, end = text.rpartition(b', "%s": "' % CHECKSUM.encode())
+    if not mark or not content.isascii() or len(end) != CHECKSUM_DIGITS + 2 or end[-2:] != b'"}':
+        return None
+    content += b"}"
+    digest = hashlib.sha256(content).hexdigest()[:CHECKSUM_DIGITS]
+    return content if end[:-2] == digest.encode() else None
+
+
 def _checksum(values: Mapping[str, Any]) -> str:
     """Half a SHA-256 of the values as JSON, which is the same for values read back from JSON."""
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:CHECKSUM_DIGITS]
 
 
 def open_own(path: Path) -> int:

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and names that never leave their folder."""
 
 import errno
+import json
 import multiprocessing
 import os
 import secrets
@@ -15,7 +16,16 @@ from typing import Any
 import pytest
 
 from offrl.errors import InputError
-from offrl.files import below, open_own, replacing, replacing_folder, seal, sweep, unseal
+from offrl.files import (
+    below,
+    open_own,
+    replacing,
+    replacing_folder,
+    seal,
+    sweep,
+    unseal,
+    unsealed_text,
+)
 
 
 def anything(_folder: Path) -> None:
@@ -220,3 +230,9 @@ def test_a_seal_holds_values_and_its_own_name() -> None:
         unseal(renamed)
     with pytest.raises(ValueError, match="that of its content"):
         unseal({**sealed, "a": 2.5})
+    text = json.dumps(sealed).encode()
+    content = unsealed_text(text)
+    assert content is not None
+    assert json.loads(content) == values
+    for other in (text[:-1], text + b" ", text.replace(b"a", b"b", 1), b"{}", b"", content):
+        assert unsealed_text(other) is None

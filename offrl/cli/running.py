@@ -49,7 +49,6 @@ from offrl.cli.options import (
 if TYPE_CHECKING:
     from offrl.running.events import Event
 
-RunKey = tuple[str, ...]  # of `Job.place`
 
 
 def run(
@@ -104,7 +103,7 @@ def run(
     from offrl.running import runner
     from offrl.running.launchers import Launcher
 
-    with _run_bars() as bars:
+    with _run_bars(output) as bars:
         events = runner.run(
             protocol,
             output,
@@ -196,7 +195,7 @@ def train(
     from offrl.running import runner
     from offrl.running.launchers import Launcher
 
-    with _run_bars() as bars:
+    with _run_bars(output) as bars:
         events = runner.train(
             algorithm,
             dataset,
@@ -226,12 +225,17 @@ def train(
 
 
 class _RunBars:
-    """Shows runs as they go: bars with time to go on a terminal, and a line where a run ends."""
+    """Shows runs as they go, with a line where a run ends.
 
-    def __init__(self) -> None:
+    On a terminal bars with time to go, elsewhere a line on all runs now and then.
+    """
+
+    def __init__(self, root: Path) -> None:
         from offrl.reporting.words import Words
+        from offrl.running.tally import Tally
 
         self.words = Words()
+        self.tally = Tally(print_message, root)
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -243,8 +247,9 @@ class _RunBars:
         )
         self.data_bar = self.bars.add_task("data", total=None, visible=False)
         self.total_bar = self.bars.add_task("all runs", visible=False)
-        self.run_bars: dict[RunKey, TaskID] = {}
-        self.steps: dict[RunKey, tuple[int, int]] = {}  # of each run: done and in all
+        self.run_bars: dict[tuple[str, ...], TaskID] = {}
+        self.steps: dict[tuple[str, ...], int] = {}  # of each run, those that are made
+        self.made = self.total = 0  # the sums of these, and of all
 
     def show_data(self, done: int, total: int) -> None:
         """Shows bytes or episodes of data that are brought here."""
@@ -255,10 +260,23 @@ class _RunBars:
         """Shows how far a run is, or how it ended."""
         job = event.job
         name, run = job.title, job.place
-        self.steps[run] = (event.step, job.steps)
-        done, total = (sum(counts) for counts in zip(*self.steps.values(), strict=True))
-        self.bars.update(self.total_bar, completed=done, total=total, visible=True)
-        if event.status == "waiting":
+        was_done = run not in self.steps and event.status == "done"  # when the command was given
+        self.total += 0 if run in self.steps else job.steps
+        self.made += event.step - self.steps.get(run, 0)
+        self.steps[run] = event.step
+        if was_done or not err.is_terminal:
+            self.tally.add(event) if was_done else self.tally(event)
+        else:
+            self.tally.add(event)
+            of_all = f"all runs: {self.tally.counts()}"
+            self.bars.update(
+                self.total_bar,
+                completed=self.made,
+                total=self.total,
+                description=of_all,
+                visible=True,
+            )
+        if was_done or event.status == "waiting":
             return
         if event.status == "running":
             if run not in self.run_bars:
@@ -274,9 +292,9 @@ class _RunBars:
 
 
 @contextlib.contextmanager
-def _run_bars() -> Iterator[_RunBars]:
-    """Bars for the runs that are carried out inside."""
-    bars = _RunBars()
+def _run_bars(root: Path) -> Iterator[_RunBars]:
+    """Bars for the runs that are carried out inside, in a folder of runs."""
+    bars = _RunBars(root)
     with bars.bars:
         yield bars
 

@@ -70,6 +70,8 @@ class Identity(_Stored):
 
     def differing(self, other: "Identity") -> list[str]:
         """The keys in which two identities differ, sorted; a key that one lacks differs."""
+        if self == other:
+            return []
         ours, theirs = self.model_dump(), other.model_dump()
         return sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
 

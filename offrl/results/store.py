@@ -28,8 +28,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from offrl.errors import Damaged, InputError
-from offrl.files import open_own, read_own, replacing, seal, unseal
+from offrl.files import open_own, read_own, replacing, seal, unseal, unsealed_text
 from offrl.results import curves, leases
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import (
@@ -444,6 +446,9 @@ class RunFolder:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 return  # torn
+            if (row := _as_written(line)) is not None:
+                yield row
+                continue
             where = f"{self.rows_file}: line {number}"
             yield _validated(ScoreRow, _parse(where, line), where)
 
@@ -459,10 +464,12 @@ class RunFolder:
 
     def _check_folders(self) -> None:
         """Raises Unreadable where the run's folder is reached by a link below the root."""
-        above = [p for p in self.path.parents if self.root and self.root in p.parents]
+        parts, root = self.path.parts, self.root.parts if self.root else self.path.parts
+        within = range(len(parts) - 1, len(root), -1) if parts[: len(root)] == root else ()
+        above = [os.path.join(*parts[:depth]) for depth in within]  # noqa: PTH118 (a tenth of the time)
         for folder in [*above, self.path, self.checkpoint.parent]:
             try:
-                mode = folder.lstat().st_mode
+                mode = os.lstat(folder).st_mode
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -578,6 +585,21 @@ def run_folders(root: Path) -> list[RunFolder]:
 
 def _line(row: ScoreRow) -> str:
     return json.dumps(seal(row.model_dump(by_alias=True))) + "\n"
+
+
+def _as_written(line: bytes) -> ScoreRow | None:
+    """The row of a line that is as `_line` writes it, in a third of the time; None for others."""
+    content = unsealed_text(line.removesuffix(b"\n"))
+    if (
+        content is None
+        or len(line) > LONGEST
+        or content.count(b"{") + content.count(b"[") > DEEPEST
+    ):
+        return None
+    try:
+        return ScoreRow.model_validate_json(content)
+    except ValidationError:
+        return None
 
 
 def _bytes(path: Path) -> bytes:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Job:
         named = with_setting(self.label, self.setting)
         return f"{self.dataset_id or self.dataset} {named} seed {self.seed}"
 
-    @property
+    @cached_property
     def config_hash(self) -> str:
         """Eight hexadecimal digits that differ with the config, and with a user's file."""
         identity = {"algorithm": Path(self.algorithm).stem, "config": self.config}
@@ -65,7 +66,7 @@ class Job:
             identity["code"] = self.code
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
-    @property
+    @cached_property
     def place(self) -> tuple[str, ...]:
         """The names of the folders, one in another, in which the run lives."""
         protocol = self.protocol.partition("@")[0]

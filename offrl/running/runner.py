@@ -22,7 +22,7 @@ from offrl.files import user_path
 from offrl.learning.precision import check_precision
 from offrl.progress import Progress
 from offrl.results.leases import check_locks
-from offrl.results.rows import Status
+from offrl.results.rows import Identity, Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, Shorter, State
 from offrl.running.changes import Changes, changed
 from offrl.running.decisions import decide, decided
@@ -114,13 +114,13 @@ def run(
     files = trusted(trust)
     try:
         described = changed(given, changes, algorithms, files)
-        planned = plan(described, algorithms, datasets, progress, files)
+        planned = plan(described, algorithms, datasets, progress, files, root)
     except Untrusted:
         if not (known := decided(root / changes.id_of(given))):
             raise
         files = (*files, *known)
         described = changed(given, changes, algorithms, files)
-        planned = plan(described, algorithms, datasets, progress, files)
+        planned = plan(described, algorithms, datasets, progress, files, root)
     root.mkdir(parents=True, exist_ok=True)
     check_locks(root)
     waiting, ended = enlist(planned, root, on_event)
@@ -148,6 +148,7 @@ class Plan:
     datasets: dict[tuple[str, str | None], Dataset]
     kinds: dict[Hashable, Hashable] = field(default_factory=dict)  # by what `checked_once` gives
     schedules: dict[Hashable, str] = field(default_factory=dict)  # that depend on steps, likewise
+    done: dict[tuple[str, ...], Event] = field(default_factory=dict)  # runs that were, by place
 
     def dataset(self, job: Job) -> Dataset:
         """The data of a job."""
@@ -172,17 +173,18 @@ def plan(
     datasets: Sequence[str] = (),
     progress: Progress | None = None,
     trust: Files = (),
+    root: Path | None = None,
 ) -> Plan:
     """The runs of a protocol, seed by seed, once all that can be checked beforehand is checked.
 
     Loads the data, which workers then open from the cache. Raises InputError where a name, a
-    config or a file does not allow a run; arguments are those of `run`.
+    config or a file does not allow a run; arguments are those of `run`. Where all runs are done in
+    the folder `root`, no learner is built to check them.
     """
     files = (*protocol.origin.trust, *trusted(trust))
-    jobs = [
-        replace(job, dataset=_absolute(job.dataset))
-        for job in expand(protocol, algorithms, datasets, files)
-    ]
+    expanded = expand(protocol, algorithms, datasets, files)
+    paths = {name: _absolute(name) for name in {job.dataset for job in expanded}}
+    jobs = [replace(job, dataset=paths[job.dataset]) for job in expanded]
     if not jobs:
         raise InputError(
             f"protocol {protocol.id}: has none of these algorithms on any of these data sets; "
@@ -196,6 +198,11 @@ def plan(
             for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs)
         },
     )
+    planned = replace(planned, jobs=[planned.named(job) for job in jobs])
+    if root is not None:
+        planned = replace(planned, done=_done(planned, root))
+        if len(planned.done) == len(jobs):
+            return planned
     bounds, kinds, schedules = {}, {}, {}
     for key, job in {checked_once(job): job for job in jobs}.items():
         spec, schedules[key] = check(job, planned.dataset(job))
@@ -203,8 +210,26 @@ def plan(
         kinds[key] = kind_of(job, spec)
     for name, data in {name: data for (name, _), data in planned.datasets.items()}.items():
         _log_share_outside(data, bounds[name])
-    named = [planned.named(job) for job in jobs]
-    return replace(planned, jobs=named, kinds=kinds, schedules=schedules)
+    return replace(planned, kinds=kinds, schedules=schedules)
+
+
+def _done(planned: Plan, root: Path) -> dict[tuple[str, ...], Event]:
+    """The last events of the runs that are done, by place.
+
+    Nobody writes to these any more, so they are read without keeping others out.
+    """
+    cells: dict[tuple[str, ...], Identity] = {}  # of one seed of each
+    done = {}
+    for job in planned.jobs:
+        cell = job.place[:-1]
+        if cell not in cells:
+            cells[cell] = identity(job, planned.dataset(job))
+        run = cells[cell].model_copy(update={"seed": job.seed})
+        stored = RunFolder(job.folder(root), root).read()
+        known = stored.record.identity if stored.record else None
+        if stored.state is State.DONE and known is not None and not run.differing(known):
+            done[job.place] = ended_before(job, stored)
+    return done
 
 
 def enlist(
@@ -293,6 +318,8 @@ def _log_left(events: Sequence[Event]) -> None:
 
 def _enlisted(job: Job, planned: Plan, root: Path, seconds: float, patient: bool = False) -> Event:
     """The last event of a run that is done or damaged, else that it waits."""
+    if done := planned.done.get(job.place):
+        return done
     folder = RunFolder(job.folder(root), root)
     try:
         with folder.held(seconds, patient):
