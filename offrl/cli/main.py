@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offrl.cli import analysis, browse, data, papers, policies, running
+from offrl.cli import analysis, browse, data, papers, policies, running, watching
 from offrl.cli.console import print_line, print_message
 from offrl.errors import InputError
 from offrl.version import __version__
@@ -27,6 +27,8 @@ app.command(rich_help_panel=THINGS)(browse.show)
 app.add_typer(data.app, name="data", rich_help_panel=THINGS)
 app.command(rich_help_panel=RUNS)(running.run)
 app.command(rich_help_panel=RUNS)(running.train)
+app.command(rich_help_panel=RUNS)(watching.status)
+app.command(rich_help_panel=RUNS)(watching.log)
 app.command(rich_help_panel=RUNS)(policies.evaluate)
 app.command(rich_help_panel=RUNS)(policies.export)
 app.command(rich_help_panel=SCORES)(analysis.scores)

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from offrl.running.events import Event
 
 
-
 def run(
     protocol: Annotated[
         str,
@@ -91,6 +90,9 @@ def run(
     array_parallelism: Parallelism = 256,
     slurm: SlurmOptions = None,
     allow_versions: AllowedVersions = None,
+    only_failed: Annotated[
+        bool, typer.Option("--only-failed", help="Run those alone that failed before.")
+    ] = False,
     trust: Trusted = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
@@ -125,6 +127,7 @@ def run(
                 array_parallelism=array_parallelism,
                 slurm=slurm_options(slurm or ()),
             ),
+            only_failed=only_failed,
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),
@@ -301,6 +304,9 @@ def _run_bars(root: Path) -> Iterator[_RunBars]:
 
 def _conclude(events: Sequence["Event"], output: Path) -> None:
     """Prints how many runs are done; exits with 1 where one is not."""
+    if not events:
+        print_line(f"no run in {output} has failed")
+        return
     done = sum(event.status == "done" for event in events)
     print_line(f"{done} of {len(events)} runs are done in {output}")
     if done < len(events):

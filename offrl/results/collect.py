@@ -438,6 +438,8 @@ def _provenance(run: _Run) -> list[dict[str, Any]]:
         return []
     record = run.stored.record
     sessions = [session.model_dump() for session in record.sessions]
+    for session in sessions:  # whose names are nobody's business where a report is read
+        session["hardware"].pop("host", None)
     named = {"label": one_form(run.name), **({"setting": run.setting} if run.setting else {})}
     return [{**record.identity.model_dump(), **named, "sessions": sessions}]
 

@@ -38,7 +38,7 @@ def _git(*words: str | Path) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine, as far as a score's last digits depend on it."""
+    """The machine: its name, and what a score's last digits depend on."""
     import torch
 
     return {
@@ -46,6 +46,7 @@ def hardware() -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
+        "host": platform.node(),
     }
 
 

@@ -7,6 +7,7 @@ command can be given again at once.
 
 import collections
 import logging
+import os
 import shlex
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -56,6 +57,7 @@ def run(
     replicas: int | None = None,
     device: str = "auto",
     launcher: str | Launcher = "local",
+    only_failed: bool = False,
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -83,6 +85,8 @@ def run(
         device: `auto` (GPUs where there are any), `cpu`, `cuda` (all GPUs) or `cuda:N`.
         launcher: `local`, `ray` or `slurm`, or a `Launcher` with its options. By Ray, `workers` are
             those of the whole cluster; by Slurm those of a task, which each get a core.
+        only_failed: whether to run those alone that failed, or whose folders are damaged; there are
+            no events of the others.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the protocol, cards and folders of data whose code may run: algorithms, loaders,
@@ -121,6 +125,8 @@ def run(
         files = (*files, *known)
         described = changed(given, changes, algorithms, files)
         planned = plan(described, algorithms, datasets, progress, files, root)
+    if only_failed:
+        planned = replace(planned, jobs=[job for job in planned.jobs if _has_failed(job, root)])
     root.mkdir(parents=True, exist_ok=True)
     check_locks(root)
     waiting, ended = enlist(planned, root, on_event)
@@ -258,6 +264,13 @@ def enlist(
         [event.job for event in events if _begins(event)],
         [event for event in events if not _begins(event)],
     )
+
+
+def _has_failed(job: Job, root: Path) -> bool:
+    """Whether a run is there and counts as failed, or its folder is damaged."""
+    folder = RunFolder(job.folder(root), root)
+    failed = (State.FAILED, State.LACKING, State.DAMAGED)
+    return os.path.lexists(folder.record_file) and folder.read().state in failed
 
 
 def _begins(event: Event) -> bool:

@@ -64,6 +64,8 @@ def test_every_command_is_listed() -> None:
         "data",
         "run",
         "train",
+        "status",
+        "log",
         "evaluate",
         "export",
         "scores",
