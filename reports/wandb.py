@@ -1,4 +1,4 @@
-"""Reads CSV that Weights & Biases exports: a panel of lines, or the table of runs.
+"""Weights & Biases: reads its CSV, a panel of lines or the table of runs, and shows curves there.
 
 A panel has a column for the step and three for each run and metric: "RUN - METRIC", and the same
 with __MIN and __MAX, which hold the range of what W&B put into one cell and are left out. The table
@@ -6,10 +6,21 @@ of runs has W&B's own columns (Name, State, Created, ...) beside the runs' setti
 metrics; a run that crashed or failed has no score.
 """
 
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import pandas as pd
 
 from offrl.errors import InputError
 
+if TYPE_CHECKING:
+    from offrl.running.boards import Shown
+
+BOARD = "Weights & Biases"
+NEEDS = "wandb"
 SCORES = "an export of Weights & Biases (CSV of a panel or of the table of runs)"
 AXES = ("step", "epoch", "iteration", "time")  # words in the name of a panel's x axis
 ENDS = ("__MIN", "__MAX")
@@ -75,3 +86,43 @@ def _runs(frame: pd.DataFrame) -> pd.DataFrame:
     if (state == "running").any():
         whole["note"] = f"unfinished: {int((state == 'running').sum())} runs were still running"
     return whole
+
+
+class _Run:
+    """A run of W&B, without an account or a network unless WANDB_MODE says otherwise."""
+
+    def __init__(self, place: Path, run: "Shown"):
+        import wandb
+
+        self.run: Any = wandb.init(
+            mode=os.environ.get("WANDB_MODE") or "offline",
+            dir=str(place),
+            id=hashlib.sha256(run.key.encode()).hexdigest()[:16],
+            project=f"offrl-{run.protocol.partition('@')[0]}",
+            group=f"{run.dataset} {run.algorithm}"[:128],
+            name=run.title[:128],
+            config={
+                **run.config,
+                "algorithm": run.algorithm,
+                "dataset": run.dataset,
+                "seed": run.seed,
+            },
+            resume="allow",
+            reinit="create_new",  # many at once
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, x_disable_stats=True
+            ),
+        )
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs the values at a step."""
+        self.run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Ends the run."""
+        self.run.finish()
+
+
+def board(place: Path, run: "Shown") -> _Run:
+    """An offline run of W&B below `place`, which `wandb sync` can send."""
+    return _Run(place, run)

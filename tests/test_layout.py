@@ -194,6 +194,7 @@ NAMED = {
     "results.provenance": {"gymnasium-robotics", "hopper", "minari", "mujoco"},
     "cli.console": {"minari"},
     "cli.analysis": {"corl", "neorl2"},
+    "cli.running": {"tensorboard", "wandb"},
 }
 
 

@@ -49,6 +49,13 @@ from offrl.cli.options import (
 if TYPE_CHECKING:
     from offrl.running.events import Event
 
+LogTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Show curves while runs train: tensorboard or wandb (offline)."
+    ),
+]
+
 
 def run(
     protocol: Annotated[
@@ -93,6 +100,7 @@ def run(
     only_failed: Annotated[
         bool, typer.Option("--only-failed", help="Run those alone that failed before.")
     ] = False,
+    log_to: LogTo = None,
     trust: Trusted = None,
 ) -> None:
     """Run a protocol; interrupted anywhere, the same command carries on.
@@ -128,6 +136,7 @@ def run(
                 slurm=slurm_options(slurm or ()),
             ),
             only_failed=only_failed,
+            log_to=log_to,
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),
@@ -189,6 +198,7 @@ def train(
     array_parallelism: Parallelism = 256,
     slurm: SlurmOptions = None,
     allow_versions: AllowedVersions = None,
+    log_to: LogTo = None,
     trust: Trusted = None,
 ) -> None:
     """Train one algorithm on one data set, with one setting or with a grid of them.
@@ -220,6 +230,7 @@ def train(
                 array_parallelism=array_parallelism,
                 slurm=slurm_options(slurm or ()),
             ),
+            log_to=log_to,
             on_event=bars.show_event,
             progress=bars.show_data,
             trust=trust or (),

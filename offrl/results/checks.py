@@ -102,6 +102,8 @@ def natural(name: str) -> tuple[list[tuple[bool, int, str, str]], str]:
 
 def label_text(value: Any) -> str:
     """A cell as stripped text in Unicode's form NFC; empty where nothing stands in it."""
+    if isinstance(value, str):
+        return one_form(value).strip()
     missing = pd.api.types.is_scalar(value) and pd.isna(value)
     return "" if missing else one_form(str(value)).strip()
 
@@ -225,6 +227,8 @@ def whole_numbers(
     frame: pd.DataFrame, column: str, where: str, *, optional: bool = False
 ) -> "pd.Series[Any]":
     """A column of whole numbers (nullable integers where it may be empty)."""
+    if frame[column].dtype == np.int64 and (frame[column] >= 0).all():
+        return frame[column].astype("Int64" if optional else "int64")
 
     def whole(value: Any) -> int | None:
         if optional and (value is None or value is pd.NA or value == "" or value != value):

@@ -1,6 +1,8 @@
 """Score tables from folders of runs and from several sources."""
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ from offrl.results.files import SUFFIXES, read_logs, read_scores
 from offrl.results.provenance import POOLED
 from offrl.results.reading import AS_IT_IS, Reading
 from offrl.results.settings import settings_of, with_setting
-from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
+from offrl.results.store import RUN_NAMES, RunFolder, State, StoredRun, run_folders
 from offrl.results.table import ScoreTable
 from offrl.text import one_form
 
@@ -63,7 +65,8 @@ def collect(
             if logs is not None:
                 parts.append((str(source), logs))
                 continue
-            if not run_folders(source):
+            folders = run_folders(source)
+            if not folders:
                 raise InputError(
                     f"{source}: no run.json in this folder; expected a folder of runs, or a score "
                     f"table ({', '.join(SUFFIXES)})"
@@ -73,7 +76,7 @@ def collect(
                     f"{source}: runs are scored on 0-100, but scale {scale:g} is declared; bring "
                     "all scores to 0-100 and declare 100"
                 )
-            parts.append((str(source), read_runs(source)))
+            parts.append((str(source), _table_of(source, folders)))
         else:
             table = read_scores(source, scale=scale, complete=False, reading=reading)
             parts.append((str(source), table))
@@ -151,12 +154,19 @@ def read_runs(root: str | Path) -> ScoreTable:
     `ID@VERSION`: a version rises whenever scores would move, so these are not pooled.
     """
     root = Path(root)
-    stored = [folder.read() for folder in run_folders(root)]
-    if not stored:
+    folders = run_folders(root)
+    if not folders:
         raise InputError(
             f"{root}: {'no run.json in this folder' if root.is_dir() else 'no such folder'}; "
             "expected a folder that offrl run has filled"
         )
+    return _table_of(root, folders)
+
+
+def _table_of(root: Path, folders: Sequence[RunFolder]) -> ScoreTable:
+    """The score table of runs below a folder."""
+    with _uncollected():
+        stored = [folder.read() for folder in folders]
     labelled, stray = _labelled(stored)
     if not labelled:
         raise InputError(str(stray[0].cause))
@@ -193,6 +203,21 @@ def read_runs(root: str | Path) -> ScoreTable:
         provenance=[entry for run in runs for entry in _provenance(run)],
         complete=False,
     )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leaves out the garbage collector, which would go through all rows so far, over and over.
+
+    They hold no cycles.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Labels(NamedTuple):

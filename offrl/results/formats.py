@@ -75,17 +75,17 @@ def known() -> list[str]:
 def _readers(kind: str) -> Iterator[tuple[str, str, Callable[..., pd.DataFrame | None]]]:
     """The readers of tables or of logs: name, what each reads, and its function."""
     for name, module_name in sorted(registry.modules("reports").items()):
-        if _reads_scores(module_name):
+        if assigns(module_name, MARK):
             module = registry.load("reports", name, "reader of scores")
             if (read := getattr(module, kind, None)) is not None:
                 yield name, module.SCORES, read
 
 
 @functools.cache
-def _reads_scores(module_name: str) -> bool:
-    """Whether the source of a module assigns SCORES; it is not imported."""
+def assigns(module_name: str, mark: str) -> bool:
+    """Whether the source of a module assigns a name; it is not imported."""
     spec = importlib.util.find_spec(module_name)  # imports the packages above it
     if spec is None or spec.origin is None or not spec.has_location:
         return False
     lines: Sequence[str] = Path(spec.origin).read_text("utf-8", errors="replace").splitlines()
-    return any(line.startswith(f"{MARK} =") for line in lines)
+    return any(line.startswith(f"{mark} =") for line in lines)

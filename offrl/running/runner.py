@@ -25,6 +25,7 @@ from offrl.progress import Progress
 from offrl.results.leases import check_locks
 from offrl.results.rows import Identity, Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, Shorter, State
+from offrl.running.boards import find_board, following
 from offrl.running.changes import Changes, changed
 from offrl.running.decisions import decide, decided
 from offrl.running.events import Event, OnEvent, ended_before, left_to
@@ -58,6 +59,7 @@ def run(
     device: str = "auto",
     launcher: str | Launcher = "local",
     only_failed: bool = False,
+    log_to: str | None = None,
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -87,6 +89,8 @@ def run(
             those of the whole cluster; by Slurm those of a task, which each get a core.
         only_failed: whether to run those alone that failed, or whose folders are damaged; there are
             no events of the others.
+        log_to: a program that shows curves while runs train, such as tensorboard; see
+            `offrl.running.boards`.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the protocol, cards and folders of data whose code may run: algorithms, loaders,
@@ -109,6 +113,8 @@ def run(
         raise InputError(f"workers is {workers}; expected at least 1")
     if replicas is not None and replicas < 1:
         raise InputError(f"replicas is {replicas}; expected at least 1")
+    if log_to is not None:
+        find_board(log_to)
     execute = find_executor(launcher)
     places = execute.places(device, workers)
     check_precision(given.precision, places[0])
@@ -129,18 +135,19 @@ def run(
         planned = replace(planned, jobs=[job for job in planned.jobs if _has_failed(job, root)])
     root.mkdir(parents=True, exist_ok=True)
     check_locks(root)
-    waiting, ended = enlist(planned, root, on_event)
-    if waiting and (elsewhere := _made_elsewhere(ended)):
-        log.info("%s", elsewhere)
-    while waiting:
-        sized = [planned.replicas] if places[0] == "cpu" else []
-        groups = group(waiting, root, replicas, places, planned.kind, planned.jobs, *sized)
-        ended += execute(groups, root, places, on_event)
-        # Runs that other processes held may be free or done by now.
-        left = [event.job for event in ended if event.status is Status.WAITING]
-        ended = [event for event in ended if event.status is not Status.WAITING]
-        waiting, settled = enlist(replace(planned, jobs=left), root, on_event, seconds=0)
-        ended += settled
+    with following(log_to, root, on_event) as report:
+        waiting, ended = enlist(planned, root, report)
+        if waiting and (elsewhere := _made_elsewhere(ended)):
+            log.info("%s", elsewhere)
+        while waiting:
+            sized = [planned.replicas] if places[0] == "cpu" else []
+            groups = group(waiting, root, replicas, places, planned.kind, planned.jobs, *sized)
+            ended += execute(groups, root, places, report)
+            # Runs that other processes held may be free or done by now.
+            left = [event.job for event in ended if event.status is Status.WAITING]
+            ended = [event for event in ended if event.status is not Status.WAITING]
+            waiting, settled = enlist(replace(planned, jobs=left), root, report, seconds=0)
+            ended += settled
     _log_left(ended)
     by_folder = {event.job.folder(root): event for event in ended}
     return [by_folder[job.folder(root)] for job in planned.jobs]
@@ -367,6 +374,7 @@ def train(
     replicas: int | None = None,
     device: str = "auto",
     launcher: str | Launcher = "local",
+    log_to: str | None = None,
     on_event: OnEvent = lambda _event: None,
     progress: Progress | None = None,
     trust: Files = (),
@@ -390,6 +398,7 @@ def train(
         replicas: of a group; see `run`.
         device: see `run`.
         launcher: see `run`.
+        log_to: see `run`.
         on_event: called with each run's progress.
         progress: called with done and total while data are downloaded or made.
         trust: the card or folder of data, where it names code of its own.
@@ -418,6 +427,7 @@ def train(
         replicas=replicas,
         device=device,
         launcher=launcher,
+        log_to=log_to,
         on_event=on_event,
         progress=progress,
         trust=trust,

@@ -61,8 +61,9 @@ def test_lines_after_a_step_and_torn_ones_are_dropped() -> None:
 
 def test_a_folder_keeps_losses_up_to_its_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.append_metrics(FIRST)
-    folder.append_metrics([(300, {"actor/loss": 0.125})])
+    with folder.held():
+        folder.append_metrics(FIRST)
+        folder.append_metrics([(300, {"actor/loss": 0.125})])
     assert folder.metrics_file.read_bytes() == TEXT + b"300,0.125,\n"
     assert read_curves(folder.metrics_file)[1:] == [
         (200, {"actor/loss": 0.25}),
@@ -84,10 +85,11 @@ def test_what_is_no_file_of_the_runs_own_is_not_written_through(
         os.mkfifo(folder.metrics_file)
     else:
         folder.metrics_file.mkdir()
-    if planted == "folder":
-        with pytest.raises(InputError, match=r"metrics.csv: cannot be written: Is a directory"):
-            folder.append_metrics(FIRST)
-    else:
-        folder.append_metrics(FIRST)  # as a new file
-        assert folder.metrics_file.read_bytes() == TEXT
+    with folder.held():
+        if planted == "folder":
+            with pytest.raises(InputError, match=r"metrics.csv: cannot be written: Is a directory"):
+                folder.append_metrics(FIRST)
+        else:
+            folder.append_metrics(FIRST)  # as a new file
+            assert folder.metrics_file.read_bytes() == TEXT
     assert victim.read_text() == "precious"
