@@ -129,6 +129,8 @@ def log(run: Run) -> None:
             f"session: {session.started} on {hardware.get('host', 'a host that is not noted')}, "
             f"offrl {versions.get('offrl', '?')} {session.commit or ''}".rstrip()
         )
+    for attempt in record.attempts or []:
+        print_line(f"lost: {attempt.ended} on {attempt.host}: {attempt.cause}")
     try:
         lines = read_curves(folder.metrics_file)
     except OSError:
