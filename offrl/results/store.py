@@ -382,6 +382,7 @@ class RunFolder:
 
     def append(self, row: ScoreRow) -> None:
         """Adds one score row and syncs it to the disk. Needs `held`."""
+        self.check_held()
         try:
             with self.rows_file.open("a", encoding="utf-8") as file:
                 self.check_held()  # a run that is taken over has its rows in a new file
@@ -400,6 +401,7 @@ class RunFolder:
 
     def append_metrics(self, lines: Sequence[curves.Line]) -> None:
         """Adds lines to metrics.csv, which are not synced to the disk. Needs `held`."""
+        self.check_held()  # before opening makes the file
         try:
             data = read_own(self.metrics_file, curves.LARGEST)
         except OSError:  # there is none yet, or the writer says what it is

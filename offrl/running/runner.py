@@ -6,6 +6,7 @@ command can be given again at once.
 """
 
 import collections
+import contextlib
 import logging
 import os
 import shlex
@@ -322,10 +323,13 @@ def _awaited(job: Job, planned: Plan, root: Path, seconds: float) -> Event:
 
 
 def _lengthen(job: Job, planned: Plan, root: Path, *, write: bool) -> None:
-    """Has a run go on to the steps of its job; see `RunFolder.lengthen`."""
+    """Has a run go on to the steps of its job, unless another process holds it by now.
+
+    See `RunFolder.lengthen`.
+    """
     folder = RunFolder(job.folder(root), root)
     schedule = planned.schedules[checked_once(job)]
-    with folder.held():
+    with contextlib.suppress(Held), folder.held():
         folder.lengthen(identity(job, planned.dataset(job)), schedule, write=write)
 
 

@@ -465,6 +465,9 @@ WRITES: dict[str, Callable[[RunFolder], Any]] = {
     "a checkpoint": lambda run: checkpoint.save(run.checkpoint, STATE, run.check_held),
     "checkpoints of a group": lambda run: finish_saving({run: 20}),
     "no checkpoint": lambda run: run.drop_checkpoint(),
+    "metrics": lambda run: run.append_metrics([(10, {"actor/loss": 0.5})]),
+    "a lost process": lambda run: run.note_attempt("killed", "a host"),
+    "more steps": lambda run: run.lengthen(Identity(**{**IDENTITY, "steps": 40}), "", write=True),
 }
 
 

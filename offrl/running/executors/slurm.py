@@ -26,7 +26,7 @@ from offrl.files import below, read_own, replacing
 from offrl.results.rows import Status
 from offrl.results.store import Held, RunFolder
 from offrl.running.chunks import Chunk, carry_out, cut, lost
-from offrl.running.events import Event, OnEvent
+from offrl.running.events import Event, OnEvent, left_to
 from offrl.running.following import Following
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
@@ -325,7 +325,7 @@ class _Queue:
             with RunFolder(job.folder(self.root), self.root).held(0):
                 return replace(event, status=Status.INTERRUPTED)
         except Held as error:
-            return replace(event, status=Status.WAITING, cause=str(error))
+            return left_to(event, error)
         except InputError as error:
             return replace(event, status=Status.FAILED, cause=str(error))
 
