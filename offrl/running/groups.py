@@ -109,10 +109,8 @@ def group(
         groups.append(Group(tuple(members), max(kept, len(members))))
     kinds = _by_kind(fresh, kind)
     for members in kinds:
-        size = replicas
-        if size is None:
-            busy = math.ceil(len(members) * len(kinds) / len(places))
-            size = sized(members[0], min(largest, busy, len(members)))
+        busy = math.ceil(len(members) * len(kinds) / len(places))
+        size = replicas or sized(members[0], min(largest, busy, len(members)))
         groups += [Group(together, len(together)) for together in _cut(members, size)]
     return sorted(groups, key=lambda group: min(position[job.place] for job in group.jobs))
 

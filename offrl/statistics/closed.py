@@ -163,7 +163,7 @@ def p_of_neighbours(algorithms: Sequence[Runs], permutations: int, seed: int) ->
         first = np.arange(len(count))
         p[first, first + span] = count / (permutations + 1)
         if span < SMALL:
-            sets = [Set(algorithms[a : a + span + 1]) for a in first]
+            sets = [Set(algorithms[a : a + span + 1]) for a in range(len(count))]
             if permutations * sum(some.runs for some in sets) <= WORK:
                 p[first, first + span] = set_p(sets, permutations, seed)
     return p
