@@ -269,7 +269,7 @@ def test_without_locks_of_files_beats_decide(
     def unsupported(_descriptor: int, _how: int) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-    monkeypatch.setattr(leases.fcntl, "flock", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     lease = take(tmp_path)
     assert json.loads(lease.path.read_text())["locked"] is False
     with pytest.raises(Occupied):

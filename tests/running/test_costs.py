@@ -165,13 +165,14 @@ def test_damaged_and_planted_files_are_left_out(
     (folder / "e.json").mkdir()
     os.mkfifo(folder / "f.json")
     (folder / "g.json").write_bytes(b"{" * 3_000_000)
-    for name, values in {
+    wrong: dict[str, dict[str, object]] = {
         "h": {"update": -1.0},
         "i": {"update": 1e300},
         "j": {"replicas": 0},
         "k": {"algorithm": "x" * 5000},
         "l": {"memory": "much"},
-    }.items():
+    }
+    for name, values in wrong.items():
         planted = seal({**json.loads(cost(jobs[0]).model_dump_json()), **values})
         (folder / f"{name}.json").write_text(json.dumps(planted))
     (folder / "m.json").write_text("[" * 4000)
