@@ -161,9 +161,10 @@ def measure(folder: Path, checkouts: list[Path], rounds: int, commands: list[str
         "scores": ["scores", "runs", "-o", "scores.csv"],
     }
     for name in commands:
-        found: dict[Path, list[tuple[float, float, float, str]]] = {c: [] for c in checkouts}
+        have = [c for c in checkouts if name != "status" or (c / "offrl/cli/watching.py").exists()]
+        found: dict[Path, list[tuple[float, float, float, str]]] = {c: [] for c in have}
         for _ in range(rounds):
-            for checkout in checkouts:
+            for checkout in have:
                 found[checkout].append(measured(all_words[name], folder, checkout))
         for checkout, each in found.items():
             wall, spent, peak = (statistics.median(r[k] for r in each) for k in range(3))

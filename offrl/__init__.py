@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from offrl.running.protocol import Protocol as Protocol
     from offrl.running.runner import run as run
     from offrl.running.runner import train as train
+    from offrl.running.tally import Tally as Tally
     from offrl.statistics.comparison import compare as compare
 
 _HOME = {
@@ -45,6 +46,7 @@ _HOME = {
     "ScoreTable": "offrl.results.table",
     "SingleSeedLearner": "offrl.learning.learner",
     "Spec": "offrl.learning.spec",
+    "Tally": "offrl.running.tally",
     "compare": "offrl.statistics.comparison",
     "load_dataset": "offrl.data.dataset",
     "load_policy": "offrl.running.policies",

@@ -1,6 +1,7 @@
 """`offrl run` and `offrl train`."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +48,7 @@ from offrl.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from offrl.reporting.words import Words
     from offrl.running.events import Event
 
 LogTo = Annotated[
@@ -245,10 +247,8 @@ class _RunBars:
     """
 
     def __init__(self, root: Path) -> None:
-        from offrl.reporting.words import Words
         from offrl.running.tally import Tally
 
-        self.words = Words()
         self.tally = Tally(print_message, root)
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -264,6 +264,13 @@ class _RunBars:
         self.run_bars: dict[tuple[str, ...], TaskID] = {}
         self.steps: dict[tuple[str, ...], int] = {}  # of each run, those that are made
         self.made = self.total = 0  # the sums of these, and of all
+
+    @functools.cached_property
+    def words(self) -> "Words":
+        """Writes scores; a second of imports, which a finished grid does without."""
+        from offrl.reporting.words import Words
+
+        return Words()
 
     def show_data(self, done: int, total: int) -> None:
         """Shows bytes or episodes of data that are brought here."""

@@ -38,13 +38,14 @@ class Tally:
         show: called with a line, at most every `seconds`.
         root: the folder of runs, whose costs weigh the steps of different algorithms for the time
             to go; None: all steps alike.
-        seconds: between two lines.
+        seconds: between two lines; by default SECONDS.
     """
 
     def __init__(
-        self, show: Callable[[str], None], root: Path | None = None, seconds: float = SECONDS
+        self, show: Callable[[str], None], root: Path | None = None, seconds: float | None = None
     ):
-        self.show, self.root, self.seconds = show, root, seconds
+        self.show, self.root = show, root
+        self.seconds = SECONDS if seconds is None else seconds
         self.runs: dict[tuple[str, ...], _Run] = {}
         self.of: Counter[str] = Counter()  # runs by their states
         self.begun: float | None = None  # when the first run was on its way

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from command_line import BROKEN, CARD, PROTOCOL, Call, neorl2, spawn
 
-from offrl.cli import console
 from offrl.files import seal, unseal
 from offrl.results.store import RunFolder, run_folders
+from offrl.running import tally
 from offrl.running.costs import Cost, note
 from offrl.running.protocol import find_protocol
 from offrl.running.runner import plan
@@ -184,13 +184,20 @@ def test_only_failed_runs_are_run_again(call: Call, tiny: Path, made: Path, tmp_
     assert "failed mine broken seed 0 at step 1: " in broken.stderr
 
 
-def test_lines_come_where_no_terminal_is(tiny: Path, tmp_path: Path) -> None:
-    """The counts at the end of a run that takes less than the time between two lines."""
+def test_a_run_that_was_done_before_has_no_line(tiny: Path, tmp_path: Path) -> None:
     done = spawn("run", tiny, "-o", "runs", "-j", 1, cwd=tmp_path)
     assert done.code == 0
     assert "done mine bc seed 0 at step 20" in done.stderr
     again = spawn("run", tiny, "-o", "runs", "-j", 1, cwd=tmp_path)
-    assert again.code == 0
-    assert again.stderr == ""  # it was done before
+    assert (again.code, again.stderr) == (0, "")
     assert again.stdout == "1 of 1 runs are done in runs\n"
-    assert not console.err.is_terminal
+
+
+def test_lines_come_where_no_terminal_is(
+    call: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "SECONDS", 0.0)
+    shown = call("run", tiny, "-o", "runs", "-j", 1)
+    assert shown.code == 0
+    assert "0 of 1 runs done, 1 running; 50% of the steps" in shown.stderr
+    assert "1 of 1 runs done; 100% of the steps, 0 s to go" in shown.stderr
