@@ -163,7 +163,9 @@ def test_two_on_one_folder_make_each_run_once(
     assert not small_runs.left_over(root)
 
 
-@pytest.mark.parametrize("who", ["the worker", "all processes"])
+@pytest.mark.parametrize(
+    "who", ["all processes", pytest.param("the worker", marks=pytest.mark.nightly)]
+)
 def test_where_one_is_stopped_the_other_takes_over_and_the_first_writes_nothing(
     who: str, place: Path, start: Start, alone: str
 ) -> None:
