@@ -37,13 +37,18 @@ def settings_of(
     cells = [sorted(cell) for cell in cells]
     if all(len(cell) < 2 for cell in cells):
         return dict.fromkeys(configs, "")
+    values = {
+        name: {key: json.dumps(value, sort_keys=True) for key, value in config.items()}
+        for name, config in configs.items()
+        if config is not None
+    }
     differing = set()
     for cell in cells:
-        known = [config for name in cell if (config := configs[name]) is not None]
-        if any(config.keys() != known[0].keys() for config in known):
+        known = [values[name] for name in cell if name in values]
+        if any(of_config.keys() != known[0].keys() for of_config in known):
             return None
         for key in known[0] if known else ():
-            if len({json.dumps(config[key], sort_keys=True) for config in known}) > 1:
+            if len({of_config[key] for of_config in known}) > 1:
                 differing.add(key)
     texts = {
         name: f"config {name}"
