@@ -8,6 +8,7 @@ from pathlib import Path
 
 from offrl.errors import Damaged, InputError
 from offrl.results.rows import RunRecord, Status, main_scores, run_score
+from offrl.results.settings import Config, settings_of, with_setting
 from offrl.results.store import RUN_NAMES, RunFolder, State, StoredRun, run_folders
 from offrl.running.costs import Costs
 
@@ -29,7 +30,7 @@ class RunStatus:
     path: Path
     protocol: str  # its id
     dataset: str  # its id
-    algorithm: str  # the label, with the config's hash where the folder has several of them
+    algorithm: str  # the label, with the setting or the config's hash where there are several
     config_hash: str
     seed: int | None
     stand: Stand
@@ -92,7 +93,8 @@ def read_status(root: Path) -> GridStatus:
     return GridStatus(root, _with_distinct_names([_of(folder, costs) for folder in folders]))
 
 
-def _of(folder: RunFolder, costs: Costs) -> RunStatus:
+def _of(folder: RunFolder, costs: Costs) -> tuple[RunStatus, Config | None]:
+    """How a run stands, and its config where its record can be read."""
     held = _holder(folder)
     stored = folder.read()
     record = stored.record
@@ -117,7 +119,7 @@ def _of(folder: RunFolder, costs: Costs) -> RunStatus:
             how = record.numerics[-1:]
             replicas, device = (how[0].replicas, how[0].device) if how else (1, "cpu")
             left = costs.seconds(of, replicas, device, min(step, of.steps))
-    return RunStatus(
+    status = RunStatus(
         path=folder.path,
         protocol=protocol,
         dataset=dataset,
@@ -133,20 +135,26 @@ def _of(folder: RunFolder, costs: Costs) -> RunStatus:
         process=held[1] if held else None,
         seconds_to_go=left,
     )
+    return status, record.identity.config if record else None
 
 
-def _with_distinct_names(runs: Sequence[RunStatus]) -> list[RunStatus]:
-    """The runs, those of a label with several configs on a data set named after theirs too."""
-    configs: dict[tuple[str, str, str], set[str]] = {}
-    for run in runs:
-        cell = (run.protocol, run.dataset, run.algorithm)
-        configs.setdefault(cell, set()).add(run.config_hash)
-    return [
-        replace(run, algorithm=f"{run.algorithm} ({run.config_hash})")
-        if len(configs[run.protocol, run.dataset, run.algorithm]) > 1
-        else run
-        for run in runs
-    ]
+def _with_distinct_names(found: Sequence[tuple[RunStatus, Config | None]]) -> list[RunStatus]:
+    """The runs, each of a label with several configs on a data set named after its own too."""
+    configs: dict[tuple[str, str], dict[str, Config | None]] = {}
+    cells: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for run, config in found:
+        of = (run.protocol, run.algorithm)
+        known = configs.setdefault(of, {})
+        known[run.config_hash] = known.get(run.config_hash) or config
+        cells.setdefault(of, {}).setdefault(run.dataset, set()).add(run.config_hash)
+    named = []
+    for run, _ in found:
+        of = (run.protocol, run.algorithm)
+        texts = settings_of(configs[of], cells[of].values())
+        several = len(cells[of][run.dataset]) > 1
+        text = texts[run.config_hash] if texts is not None else run.config_hash if several else ""
+        named.append(replace(run, algorithm=with_setting(run.algorithm, text)))
+    return named
 
 
 def _holder(folder: RunFolder) -> tuple[str | None, int | None] | None:
