@@ -5,6 +5,7 @@ run; everything that a job's scores depend on is in the job.
 """
 
 import glob
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -223,17 +224,18 @@ def _found(
         if name not in known:
             raise unknown("protocol", name, known, "or give the path of a .toml file")
         path = known[name]
-    if path.resolve() in extending:
+    values, folder, ids = read_toml(path), path.absolute().parent, set[str]()
+    real = Path(os.path.realpath(path))
+    if real in extending:
         raise InputError(f"{extending[-1]}: extends {name}, which extends it: a circle; cut it")
     if len(extending) > MOST_EXTENDED:
         raise InputError(
             f"{extending[0]}: extends more than {MOST_EXTENDED} protocols in a row; write out one"
         )
-    values, folder, ids = read_toml(path), path.absolute().parent, set[str]()
     origin = Origin() if shipped else Origin(str(path.absolute()), trust)
     origins: dict[str, Origin] = {}
     if "extends" in values:
-        base, ids = _extended(path, values, trust, (*extending, path.resolve()))
+        base, ids = _extended(path, values, trust, (*extending, real))
         own = values.get("algorithms")
         entries = own if isinstance(own, dict) else {}
         named = {
@@ -268,7 +270,7 @@ def _extended(
             raise InputError(f"{path}: {key}: a protocol that extends another has its own; add it")
     if name.endswith(".toml"):
         extended = path.absolute().parent / user_path(name)
-        name = str(extended.parent.resolve() / extended.name)
+        name = str(Path(os.path.realpath(extended.parent)) / extended.name)
     try:
         base, ids = _found(name, trust, extending)
     except InputError as error:

@@ -33,7 +33,7 @@ import torch
 from mutations import BYTES, TEXT, mutate, mutate_file, mutate_json, replace_by_oddity
 from safetensors.torch import load as load_tensors
 
-from offrl.cli.options import config_value
+from offrl.cli.options import config_value, grid_values
 from offrl.data.card import read_card
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.steps import Steps
@@ -48,7 +48,8 @@ from offrl.results.rows import Identity, ScoreRow, Status
 from offrl.results.store import RunFolder
 from offrl.results.table import ScoreTable
 from offrl.running.jobs import Job, configure, expand
-from offrl.running.protocol import Protocol, find_protocol
+from offrl.running.protocol import Protocol, find_protocol, tables
+from offrl.toml import parse_toml, to_toml
 
 
 @dataclass(frozen=True)
@@ -601,6 +602,22 @@ config = { beta = 2.5, hidden = [8, 4], expectile = 0.8 }
 datasets = ["hopper-medium-v2"]
 episodes = 5
 config = { beta = 10 }
+
+[algorithms.mine.grid]
+tau = [0.01, 0.02]
+"""
+
+EXTENSION = """
+extends = "protocol.toml"
+id = "longer"
+version = 2
+datasets = ["hopper-medium-v2", "hopper-expert-v2"]
+steps = 900
+evaluation.every = 300
+
+[algorithms.mine.config]
+beta = 3.5
+tau = 0.5
 """
 
 
@@ -632,11 +649,44 @@ def _agree_protocol(folder: Path, read: tuple[Protocol, list[Job]]) -> None:
         assert place.resolve().is_relative_to((folder / "runs").resolve()), place
         if job.seed == protocol.seeds[0]:
             place.mkdir(parents=True)
-    rows = [
-        {"algorithm": j.label, "dataset": j.dataset, "seed": j.seed, "score": 1.0} for j in jobs
-    ]
+    columns = ["algorithm", "dataset", "setting", "seed", "score"]
+    rows = [(j.label, j.dataset, j.setting, j.seed, 1.0) for j in jobs]
     if rows:
-        ScoreTable.from_frame(pd.DataFrame(rows), complete=False)
+        ScoreTable.from_frame(pd.DataFrame(rows, columns=columns), complete=False)
+
+
+def _make_extension(folder: Path) -> None:
+    _make_protocol(folder)
+    (folder / "longer.toml").write_text(EXTENSION)
+
+
+def _mutate_extension(folder: Path, random: Random) -> None:
+    name = "protocol.toml" if random.random() < 0.2 else "longer.toml"
+    mutate_file(folder / name, random, TEXT)
+
+
+def _read_extension(folder: Path) -> Protocol:
+    protocol = find_protocol(str(folder / "longer.toml"))
+    expand(protocol)
+    return protocol
+
+
+def _agree_extension(folder: Path, protocol: Protocol) -> None:
+    """What the file says holds; what it leaves out is the other's; as TOML it is the same."""
+    own = tomllib.loads((folder / "longer.toml").read_text(encoding="utf-8-sig"))
+    values = protocol.model_dump()
+    for key in ("id", "version", "seeds", "steps", "title", "source", "precision"):
+        if key in own or "extends" not in own:
+            assert own.get(key, values[key]) == values[key]
+    for label, entry in own.get("algorithms", {}).items():
+        for key, value in entry.get("config", {}).items():
+            kept = values["algorithms"][label]["config"][key]
+            assert kept == value or (kept != kept and value != value)
+    if own.get("extends") == "protocol.toml":
+        base = find_protocol(str(folder / "protocol.toml")).model_dump()
+        assert {key for key in base if base[key] != values[key]} <= own.keys() | {"algorithms"}
+    again = Protocol.model_validate(parse_toml(to_toml(tables(protocol))))
+    assert repr(again) == repr(protocol)
 
 
 # Data sets
@@ -1075,6 +1125,37 @@ def _agree_settings(folder: Path, read: tuple[str, Any, Any]) -> None:
     assert kept == (tuple(value) if isinstance(value, list) else value)
 
 
+GRIDS = (
+    "beta=1,3,10",
+    "hidden=[64,64],[128,128]",
+    'reward="raw","minus one"',
+    "order=corl,authors",
+)
+
+
+def _mutate_grid(folder: Path, random: Random) -> None:
+    text = random.choice(GRIDS).encode()
+    (folder / "settings.txt").write_bytes(mutate(text, random, TEXT))
+
+
+def _read_grid(folder: Path) -> dict[str, list[Any]]:
+    return grid_values([_setting(folder)])
+
+
+def _agree_grid(folder: Path, grid: dict[str, list[Any]]) -> None:
+    """The values are those of a TOML array, or else what stands between the commas."""
+    ((key, values),) = grid.items()
+    name, _, text = _setting(folder).partition("=")
+    assert key == name
+    try:
+        read = tomllib.loads(f"value = [{text}]")
+    except ValueError:
+        assert len(values) == text.count(",") + 1
+        return
+    if len(read) == 1:
+        assert repr(values) == repr(read["value"])
+
+
 SUBJECTS = {
     "csv": Subject(_make_csv, _mutate_csv, _read_table, _agree_csv),
     "csv.gz": Subject(_make_gz, _mutate_gz, _read_table, _agree_csv),
@@ -1093,4 +1174,6 @@ SUBJECTS = {
     "report": Subject(_make_report, _mutate_report, _read_report, _agree_report),
     "cache": Subject(_make_cache, _mutate_cache, _load_cached, _agree_npz),
     "settings": Subject(_make_settings, _mutate_settings, _read_settings, _agree_settings),
+    "grid": Subject(_make_settings, _mutate_grid, _read_grid, _agree_grid),
+    "extension": Subject(_make_extension, _mutate_extension, _read_extension, _agree_extension),
 }
