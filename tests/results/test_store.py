@@ -148,7 +148,8 @@ def test_a_line_as_it_was_written_gives_the_same_row_as_its_values(
 def test_a_line_whose_checksum_is_right_is_still_checked(tmp_path: Path) -> None:
     """Anybody can make a checksum."""
     path = write_run(tmp_path, 0)
-    for change in ({"score": "7"}, {"seed": 1}, {"step": 11}, {"score": None}, {"returns": [[[]]]}):
+    changes: list[dict[str, Any]] = [{"score": "7"}, {"seed": 1}, {"step": 11}, {"score": None}]
+    for change in [*changes, {"returns": [[[]]]}]:
         lines = [{**ROW, **change}, {**ROW, "step": 20}]
         text = "".join(json.dumps(seal(line)) + "\n" for line in lines)
         (path / "evaluations.jsonl").write_text(text)
@@ -455,7 +456,7 @@ NUMERICS = Numerics(
 )
 STATE = {"step": 10, "learner": {"w": torch.ones(2)}}
 WRITES: dict[str, Callable[[RunFolder], Any]] = {
-    "a new record": lambda run: (run.record_file.unlink(), run.rows_file.unlink()),
+    "a new record": lambda run: run.enlist(Identity(**IDENTITY)),
     "a beginning": lambda run: run.begin(Identity(**IDENTITY)),
     "rows that are kept": lambda run: run.carry_on([""], 10),
     "a row": lambda run: run.append(ScoreRow.model_validate(ROW)),
@@ -476,15 +477,14 @@ def test_who_lost_a_run_writes_nothing(name: str, tmp_path: Path) -> None:
     run = RunFolder(write_run(tmp_path, 0, status="interrupted"))
     checkpoint.save(run.checkpoint, STATE)
     checkpoint.save(run.upcoming, {**STATE, "step": 11})
-    write = WRITES[name]
     with run.held():
         (run.path / ".lease-2").write_text("another's")
         if name == "a new record":
-            write(run)
-            write = lambda run: run.enlist(Identity(**IDENTITY))  # noqa: E731
+            run.record_file.unlink()
+            run.rows_file.unlink()
         before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
         with pytest.raises(Lost, match=r"has taken this run over .*; nothing more is written"):
-            write(run)
+            WRITES[name](run)
         assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 
 
