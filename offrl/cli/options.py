@@ -15,20 +15,22 @@ MOST_SEEDS = 50_000
 # What replaces a protocol's own values everywhere.
 Steps = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Gradient steps of every run, in place of the protocol's."),
+    typer.Option(metavar="N", help="Gradient steps of every run, whatever the protocol says."),
 ]
 Seeds = Annotated[
     list[str] | None,
     typer.Option(
-        "--seed", metavar="N", help="Seeds in its place: one, several as 0,1,2, all of 0..4."
+        "--seed",
+        metavar="N",
+        help="Instead of the protocol's: one, several as 0,1,2, or all of 0..4. Repeatable.",
     ),
 ]
 Every = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Steps between evaluations of every run, in its place."),
+    typer.Option(metavar="N", help="Gradient steps between evaluations, of every run."),
 ]
 Episodes = Annotated[
-    int | None, typer.Option(metavar="N", help="Episodes of every evaluation, in its place.")
+    int | None, typer.Option(metavar="N", help="Episodes of every evaluation, the last one too.")
 ]
 Settings = Annotated[
     list[str] | None,
