@@ -53,6 +53,13 @@ class Executor(Protocol):
         """
         ...
 
+    def under_way(self, jobs: Sequence[Job], root: Path) -> list[Job]:
+        """Those of the jobs that an earlier command of this executor has handed out.
+
+        They go on by themselves, and the executor takes part in them.
+        """
+        ...
+
     def __call__(
         self, groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
     ) -> list[Event]:

@@ -138,6 +138,9 @@ def run(
     check_locks(root)
     with following(log_to, root, on_event) as report:
         waiting, ended = enlist(planned, root, report)
+        mine = execute.under_way([e.job for e in ended if e.status is Status.WAITING], root)
+        waiting += mine
+        ended = [event for event in ended if event.job not in mine]
         if waiting and (elsewhere := _made_elsewhere(ended)):
             log.info("%s", elsewhere)
         while waiting:

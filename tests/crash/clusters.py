@@ -13,7 +13,7 @@ from command_line import Result
 from offrl.results.store import RunFolder, run_folders
 
 COMMAND = [sys.executable, "-m", "offrl"]
-SECONDS = 120  # that a command takes at most
+SECONDS = 240  # that a command takes at most
 COPIED = ("--replicas", "2")  # with a kernel, what a run's last digits depend on
 
 

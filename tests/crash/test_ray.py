@@ -57,7 +57,8 @@ def tasks(place: str) -> list[int]:
 
 def test_a_worker_that_is_killed_changes_no_score(folder: Path, place: str) -> None:
     root = folder / "killed"
-    running = clusters.start(folder, "killed", "--launcher", "ray", "-j", "2", RAY_TMPDIR=place)
+    here = {"RAY_TMPDIR": place, "RAY_ADDRESS": "local"}
+    running = clusters.start(folder, "killed", "--launcher", "ray", "-j", "2", **here)
     clusters.wait_for(lambda: len(tasks(place)) == 2 and bool(clusters.under_way(root)), running)
     os.kill(tasks(place)[0], signal.SIGKILL)
     ended = clusters.end(running)

@@ -21,6 +21,7 @@ from offrl.running.costs import Costs
 from offrl.running.devices import players_each, worker_places
 from offrl.running.events import Event, OnEvent
 from offrl.running.groups import Group
+from offrl.running.jobs import Job
 from offrl.running.launchers import Launcher
 from offrl.running.losses import Losses, free_memory, is_loss, memory_kills, sessions
 from offrl.running.scoring import Players
@@ -34,6 +35,10 @@ class _Local:
 
     def places(self, device: str, workers: int | None) -> list[str]:
         return worker_places(device, workers)
+
+    def under_way(self, jobs: Sequence[Job], root: Path) -> list[Job]:
+        del jobs, root  # none outlives its command
+        return []
 
     def __call__(
         self, groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent

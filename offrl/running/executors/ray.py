@@ -22,6 +22,7 @@ from offrl.running.devices import worker_places
 from offrl.running.events import Event, OnEvent
 from offrl.running.following import SECONDS, Following
 from offrl.running.groups import Group
+from offrl.running.jobs import Job
 from offrl.running.launchers import Launcher
 from offrl.running.losses import Losses
 
@@ -57,6 +58,10 @@ class _Ray:
         if not count:
             raise InputError(f"the Ray cluster at {self.address:.80} has no CPU for tasks")
         return [self.device] * min(workers or count, count)
+
+    def under_way(self, jobs: Sequence[Job], root: Path) -> list[Job]:
+        del jobs, root  # none outlives its command
+        return []
 
     def __call__(
         self, groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
@@ -115,9 +120,13 @@ class _Flight:
             self.following.look(job for chunk in self.flying.values() for job in chunk.jobs)
 
     def _hand_out(self, chunk: Chunk) -> None:
+        import ray
+
         needed = {"num_cpus": chunk.workers, "name": f"offrl {chunk.jobs[0].title}"[:100]}
-        if chunk.memory is not None:
-            needed["memory"] = chunk.memory
+        if chunk.memory is not None:  # no more than a node has, or the task would wait for ever
+            nodes: Any = ray.nodes  # untyped
+            has = [node["Resources"].get("memory", 0) for node in nodes() if node["Alive"]]
+            needed["memory"] = min(chunk.memory, int(max(has, default=0)))
         if chunk.device != "cpu":
             needed["num_gpus"] = 1
         self.flying[self.task.options(**needed).remote(chunk)] = chunk

@@ -93,6 +93,7 @@ class _Array:
 
     folder: Path  # of submitit
     tasks: dict[str, Chunk | list[Job]]  # by Slurm's id; only the runs of an earlier command's
+    own: bool = True  # submitted by this process
     clean: bool = True  # no log is worth keeping
 
     @property
@@ -121,12 +122,19 @@ class _Slurm:
             )
         return [self.device] * (self.launcher.array_parallelism * self.workers)
 
+    def under_way(self, jobs: Sequence[Job], root: Path) -> list[Job]:
+        queue = _Queue(root.absolute(), self, lambda _event: None)
+        queue.find_earlier(jobs)
+        queued = queue.places
+        return [job for job in jobs if job.place in queued]
+
     def __call__(
         self, groups: Sequence[Group], root: Path, places: Sequence[str], on_event: OnEvent
     ) -> list[Event]:
         queue = _Queue(root.absolute(), self, on_event)
         queue.find_earlier([job for group in groups for job in group.jobs])
-        queued = queue.places
+        if queued := queue.places:
+            log.info("%d runs are in Slurm's queue by an earlier command", len(queued))
         left = [
             replace(group, jobs=tuple(job for job in group.jobs if job.place not in queued))
             for group in groups
@@ -220,13 +228,11 @@ class _Queue:
         for file in sorted(self.root.glob(f"{FOLDER}/*/array.json")):
             tasks = {
                 task: [by_place[place] for place in places if place in by_place]
-                for task, places in _read_tasks(file).items()
+                for task, places in read_tasks(file).items()
             }
             states = _states([*tasks])
             if here := {t: found for t, found in tasks.items() if t in states and found}:
-                self.arrays.append(_Array(file.parent, dict(here)))
-                count = sum(len(found) for found in here.values())
-                log.info("%d runs are in the queue of Slurm, as %s", count, self.arrays[-1].number)
+                self.arrays.append(_Array(file.parent, dict(here), own=False, clean=False))
 
     def submit(self, chunks: Sequence[Chunk]) -> None:
         """Submits chunks as arrays. Raises InputError where Slurm does not take them."""
@@ -255,6 +261,14 @@ class _Queue:
             self.arrays.append(array)
             log.info("%d tasks are in Slurm's queue, as job %s", len(some), array.number)
 
+    def _submit_again(self, chunks: Sequence[Chunk]) -> None:
+        """Submits chunks that were lost; where Slurm does not take them, their runs have failed."""
+        try:
+            self.submit(chunks)
+        except InputError as error:
+            for chunk in chunks:
+                lost(chunk, self.losses, str(error), self._end, again=False)
+
     def watch(self) -> None:
         """Waits for the ends of all tasks."""
         begun = time.monotonic()
@@ -275,7 +289,7 @@ class _Queue:
                 self.arrays.remove(array)
                 if array.clean:
                     self._remove(array.folder)
-            self.submit(again)
+            self._submit_again(again)
             time.sleep(min(SLOWEST, 1 + (time.monotonic() - begun) / 20))
 
     def _remove(self, folder: Path) -> None:
@@ -344,8 +358,8 @@ class _Queue:
             )
 
     def cancel(self) -> None:
-        """Has Slurm end all tasks."""
-        for array in self.arrays:
+        """Has Slurm end all tasks that this process has submitted."""
+        for array in [array for array in self.arrays if array.own]:
             with contextlib.suppress(InputError):
                 _slurm("scancel", array.number)
 
@@ -354,7 +368,7 @@ def _jobs(chunk: Chunk | list[Job]) -> list[Job]:
     return chunk.jobs if isinstance(chunk, Chunk) else chunk
 
 
-def _read_tasks(file: Path) -> dict[str, list[tuple[str, ...]]]:
+def read_tasks(file: Path) -> dict[str, list[tuple[str, ...]]]:
     """The places of the runs of each task; none where the file is not what offrl writes."""
     try:
         values = json.loads(read_own(file, LARGEST))
