@@ -167,7 +167,9 @@ def measure(folder: Path, checkouts: list[Path], rounds: int, commands: list[str
             for checkout in have:
                 found[checkout].append(measured(all_words[name], folder, checkout))
         for checkout, each in found.items():
-            wall, spent, peak = (statistics.median(r[k] for r in each) for k in range(3))
+            wall = statistics.median(r[0] for r in each)
+            spent = statistics.median(r[1] for r in each)
+            peak = statistics.median(r[2] for r in each)
             print(
                 f"{processor()}: {checkout}: offrl {name}: {wall:.2f} s ({spent:.2f} s of "
                 f"processor), {peak:.0f} MiB; {each[-1][3]}",

@@ -23,7 +23,7 @@ class _Events:
         for old in place.glob(FILES):
             with contextlib.suppress(OSError):
                 old.unlink()
-        self.writer: Any = SummaryWriter(str(place), flush_secs=10)  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(place), flush_secs=10)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the values at a step."""

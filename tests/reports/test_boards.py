@@ -140,7 +140,7 @@ def test_unknown_boards_and_missing_packages(
     assert boards.boards() == ["tensorboard", "wandb"]
     with pytest.raises(InputError, match="unknown program for curves 'tensorbord'; did you mean"):
         offrl.run(protocol, tmp_path / "runs", log_to="tensorbord")
-    monkeypatch.setattr(boards.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     for name in boards.boards():
         with pytest.raises(InputError, match=rf"not installed; pip install 'offrl\[{name}\]'"):
             boards.find_board(name)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from offrl.results.rows import Status
-from offrl.running import tally as tallies
 from offrl.running.costs import Cost, note
 from offrl.running.events import Event
 from offrl.running.jobs import Job
@@ -31,7 +30,7 @@ JOB = Job(
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr(tallies.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("offrl.running.tally.time.monotonic", lambda: now[0])
     return now
 
 

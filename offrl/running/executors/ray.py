@@ -29,7 +29,7 @@ from offrl.running.losses import Losses
 log = logging.getLogger(__name__)
 
 NEEDS = "ray"
-CONNECT_SECONDS, ANSWER_SECONDS = 5, 15  # that a cluster has to open its port, and to answer
+CONNECT_SECONDS, ANSWER_SECONDS = 5, 60  # that a cluster has to open its port, and to answer
 IN_FLIGHT = 2  # tasks for each that can work at once
 
 
