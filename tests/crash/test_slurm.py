@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import clusters
 import one_node
@@ -15,10 +16,14 @@ import pytest
 from offrl.errors import InputError
 from offrl.results.rows import Status
 from offrl.results.store import run_folders
+from offrl.running.chunks import cut
 from offrl.running.executors import slurm as executor
+from offrl.running.groups import group
 from offrl.running.launchers import Launcher, find_executor
+from offrl.running.protocol import find_protocol
+from offrl.running.runner import enlist, plan
 
-pytest.importorskip("submitit")
+submitit = pytest.importorskip("submitit")
 
 STEPS = 1600
 QUEUE = ("squeue", "--noheader", "--partition=low", "--format=%A %T")
@@ -110,6 +115,37 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(executor, "NEEDS", "no_such_package")
     with pytest.raises(InputError, match=r"pip install 'offrl\[slurm\]'"):
         find_executor(Launcher("slurm"))
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started."""
+    text = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+    return [int(child) for child in text.split()]
+
+
+def test_submitit_has_a_chunk_saved_and_carried_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its executor for one machine, whose tasks take Slurm's signal as on a cluster."""
+    monkeypatch.setenv("OFFRL_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("OFFRL_KERNEL", "batched")
+    planned, root = plan(find_protocol(str(folder / "small.toml"))), folder / "submitit"
+    jobs, _ = enlist(planned, root, lambda _event: None)
+    groups = group(jobs, root, 2, ["cpu"] * 2, planned.kind)
+    (chunk,) = cut(groups, root, device="cpu", workers=2, tasks=1, seconds=3600)
+    executor_here = submitit.LocalExecutor(tmp_path)
+    executor_here.update_parameters(timeout_min=60)
+    job = executor_here.submit(executor.ChunkTask(tmp_path), chunk)
+    controller: Any = job._process
+    clusters.wait_for(lambda: len(clusters.under_way(root)) == 4, controller)
+    (task,) = children(controller.pid)
+    os.kill(task, signal.SIGUSR2)
+    job.result()
+    controller.wait(timeout=clusters.SECONDS)
+    records = [run.record() for run in run_folders(root)]
+    assert [record.status for record in records] == [Status.DONE] * 4
+    assert {len(record.sessions) for record in records} == {2}
+    assert clusters.scores(folder, "submitit") == clusters.scores(folder, "local")
 
 
 def test_a_list_of_tasks_that_is_none_is_left_out(
