@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,9 @@ def test_a_spawned_worker_finds_content_modules() -> None:
     )
     # A spawned child imports the main module again, which a -c program has none of.
     assert fresh(code) == "offrl.algorithms.bc"
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Pytest imports each by its name alone."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -95,6 +95,7 @@ def cluster(folder: Path, place: str) -> Iterator[str]:
     process.communicate(timeout=60)
 
 
+@pytest.mark.nightly
 def test_versions_that_differ_are_refused_unless_they_are_allowed(
     folder: Path, cluster: str
 ) -> None:
