@@ -154,10 +154,11 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
         return column(_floats(file[key]), path, key, rows, axes)
 
     said: Any = file.get("discrete_action")  # of d3rlpy
-    if getattr(said, "shape", None) == () and _is_numeric(said) and bool(np.any(said[()])):
+    discrete = getattr(said, "shape", None) == () and _is_numeric(said) and np.any(said[()])
+    if discrete and card.actions is None:
         raise InputError(
-            f"{path}: discrete_action says that its actions are discrete; offrl reads continuous "
-            f"actions only"
+            f"{path}: discrete_action says that its actions are discrete, and its card does not "
+            f"say how many there are; give a card with actions.count"
         )
     terminals = flags(file["terminals"][()], path, "terminals", rows)
     notes = []
@@ -167,7 +168,7 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
     rewards = numbers("rewards", 1)
     totals = _totals(rewards, terminals | timeouts)
     observations = numbers("observations", 2)
-    taken = actions(_floats(file["actions"]), path, "actions", rows)
+    taken = actions(_floats(file["actions"]), path, "actions", rows, card.action_count)
     if card.view == "qlearning":
         keep = ~timeouts
         keep[-1] = False

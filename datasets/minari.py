@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from offrl.data import (
     Card,
+    Choices,
     Columns,
     Environment,
     Reference,
     Wrapper,
+    actions,
     check_size,
     check_table,
     column,
@@ -152,6 +154,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
     try:
         metadata = _json(path)
         keys = {"id": str(metadata["dataset_id"])} if metadata.get("dataset_id") else {}
+        part = "action_space"
+        if count := _discrete(metadata.get(part)):
+            keys["actions"] = Choices(count=count)
         part = "eval_env_spec" if metadata.get("eval_env_spec") else "env_spec"
         text = metadata.get(part)
         notes = [_environment(json.loads(text) if text else {}, keys), _reference(metadata, keys)]
@@ -372,11 +377,7 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
     declared = card.environment.observation_keys if card.environment else []
     total = int(dataset.total_steps)
     layout = layout_of(dataset.observation_space, declared, str(path))
-    if not isinstance(dataset.action_space, gymnasium.spaces.Box):
-        raise InputError(
-            f"{path}: its actions are {_short(dataset.action_space)}; offrl reads actions of one "
-            f"Box only, not discrete ones nor several parts"
-        )
+    first = _first_action(dataset.action_space, path, card)
     columns: dict[str, list[NDArray[Any]]] = {
         key: []
         for key in ("observations", "actions", "rewards", "next", "terminations", "truncations")
@@ -395,9 +396,10 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
             )
         observations = flatten(episode.observations, declared, where, layout)
         taken = np.asarray(episode.actions)
-        if taken.dtype.kind != "f":
+        if taken.dtype.kind not in ("f" if card.actions is None else "iu"):
             raise InputError(
-                f"{where}: actions are {taken.dtype}; offrl reads continuous actions only"
+                f"{where}: actions are {taken.dtype}, but the declared space is "
+                f"{_short(dataset.action_space)}; collect or fetch the data set again"
             )
         terminations = np.array(episode.terminations)
         truncations = np.array(episode.truncations)  # judged with all others, below
@@ -424,7 +426,8 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
                 truncations[keep - 1] = True
         columns["observations"].append(observations[:keep])
         columns["next"].append(observations[1 : keep + 1])
-        columns["actions"].append(taken[:keep].reshape(keep, -1))
+        taken = taken[:keep].reshape(keep, -1)
+        columns["actions"].append(taken - first if first else taken)
         columns["rewards"].append(np.asarray(episode.rewards)[:keep])
         columns["terminations"].append(terminations[:keep])
         columns["truncations"].append(truncations[:keep])
@@ -453,22 +456,50 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
             f"it again, or collect it again"
         )
 
-    def joined(key: str, axes: int) -> Floats:
+    def joined(key: str) -> NDArray[Any]:
         parts = columns.pop(key)  # freed as soon as it is copied
         try:
-            values = np.concatenate(parts)
+            return np.concatenate(parts)
         except ValueError as error:
             raise InputError(f"{path}: {key}: episodes differ in shape ({error})") from None
-        return column(values, path, key, rows, axes)
 
     return Columns(
-        observations=joined("observations", 2),
-        actions=joined("actions", 2),
-        rewards=joined("rewards", 1),
-        next_observations=joined("next", 2),
+        observations=column(joined("observations"), path, "observations", rows, 2),
+        actions=actions(joined("actions"), path, "actions", rows, card.action_count),
+        rewards=column(joined("rewards"), path, "rewards", rows, 1),
+        next_observations=column(joined("next"), path, "next", rows, 2),
         terminations=flags(np.concatenate(columns.pop("terminations")), path, "terminations", rows),
         truncations=flags(np.concatenate(columns.pop("truncations")), path, "truncations", rows),
         notes=notes,
+    )
+
+
+def _discrete(text: Any) -> int | None:
+    """How many discrete actions a serialised space has; None for a space of another kind."""
+    space = json.loads(text) if text else {}
+    return int(space["n"]) if space.get("type") == "Discrete" else None
+
+
+def _first_action(space: Any, path: Path, card: Card) -> int:
+    """The number from which discrete actions count, 0 for continuous ones.
+
+    Raises InputError where the declared space is not of the card's actions.
+    """
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Discrete) and card.action_count == space.n:
+        return int(space.start)
+    if isinstance(space, gymnasium.spaces.Box) and card.actions is None:
+        return 0
+    if isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.Box):
+        named = card.action_count or "no"
+        raise InputError(
+            f"{path}: its actions are {_short(space)}, but its card has {named} discrete actions; "
+            f"correct actions.count of the card"
+        )
+    raise InputError(
+        f"{path}: its actions are {_short(space)}; offrl reads actions of one Box, or of one "
+        f"Discrete, not several parts"
     )
 
 

@@ -21,7 +21,7 @@ def lacking(path: Path) -> list[str]:
         return [key for key in KEYS if key not in archive]
 
 
-def read(path: Path, card: Card) -> Columns:  # noqa: ARG001 (every loader is given the card)
+def read(path: Path, card: Card) -> Columns:
     """The columns of a NeoRL-2 file. Raises InputError where it is not one."""
     with open_archive(path) as archive:
         missing = [key for key in KEYS if key not in archive]
@@ -41,7 +41,7 @@ def read(path: Path, card: Card) -> Columns:  # noqa: ARG001 (every loader is gi
         notes.append("the last row ends no episode: marked as truncated")
     return Columns(
         observations=column(raw["obs"], path, "obs", rows, 2),
-        actions=actions(raw["action"], path, "action", rows),
+        actions=actions(raw["action"], path, "action", rows, card.action_count),
         rewards=column(raw["reward"], path, "reward", rows, 1),
         next_observations=column(raw["next_obs"], path, "next_obs", rows, 2),
         terminations=terminations,

@@ -128,7 +128,7 @@ def stats_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> 
     bound = known_bound(data.card.environment)
     described = stats(data, bound or 1.0)
     values = dataclasses.asdict(described)
-    limits = f"[-{described.action_bound:g}, {described.action_bound:g}]"
+    limits = f"[-{bound or 1.0:g}, {bound or 1.0:g}]"
     limits += "" if bound else " (the simulator's bound is not known here)"
     rows = [
         {"what": key.replace("_", " "), "value": text}
@@ -142,6 +142,10 @@ def stats_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> 
 def _stat_text(key: str, value: Any, limits: str) -> str:
     from offrl.data.describe import QUANTILES
 
+    if value is None and key.startswith("action"):
+        return ""  # of the other kind of actions
+    if key == "action_shares":
+        return ", ".join(f"{name}: {share:.2%}" for name, share in value.items())
     if key == "return_quantiles":
         return ", ".join(f"{q:.0%}: {v:.5g}" for q, v in zip(QUANTILES, value, strict=True))
     if key == "actions_outside":

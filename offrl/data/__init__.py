@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from offrl.data.archive import open_archive as open_archive
     from offrl.data.card import Card as Card
+    from offrl.data.card import Choices as Choices
     from offrl.data.card import Environment as Environment
     from offrl.data.card import Reference as Reference
     from offrl.data.card import Wrapper as Wrapper
@@ -37,7 +38,15 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "archive": ("open_archive",),
-    "card": ("Card", "Environment", "Reference", "Wrapper", "find_card", "shipped_cards"),
+    "card": (
+        "Card",
+        "Choices",
+        "Environment",
+        "Reference",
+        "Wrapper",
+        "find_card",
+        "shipped_cards",
+    ),
     "columns": ("Columns", "Totals", "actions", "column", "flags"),
     "dataset": ("Dataset", "load_dataset"),
     "links": ("refuse_links",),

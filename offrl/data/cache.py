@@ -191,9 +191,14 @@ def loader_key(card: Card, split: str) -> str:
 
 
 def _heeded(card: Card) -> list[Any]:
-    """What of a card's simulator decides how a loader reads."""
+    """What of a card's simulator and actions decides how a loader reads."""
     environment = card.environment
-    return [environment.observation_keys, environment.max_episode_steps] if environment else []
+    heeded: list[Any] = []
+    if environment:
+        heeded += [environment.observation_keys, environment.max_episode_steps]
+    if card.actions:
+        heeded.append({"actions": card.actions.count})
+    return heeded
 
 
 def _source(card: Card, split: str) -> list[tuple[Any, Any]]:

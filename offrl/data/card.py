@@ -180,6 +180,28 @@ class Expected(Strict):
     validation_episodes: int | None = None
 
 
+MOST_CHOICES = 10_000  # discrete actions: networks have an output for each
+
+
+class Choices(Strict):
+    """Discrete actions: integers from 0, each of which is one of `count` choices."""
+
+    count: int = Field(ge=2, le=MOST_CHOICES)
+    names: list[str] = Field(default_factory=list)  # of the choices, in order; empty: none known
+
+    @model_validator(mode="after")
+    def _names_all(self) -> Self:
+        """Where there are names, each choice has one of its own."""
+        if self.names and not len(self.names) == len({*self.names}) == self.count:
+            raise PydanticCustomError(
+                "names",
+                "names: {named} names, {distinct} of them distinct, for {count} actions; expected "
+                "one for each, or none",
+                {"named": len(self.names), "distinct": len({*self.names}), "count": self.count},
+            )
+        return self
+
+
 class Card(Strict):
     """A data set's card. `id` is its name everywhere; `version` changes whenever scores would."""
 
@@ -187,6 +209,7 @@ class Card(Strict):
     version: int = Field(ge=1)
     title: str
     source: Source
+    actions: Choices | None = None  # where they are discrete; None: continuous
     environment: Environment | None = None
     reference: Reference | None = None
     expected: Expected = Expected()
@@ -201,6 +224,11 @@ class Card(Strict):
     def origin(self) -> Origin:
         """Where the card was read."""
         return self._origin
+
+    @property
+    def action_count(self) -> int | None:
+        """How many discrete actions there are; None where actions are continuous."""
+        return self.actions.count if self.actions else None
 
     def read_from(self, origin: Origin) -> "Card":
         """The same card, read from a file that the user trusts or does not."""

@@ -37,12 +37,13 @@ class Columns:
     """What a loader reads: one row per transition, whole episodes one after another.
 
     The flags are bool, the rest float32; observations, actions and next_observations have two axes.
-    A row with either flag ends an episode, and the last row has one. A loader says in `notes` which
-    rows it dropped or changed and why, and in `source` what there was before, where that differs.
+    Discrete actions are int64 with one axis, from 0. A row with either flag ends an episode, and
+    the last row has one. A loader says in `notes` which rows it dropped or changed and why, and in
+    `source` what there was before, where that differs.
     """
 
     observations: NDArray[np.float32]
-    actions: NDArray[np.float32]
+    actions: NDArray[np.float32] | NDArray[np.int64]
     rewards: NDArray[np.float32]
     next_observations: NDArray[np.float32]
     terminations: NDArray[np.bool_]
@@ -104,12 +105,13 @@ def _check_finite(values: NDArray[Any], given: NDArray[Any], where: Path, key: s
             )
 
 
-def check_columns(columns: Any, where: Path) -> None:
+def check_columns(columns: Any, where: Path, count: int | None = None) -> None:
     """Raises InputError where what a loader returned is not as `Columns` says.
 
     Args:
         columns: of any loader, one of a user's own too; its arrays may be larger than the memory.
         where: the file or folder that was read, for messages.
+        count: of discrete actions; None where they are continuous.
     """
     if not isinstance(columns, Columns):
         raise InputError(
@@ -119,15 +121,18 @@ def check_columns(columns: Any, where: Path) -> None:
     arrays = columns.arrays()
     rows = len(arrays["rewards"]) if np.ndim(arrays["rewards"]) else 0
     for name, values in arrays.items():
-        dtype = np.dtype(np.bool_ if name in FLAGS else np.float32)
-        axes = 1 if name in (*FLAGS, "rewards") else 2
+        choices = count is not None and name == "actions"
+        dtype = np.dtype(np.bool_ if name in FLAGS else np.int64 if choices else np.float32)
+        axes = 1 if choices or name in (*FLAGS, "rewards") else 2
         if not isinstance(values, np.ndarray) or values.dtype != dtype:
             kind = getattr(values, "dtype", type(values).__name__)
             raise _wrong(where, name, f"{kind}, expected an array of {dtype}")
         if rows == 0 or values.ndim != axes or len(values) != rows or 0 in values.shape:
             form = f"({rows or 'rows'},{' dimensions' if axes == 2 else ''}) by the rewards"
             raise _wrong(where, name, f"shape {values.shape}, expected {form}")
-        if name not in FLAGS:
+        if count is not None and name == "actions":
+            _check_choices(values, count, where, name)
+        elif name not in FLAGS:
             _check_finite(values, values, where, name)
     if columns.next_observations.shape != columns.observations.shape:
         shapes = columns.next_observations.shape, columns.observations.shape
@@ -149,18 +154,66 @@ def _wrong(where: Path, name: str, what: str) -> InputError:
     )
 
 
-def actions(values: ArrayLike, where: Path, key: str, rows: int) -> NDArray[np.float32]:
-    """The column of actions, float32 (rows, dimensions), checked as `column` does.
+def actions(
+    values: ArrayLike, where: Path, key: str, rows: int, count: int | None = None
+) -> NDArray[np.float32] | NDArray[np.int64]:
+    """The column of actions, checked as `column` does.
 
-    Raises InputError for integers, which are choices among several and not quantities.
+    Args:
+        values: as read.
+        where: the file, for messages.
+        key: the column's name in the file, for messages.
+        rows: the length that all columns of the file have.
+        count: of discrete actions, as the card has it (`Card.action_count`).
+
+    Returns float32 (rows, dimensions), or int64 (rows,) where there is a count.
+
+    Raises InputError for integers without a count, which are choices among several and not
+    quantities, and for an action that is none of the choices.
     """
     given = np.asarray(values)
+    if count is not None:
+        return _choices(given, where, key, rows, count)
     if given.dtype.kind in "iub":
         raise InputError(
-            f"{where}: {key} are {given.dtype}; offrl reads continuous actions only, not discrete "
-            f"ones, so write them as floats if they are quantities"
+            f"{where}: {key} are {given.dtype}, so discrete, and its card does not say how many "
+            f"there are; give a card with actions.count, or write them as floats if they are "
+            f"quantities"
         )
     return column(given, where, key, rows, 2)
+
+
+def _choices(
+    given: NDArray[Any], where: Path, key: str, rows: int, count: int
+) -> NDArray[np.int64]:
+    """Discrete actions as int64 (rows,)."""
+    if given.dtype.kind not in "fiub":
+        raise InputError(f"{where}: {key}: expected whole numbers, found {given.dtype}")
+    if given.shape == (rows, 1):
+        given = given[:, 0]
+    if rows == 0 or given.shape != (rows,):
+        raise InputError(
+            f"{where}: {key}: shape {given.shape}, expected ({rows or 'rows'},): one of the card's "
+            f"{count} discrete actions a row; several that are taken together are one choice among "
+            f"all combinations"
+        )
+    _check_choices(given, count, where, key)
+    return np.ascontiguousarray(given, dtype=np.int64)
+
+
+def _check_choices(values: NDArray[Any], count: int, where: Path, key: str) -> None:
+    """Raises InputError for the first of the numbers (rows,) that is no action."""
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK]
+        odd = ~((block >= 0) & (block < count))
+        if block.dtype.kind == "f":
+            odd |= block != np.floor(block)
+        if odd.any():
+            row = start + int(np.argmax(odd))
+            raise InputError(
+                f"{where}: {key}: {values[row]} in row {row} (counted from 0); the card has "
+                f"{count} discrete actions, so expected a whole number from 0 to {count - 1}"
+            )
 
 
 def flags(values: ArrayLike, where: Path, key: str, rows: int) -> NDArray[np.bool_]:

@@ -79,7 +79,7 @@ def _read(card: Card, path: Path) -> Columns:
         check_format(card, path)
         check_ordinary(path)
         columns = loader.read(path, card)
-        check_columns(columns, path)
+        check_columns(columns, path, card.action_count)
     return columns
 
 
@@ -92,7 +92,7 @@ def _joined(parts: list[Columns]) -> Columns:
     """The columns of a split's files, one after another."""
     if len(parts) == 1:
         return parts[0]
-    widths = {(p.observations.shape[1], p.actions.shape[1]) for p in parts}
+    widths = {(p.observations.shape[1], *p.actions.shape[1:]) for p in parts}
     if len(widths) != 1:
         raise InputError(f"the files of a data set differ in (observation, action) size: {widths}")
     sources = [_source_totals(part) for part in parts]

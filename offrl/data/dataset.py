@@ -32,7 +32,7 @@ class Dataset:
 
     Attributes:
         observations: float32 (N, observation dimensions).
-        actions: float32 (N, action dimensions).
+        actions: float32 (N, action dimensions); discrete ones int64 (N,), from 0.
         rewards: float32 (N,).
         next_observations: float32 (N, observation dimensions).
         terminations: bool (N,); a termination stops bootstrapping.
@@ -50,7 +50,7 @@ class Dataset:
     def __init__(self, card: Card, split: str, folder: Path, *, check: bool = False) -> None:
         arrays, meta = open_columns(folder, check=check)
         self.observations: NDArray[np.float32] = arrays["observations"]
-        self.actions: NDArray[np.float32] = arrays["actions"]
+        self.actions: NDArray[np.float32] | NDArray[np.int64] = arrays["actions"]
         self.rewards: NDArray[np.float32] = arrays["rewards"]
         self.next_observations: NDArray[np.float32] = arrays["next_observations"]
         self.terminations: NDArray[np.bool_] = arrays["terminations"]
@@ -100,6 +100,11 @@ class Dataset:
         return None
 
     @property
+    def action_count(self) -> int | None:
+        """How many discrete actions there are; None where actions are continuous."""
+        return self.card.action_count
+
+    @property
     def scored(self) -> bool:
         """Whether the card has reference returns from which scores follow."""
         return self.card.reference is not None and not self.card.reference.fault
@@ -136,10 +141,15 @@ class Dataset:
         noted = ""
         if self.notes:
             noted = f", {len(self.notes)} {'note' if len(self.notes) == 1 else 'notes'}"
+        actions = (
+            f"actions {self.actions.shape[1]}"
+            if self.action_count is None
+            else (f"{self.action_count} discrete actions")
+        )
         return (
             f"<Dataset {self.card.id} v{self.card.version}:{split} {len(self):,} transitions in "
-            f"{len(lengths):,} episodes {of}, observations {self.observations.shape[1]}, actions "
-            f"{self.actions.shape[1]}, mean return {mean:.1f}{score}{view}{noted}>"
+            f"{len(lengths):,} episodes {of}, observations {self.observations.shape[1]}, "
+            f"{actions}, mean return {mean:.1f}{score}{view}{noted}>"
         )
 
 

@@ -1,8 +1,9 @@
 """What a data set holds: compared with its card and the cache, and summarised."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,9 +71,19 @@ def check(source: str | Path | Card, *, view: str | None = None, trust: Files = 
     )
 
 
-def share_outside(actions: NDArray[np.float32], bound: float = 1.0) -> float:
+def share_outside(actions: NDArray[Any], bound: float = 1.0) -> float:
     """The share of action entries outside [-bound, bound]."""
     return float(np.mean(np.abs(actions) > bound))
+
+
+def action_shares(dataset: Dataset) -> dict[str, float]:
+    """The share of rows with each discrete action, by its name or number; empty for continuous."""
+    choices = dataset.card.actions
+    if choices is None:
+        return {}
+    names = choices.names or [str(number) for number in range(choices.count)]
+    counts = np.bincount(dataset.actions, minlength=choices.count)
+    return dict(zip(names, (counts / len(dataset)).tolist(), strict=True))
 
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -80,7 +91,10 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class Stats:
-    """A summary of a data set. Returns are undiscounted; quantiles are those of `QUANTILES`."""
+    """A summary of a data set. Returns are undiscounted; quantiles are those of `QUANTILES`.
+
+    What is about the bounds of actions is None where they are discrete, as `action_size` is.
+    """
 
     id: str
     version: int
@@ -88,7 +102,7 @@ class Stats:
     transitions: int
     episodes: int
     observation_size: int
-    action_size: int
+    action_size: int | None
     terminations: int
     truncations: int
     length_min: int
@@ -98,11 +112,13 @@ class Stats:
     return_std: float  # over episodes, ddof 1; NaN for a single episode
     return_quantiles: list[float]
     score_mean: float | None  # on 0-100; None without usable reference returns
-    action_min: float
-    action_max: float
-    action_bound: float  # of the simulator where it is known, else 1
-    actions_outside: float  # share of entries outside [-bound, bound]
+    action_min: float | None
+    action_max: float | None
+    action_bound: float | None  # of the simulator where it is known, else 1
+    actions_outside: float | None  # share of entries outside [-bound, bound]
     notes: list[str]
+    action_count: int | None = None  # of discrete actions
+    action_shares: dict[str, float] = field(default_factory=dict)  # of rows, by discrete action
 
 
 def stats(dataset: Dataset, bound: float = 1.0) -> Stats:
@@ -114,6 +130,7 @@ def stats(dataset: Dataset, bound: float = 1.0) -> Stats:
     lengths = dataset.episode_lengths
     mean = float(returns.mean())
     actions = dataset.actions
+    discrete = dataset.action_count is not None
     return Stats(
         id=dataset.card.id,
         version=dataset.card.version,
@@ -121,7 +138,7 @@ def stats(dataset: Dataset, bound: float = 1.0) -> Stats:
         transitions=len(dataset),
         episodes=len(lengths),
         observation_size=dataset.observations.shape[1],
-        action_size=actions.shape[1],
+        action_size=None if discrete else actions.shape[1],
         terminations=int(dataset.terminations.sum()),
         truncations=int(dataset.truncations.sum()),
         length_min=int(lengths.min()),
@@ -131,9 +148,11 @@ def stats(dataset: Dataset, bound: float = 1.0) -> Stats:
         return_std=float(returns.std(ddof=1)) if len(returns) > 1 else math.nan,
         return_quantiles=[float(q) for q in np.quantile(returns, QUANTILES)],
         score_mean=float(dataset.normalized(mean)) if dataset.scored else None,
-        action_min=float(actions.min()),
-        action_max=float(actions.max()),
-        action_bound=bound,
-        actions_outside=share_outside(actions, bound),
+        action_min=None if discrete else float(actions.min()),
+        action_max=None if discrete else float(actions.max()),
+        action_bound=None if discrete else bound,
+        actions_outside=None if discrete else share_outside(dataset.actions, bound),
         notes=dataset.notes,
+        action_count=dataset.action_count,
+        action_shares=action_shares(dataset),
     )

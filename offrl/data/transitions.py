@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 class Transitions:
     """Training data as float32 arrays, a row per transition; `prepare` may change or drop rows.
 
+    Discrete actions are int64 (N,), from 0.
+
     Rows follow one another as in the data set. A row with either flag ends an episode.
     """
 
     observations: np.ndarray  # (N, observation_dim)
-    actions: np.ndarray  # (N, action_dim)
+    actions: np.ndarray  # (N, action_dim); discrete (N,)
     rewards: np.ndarray  # (N,)
     next_observations: np.ndarray  # (N, observation_dim)
     terminations: np.ndarray  # (N,), 1 where the environment ended; a truncation is 0
     truncations: np.ndarray  # (N,), 1 where the episode was cut off; it never stops bootstrapping
-    next_actions: np.ndarray | None = None  # (N, action_dim), where `prepare` makes them
+    next_actions: np.ndarray | None = None  # as actions, where `prepare` makes them
 
     def episodes(self) -> tuple[np.ndarray, np.ndarray]:
         """The first row and the length of each episode, int64; the last row ends one."""

@@ -47,6 +47,11 @@ def prepare(job: Job, dataset: Dataset) -> Workload:
     algorithm = find_algorithm(job.algorithm)
     config = configure(job.algorithm, job.config, f"algorithm {job.label}")
     environment, _ = dataset.card.scoring()
+    if dataset.action_count is not None:
+        raise InputError(
+            f"data set {dataset.card.id} has {dataset.action_count} discrete actions, but "
+            f"algorithm {job.label} takes continuous ones; choose another of the two"
+        )
     with blaming(algorithm, "prepare"):
         data = algorithm.prepare(transitions(dataset), config)
     sizes = (data.observations.shape[1], data.actions.shape[1])

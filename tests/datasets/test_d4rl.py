@@ -350,17 +350,32 @@ def test_a_column_that_may_speak_of_episodes_is_never_passed_over(tmp_path: Path
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"actions": np.zeros(10, np.int64)}, r"actions are int64; offrl reads continuous"),
-        ({"actions": np.zeros((10, 1), bool)}, r"actions are bool; offrl reads continuous"),
+        ({"actions": np.zeros(10, np.int64)}, r"actions are int64, so discrete, and its card"),
+        ({"actions": np.zeros((10, 1), bool)}, r"actions are bool, so discrete, and its card"),
         ({"discrete_action": True}, r"discrete_action says that its actions are discrete"),
     ],
 )
-def test_discrete_actions_are_refused(
+def test_discrete_actions_without_their_number_are_refused(
     tmp_path: Path, replaced: dict[str, Any], message: str
 ) -> None:
     path = d4rl_file(tmp_path / "a.hdf5", 10, [], [9], **replaced)
     with pytest.raises(InputError, match=message):
         load_dataset(path)
+
+
+def test_discrete_actions_are_read_where_the_card_has_their_number(tmp_path: Path) -> None:
+    taken = np.arange(10) % 3
+    path = d4rl_file(tmp_path / "a.hdf5", 10, [], [9], actions=taken[:, None], discrete_action=True)
+    given = tmp_path / "card.toml"
+    given.write_text(
+        'id = "d"\nversion = 1\ntitle = "d"\nlicence = "none"\ncitation = "none"\n'
+        f'[source]\nloader = "d4rl"\nfiles = [{{ name = "{path}" }}]\n'
+        '[actions]\ncount = 3\nnames = ["left", "none", "right"]\n'
+    )
+    dataset = load_dataset(given)
+    assert dataset.actions.dtype == np.int64
+    assert dataset.actions.tolist() == taken[:9].tolist()
+    assert dataset.action_count == 3
 
 
 def test_d4rls_columns_in_an_npz_file_given_by_its_path_are_read(tmp_path: Path) -> None:

@@ -258,15 +258,30 @@ def test_minari_data_of_another_shape_than_declared_are_refused(
         load_dataset(folder)
 
 
-def test_minari_actions_that_are_no_box_are_refused(
+def test_minari_actions_that_are_several_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = dataclasses.replace(episode(3), actions=np.array([0, 1, 2]))
-    folder = minari_data(
-        monkeypatch, tmp_path, [one], actions=gymnasium.spaces.Discrete(3), minari_id="d-v0"
-    )
-    with pytest.raises(InputError, match=r"its actions are Discrete\(3\); offrl reads actions of"):
+    one = dataclasses.replace(episode(3), actions=np.array([[0, 1], [1, 1], [2, 0]]))
+    several = gymnasium.spaces.MultiDiscrete([3, 2])
+    folder = minari_data(monkeypatch, tmp_path, [one], actions=several, minari_id="d-v0")
+    with pytest.raises(InputError, match=r"its actions are MultiDiscrete\(\[3 2\]\); offrl reads"):
         load_dataset(folder)
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_minari_discrete_actions_count_from_zero(
+    start: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = dataclasses.replace(episode(3), actions=np.array([0, 2, 1]) + start)
+    space = gymnasium.spaces.Discrete(3, start=start)
+    folder = minari_data(monkeypatch, tmp_path, [one], actions=space, minari_id="d-v0")
+    dataset = load_dataset(folder)
+    assert dataset.action_count == 3
+    assert dataset.actions.dtype == np.int64
+    assert dataset.actions.tolist() == [0, 2, 1]
+    other = dataset.card.model_copy(update={"actions": None})
+    with pytest.raises(InputError, match=r"Discrete\(3.*\), but its card has no discrete actions"):
+        load_dataset(other)
 
 
 SPACE = {"type": "Box", "dtype": "float32", "low": [-1, -1], "high": [1, 1], "shape": [2]}
