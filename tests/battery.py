@@ -10,13 +10,14 @@ import torch
 
 from offrl import registry
 from offrl.data.transitions import Transitions
-from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
+from offrl.learning.learner import CONTINUOUS, Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
 
 EXAMPLE = str(Path(__file__).parents[1] / "docs" / "my_algo.py")
 SPEC = Spec(5, 3, 2.0, 1000, np.full(5, 0.1, np.float32), np.full(5, 1.2, np.float32))
+CHOICES = 3  # discrete actions of the battery
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,25 @@ def data(rows: int = 400, bound: float = 2.0) -> Transitions:
     )
 
 
+def choices(data: Transitions) -> Transitions:
+    """The same with discrete actions: the first number of each, in one of three ranges."""
+    ranges = np.digitize(data.actions[:, 0], [-2 / 3, 2 / 3])
+    return dataclasses.replace(data, actions=ranges.astype(np.int64))
+
+
+def suited(name: str, data: Transitions) -> Transitions:
+    """The data with actions that an algorithm takes: discrete where it takes no others."""
+    continuous = CONTINUOUS in find_algorithm(name).actions
+    return data if continuous or data.actions.ndim == 1 else choices(data)
+
+
+def spec_of(data: Transitions, spec: Spec = SPEC) -> Spec:
+    """The spec for the actions of the data, with sizes and statistics of another."""
+    if data.actions.ndim == 2:
+        return spec
+    return dataclasses.replace(spec, action_dim=0, max_action=0.0, action_count=CHOICES)
+
+
 def chain(termination: float) -> Transitions:
     """A two-step chain: s0 -> s1 pays 0, s1 -> s0 pays 1 and ends, or is cut off and goes on."""
     states = np.eye(5, dtype=np.float32)
@@ -92,8 +112,8 @@ def untrained(
     """A learner of the prepared data, and its sampler."""
     algorithm: type[Learner] | type[SingleSeedLearner] = find_algorithm(name)
     config = config or small(name)
-    prepared = algorithm.prepare(transitions, config)
-    learner = build(algorithm, SPEC, config, seeds)
+    prepared = algorithm.prepare(suited(name, transitions), config)
+    learner = build(algorithm, spec_of(prepared), config, seeds)
     return learner, algorithm.sampler(prepared, config, seeds, "cpu")
 
 

@@ -121,15 +121,18 @@ def stats_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> 
     """
     from offrl.data.dataset import load_dataset
     from offrl.data.describe import stats
-    from offrl.evaluation.environments import known_bound
+    from offrl.evaluation.environments import known_actions
 
     with progress_bar(name) as progress:
         data = load_dataset(name, progress=progress, trust=trust or ())
-    bound = known_bound(data.card.environment)
-    described = stats(data, bound or 1.0)
+    known = known_actions(data.card.environment)
+    if known is not None and len(known.low) != data.actions[0].size:
+        known = None  # the card names another simulator: a run says so
+    described = stats(data, known.bounds if known else 1.0)
     values = dataclasses.asdict(described)
-    limits = f"[-{bound or 1.0:g}, {bound or 1.0:g}]"
-    limits += "" if bound else " (the simulator's bound is not known here)"
+    bound = described.action_bound
+    limits = f"[-{bound:g}, {bound:g}]" if isinstance(bound, float) else "the simulator's bounds"
+    limits += "" if known else " (the simulator's bound is not known here)"
     rows = [
         {"what": key.replace("_", " "), "value": text}
         for key, value in values.items()

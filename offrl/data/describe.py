@@ -1,6 +1,7 @@
 """What a data set holds: compared with its card and the cache, and summarised."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,13 @@ def check(source: str | Path | Card, *, view: str | None = None, trust: Files = 
     )
 
 
-def share_outside(actions: NDArray[Any], bound: float = 1.0) -> float:
-    """The share of action entries outside [-bound, bound]."""
-    return float(np.mean(np.abs(actions) > bound))
+Bounds = float | tuple[Sequence[float], Sequence[float]]  # a for [-a, a]; low and high by dimension
+
+
+def share_outside(actions: NDArray[Any], bound: Bounds = 1.0) -> float:
+    """The share of action entries outside their bounds."""
+    low, high = bound if isinstance(bound, tuple) else (-bound, bound)
+    return float(np.mean((actions < low) | (actions > high)))
 
 
 def action_shares(dataset: Dataset) -> dict[str, float]:
@@ -114,14 +119,14 @@ class Stats:
     score_mean: float | None  # on 0-100; None without usable reference returns
     action_min: float | None
     action_max: float | None
-    action_bound: float | None  # of the simulator where it is known, else 1
-    actions_outside: float | None  # share of entries outside [-bound, bound]
+    action_bound: Bounds | None  # of the simulator where it is known, else 1
+    actions_outside: float | None  # share of entries outside it
     notes: list[str]
     action_count: int | None = None  # of discrete actions
     action_shares: dict[str, float] = field(default_factory=dict)  # of rows, by discrete action
 
 
-def stats(dataset: Dataset, bound: float = 1.0) -> Stats:
+def stats(dataset: Dataset, bound: Bounds = 1.0) -> Stats:
     """The summary of a data set that `offrl data stats` prints.
 
     `bound` is that of the simulator's actions, beyond which actions are counted.

@@ -5,6 +5,7 @@ import importlib
 import io
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -166,18 +167,59 @@ def native(environment: Environment) -> bool:
     return metadata.get("autoreset_mode") is AutoresetMode.DISABLED
 
 
-def spaces(environment: Environment) -> tuple[int, int, float]:
-    """The sizes of observations (flattened) and of actions, and the bound of every action.
+@dataclass(frozen=True)
+class Actions:
+    """The actions of a simulator: a box with finite bounds, or a number of choices.
+
+    Attributes:
+        low: of each dimension; empty where actions are discrete.
+        high: likewise.
+        count: of discrete actions, which are 0 to count - 1.
+    """
+
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    count: int | None = None
+
+    @classmethod
+    def within(cls, bound: float, size: int) -> "Actions":
+        """Actions in [-bound, bound] in each of so many dimensions."""
+        return cls((-bound,) * size, (bound,) * size)
+
+    @property
+    def bound(self) -> float | None:
+        """The bound a of actions in [-a, a] in every dimension; None for any others."""
+        bounds = {*self.high, *(-low for low in self.low)}
+        return bounds.pop() if len(bounds) == 1 else None
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether a learner acts in [-1, 1] for them."""
+        return self.count is None and self.bound is None
+
+    @property
+    def bounds(self) -> float | tuple[tuple[float, ...], tuple[float, ...]]:
+        """The bound a of actions in [-a, a], else low and high of each dimension."""
+        return (self.low, self.high) if self.bound is None else self.bound
+
+    def __str__(self) -> str:
+        if self.count is not None:
+            return f"{self.count} discrete actions"
+        return f"actions of {len(self.low)} numbers"
+
+
+def spaces(environment: Environment) -> tuple[int, Actions]:
+    """The size of observations (flattened), and the actions.
 
     Plays one step on trial, so that a simulator that cannot be played is found before training.
     Raises InputError for one, for observations other than their declared space, for a reward that
-    is no number, and unless actions lie in [-bound, bound] in every dimension.
+    is no number, and for actions other than a finite box of one axis or discrete ones from 0.
     """
     env = make(environment)
     where = f"environment {environment.id!r} of the data set's card"
     with simulator_errors(environment, "asked for its spaces"):
         actions, observations = env.action_space, env.observation_space
-    bound = _bound(actions, environment)
+    acting = _actions(actions, environment)
     layout = layout_of(observations, environment.observation_keys, where)
 
     def check(observation: Any, when: str) -> int:
@@ -197,8 +239,9 @@ def spaces(environment: Environment) -> tuple[int, int, float]:
         )
     size = check(returned[0], "reset")
     with simulator_errors(environment, "stepped"):
-        middle = np.zeros(actions.shape or (), dtype=actions.dtype)
-        observation, reward, terminated, truncated, _ = env.step(middle)
+        middle = np.add(acting.low, acting.high, dtype=np.float64) / 2
+        first: Any = np.int64(0) if acting.count else middle.astype(actions.dtype)
+        observation, reward, terminated, truncated, _ = env.step(first)
     check(observation, "stepped")
     earned = np.asarray(reward)
     for name, value in (("reward", earned), ("terminated", terminated), ("truncated", truncated)):
@@ -213,11 +256,11 @@ def spaces(environment: Environment) -> tuple[int, int, float]:
         raise InputError(f"{where}: reward is {reward} when stepped; expected a finite number")
     with simulator_errors(environment, "closed"):
         env.close()
-    return size, middle.shape[0], bound
+    return size, acting
 
 
-def known_bound(environment: Environment | None) -> float | None:
-    """The bound of an environment's actions where it is cheap to find, else None.
+def known_actions(environment: Environment | None) -> Actions | None:
+    """The actions of an environment where it is cheap to find them, else None.
 
     Cheap is what runs no code but that of offrl and of installed packages.
     """
@@ -229,29 +272,39 @@ def known_bound(environment: Environment | None) -> float | None:
     try:
         env = make(environment)
         env.close()
-        return _bound(env.action_space, environment)
+        return _actions(env.action_space, environment)
     except Exception:  # whatever is wrong with it: nobody plays in it here
         return None
 
 
-def _bound(space: gymnasium.Space[Any], environment: Environment) -> float:
-    """The bound of every action. Raises InputError unless it is one and symmetric."""
+def _actions(space: gymnasium.Space[Any], environment: Environment) -> Actions:
+    """Raises InputError unless it is a finite box of one axis, or discrete from 0."""
+    where = f"environment {environment.id!r}"
+    if isinstance(space, gymnasium.spaces.Discrete):
+        if space.start != 0:
+            raise InputError(
+                f"{where} counts its {space.n} actions from {space.start}; wrap it so that they "
+                f"count from 0"
+            )
+        return Actions(count=int(space.n))
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise InputError(
-            f"environment {environment.id!r} has {space}; offrl's algorithms act in a Box of one "
-            f"axis"
+            f"{where} has {space}; offrl's algorithms act in a Box of one axis, or in a Discrete; "
+            f"several choices that are taken together are one among all their combinations"
         )
     if space.dtype is None or space.dtype.kind != "f":
-        raise InputError(f"environment {environment.id!r} has {space}; offrl acts in floats only")
-    bound = float(np.max(space.high))
-    if not (np.all(space.high == bound) and np.all(space.low == -bound) and np.isfinite(bound)):
+        raise InputError(f"{where} has {space}; offrl acts in floats only")
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise InputError(
-            f"environment {environment.id!r} has actions in [{space.low}, {space.high}]; expected "
-            "the same symmetric bounds in every dimension. Where low and high are finite, wrap it "
-            "in RescaleAction(-1, 1) and write the data's actions in that scale too, as "
-            "2 (action - low) / (high - low) - 1: one without the other trains on wrong actions"
+            f"{where} has actions in [{space.low}, {space.high}], which are not finite; wrap it "
+            f"in Gymnasium's RescaleAction or ClipAction with the bounds that its data keep to"
         )
-    return bound
+    if not (space.low < space.high).all():
+        raise InputError(
+            f"{where} has actions in [{space.low}, {space.high}]; expected low below high in every "
+            f"dimension, so leave out those that are fixed"
+        )
+    return Actions(tuple(space.low.tolist()), tuple(space.high.tolist()))
 
 
 def as_batch(observation: Any) -> Any:

@@ -8,14 +8,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Transitions of every replica: leading axes (R, B) for a Learner, (B,) for a single seed."""
+    """Transitions of every replica: leading axes (R, B) for a Learner, (B,) for a single seed.
+
+    Discrete actions are int64 (R, B).
+    """
 
     observations: Tensor  # (R, B, observation_dim)
-    actions: Tensor  # (R, B, action_dim)
+    actions: Tensor  # (R, B, action_dim); discrete (R, B)
     rewards: Tensor  # (R, B)
     next_observations: Tensor  # (R, B, observation_dim)
     terminations: Tensor  # (R, B), 1 stops bootstrapping; a truncation never does
-    next_actions: Tensor | None = None  # (R, B, action_dim), where `prepare` makes them
+    next_actions: Tensor | None = None  # as actions, where `prepare` makes them
 
     def replica(self, r: int) -> "Batch":
         """The batch of one replica, without the replica axis."""

@@ -18,7 +18,15 @@ from offrl.learning.sampler import Sampler, Stacked
 from offrl.learning.spec import Device, Seeds, Spec
 
 Kind = type[Learner] | type[SingleSeedLearner]
-SHARED = ("observation_dim", "action_dim", "max_action", "steps")  # of the replicas' specs
+SHARED = (  # of the replicas' specs
+    "observation_dim",
+    "action_dim",
+    "max_action",
+    "steps",
+    "action_count",
+    "action_low",
+    "action_high",
+)
 
 
 def group_key(algorithm: Kind, config: Any, spec: Spec, steps: int) -> Hashable:

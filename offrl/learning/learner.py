@@ -4,6 +4,7 @@ A `Learner` trains R replicas of one network at once: every tensor starts with t
 A `SingleSeedLearner` is the plain way to write an algorithm; it is run one seed at a time.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from offrl.learning.settings import placed
 from offrl.learning.spec import Device, Seeds, Spec
 from offrl.learning.state import Stateful
 
+CONTINUOUS, DISCRETE = "continuous", "discrete"  # kinds of actions
 Metrics = Mapping[str, Tensor]
 Loss = tuple[Tensor, Metrics]  # of each replica (R,), and what is worth plotting beside it
 
@@ -36,6 +38,7 @@ class Algorithm(Stateful, ABC):
     family: ClassVar[str] = "other"  # what it shares its structure with, such as "actor-critic"
     agreement: ClassVar[str | None] = None  # the code whose updates its own were measured to match
     view: ClassVar[str | None] = None  # of the data, where it needs another than the card's
+    actions: ClassVar[frozenset[str]] = frozenset((CONTINUOUS,))  # of the data: kinds that it takes
     # Fields of the config in which replicas of one batch may differ: numbers that the learner takes
     # as tensors (R, 1) too; and those that `prepare` alone reads.
     varying: ClassVar[frozenset[str]] = frozenset()
@@ -145,7 +148,7 @@ class SingleSeedLearner(Algorithm):
 
     @abstractmethod
     def act(self, observations: Tensor) -> Tensor:
-        """Actions of shape (E, action_dim) for observations of shape (E, observation_dim)."""
+        """Actions (E, action_dim), or discrete (E,), for observations (E, observation_dim)."""
 
 
 def find_algorithm(name: str) -> type[Learner] | type[SingleSeedLearner]:
@@ -169,3 +172,13 @@ def find_algorithm(name: str) -> type[Learner] | type[SingleSeedLearner]:
             f"{module.__file__}: class {classes[0].__name__} lacks {', '.join(lacking)}; write them"
         )
     return classes[0]
+
+
+def taking(kind: str) -> list[str]:
+    """The registered algorithms that take actions of a kind, of those that can be read."""
+    found = []
+    for name in sorted(registry.modules("algorithms")):
+        with contextlib.suppress(InputError):
+            if kind in find_algorithm(name).actions:
+                found.append(name)
+    return found

@@ -17,7 +17,10 @@ class Policy(Protocol):
         ...
 
     def act(self, observations: Tensor) -> Tensor:
-        """Actions of shape (R, E, action_dim) for observations (R, E, observation_dim)."""
+        """Actions of shape (R, E, action_dim) for observations (R, E, observation_dim).
+
+        Discrete ones are int64 (R, E).
+        """
         ...
 
     def begin(self, starts: Tensor) -> None:

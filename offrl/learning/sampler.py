@@ -40,7 +40,9 @@ class Sampler(Protocol):
 
 
 def _tensor(column: np.ndarray, device: torch.device | str) -> Tensor:
-    return torch.tensor(column, dtype=torch.float32, device=device)
+    """A column as float32; discrete actions as they are, int64."""
+    dtype = torch.int64 if column.dtype == np.int64 else torch.float32
+    return torch.tensor(column, dtype=dtype, device=device)
 
 
 def _rows(column: Tensor, indices: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """What a learner is built from, besides its config."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from offrl.errors import Damaged
 
@@ -17,7 +18,10 @@ Device = torch.device | str
 class Spec:
     """Sizes, bounds and statistics of a task, for a learner's networks and schedules.
 
-    Means and deviations are (R, 1, observation_dim) where they differ among replicas.
+    Where actions are discrete, `action_dim` and `max_action` are 0. Where the simulator's bounds
+    are not [-a, a] in every dimension, a learner is given actions in [-1, 1], which stand for
+    [`action_low`, `action_high`], and acts in them. Means and deviations are
+    (R, 1, observation_dim) where they differ among replicas.
     """
 
     observation_dim: int
@@ -26,6 +30,22 @@ class Spec:
     steps: int  # gradient steps of the whole run; schedules decay over them
     observation_mean: np.ndarray  # (observation_dim,), over the prepared training data
     observation_std: np.ndarray  # (observation_dim,), population standard deviation
+    action_count: int | None = None  # of discrete actions, 0 to action_count - 1
+    action_low: tuple[float, ...] | None = None  # of the simulator, where rescaled
+    action_high: tuple[float, ...] | None = None
+
+    def to_learner(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (N, action_dim) of the data, in the learner's scale."""
+        if self.action_low is None or self.action_high is None:
+            return actions
+        return rescaled(actions, self.action_low, self.action_high)
+
+    def to_simulator(self, actions: Tensor) -> Tensor:
+        """A learner's actions (..., action_dim), in the simulator's scale."""
+        if self.action_low is None or self.action_high is None:
+            return actions
+        low, high = actions.new_tensor(self.action_low), actions.new_tensor(self.action_high)
+        return low + (actions + 1) / 2 * (high - low)
 
     def state(self) -> dict[str, Any]:
         """The same as numbers and tensors, for a checkpoint."""
@@ -33,15 +53,17 @@ class Spec:
         return {
             name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
             for name, value in values.items()
+            if value is not None
         }
 
     @classmethod
     def from_state(cls, state: Any) -> "Spec":
         """What `state` returned. Raises Damaged for anything else."""
         names = [field.name for field in fields(cls)]
-        if not isinstance(state, dict) or not {*names} <= state.keys():
-            raise Damaged(f"expected {', '.join(names)} of the task, found {state!r:.60}")
-        values = {name: state[name] for name in names}
+        needed = [field.name for field in fields(cls) if field.default is MISSING]
+        if not isinstance(state, dict) or not {*needed} <= state.keys():
+            raise Damaged(f"expected {', '.join(needed)} of the task, found {state!r:.60}")
+        values = {name: state[name] for name in names if name in state}
         size = values["observation_dim"]
         for name in ("observation_mean", "observation_std"):
             value = values[name]
@@ -54,7 +76,27 @@ class Spec:
             float,
         ):
             raise Damaged("the sizes of the task: expected numbers")
+        if not isinstance(values.get("action_count"), int | None):
+            raise Damaged("action_count of the task: expected a whole number")
+        for name in ("action_low", "action_high"):
+            if name in values:
+                values[name] = _bounds(values[name], values["action_dim"], name)
         return cls(**values)
+
+
+def rescaled(actions: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+    """Actions (N, action_dim) in units in which [low, high] is [-1, 1], as float32."""
+    lowest = np.array(low)
+    scaled = 2 * (actions - lowest) / (np.array(high) - lowest) - 1
+    return np.asarray(scaled, dtype=np.float32)
+
+
+def _bounds(value: Any, size: int, name: str) -> tuple[float, ...]:
+    """A bound of each dimension of actions. Raises Damaged for anything else."""
+    listed = isinstance(value, list | tuple) and len(value) == size
+    if not listed or not all(isinstance(number, float) for number in value):
+        raise Damaged(f"{name} of the task: expected {size} numbers")
+    return tuple(value)
 
 
 class WatchedSpec(Spec):

@@ -22,19 +22,19 @@ class _Graph(nn.Module):
 
     def __init__(self, policy: RunPolicy):
         super().__init__()
-        self.act = policy.policy.policy.act
+        self.act, self.spec = policy.policy.policy.act, policy.spec
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Actions (E, action_dim)."""
-        return self.act(observations.unsqueeze(0)).squeeze(0)
+        """The simulator's actions (E, action_dim), or discrete (E,)."""
+        return self.spec.to_simulator(self.act(observations.unsqueeze(0)).squeeze(0))
 
 
 def export_onnx(policy: RunPolicy, path: Path) -> None:
     """Writes a policy that is a function of the observation as ONNX, in float32.
 
     The graph takes `observations` (E, observation_dim), as the simulator gives them, for any E, and
-    gives `actions` (E, action_dim); standardisation and action bounds are inside. Its metadata say
-    which run and step it is of.
+    gives `actions` (E, action_dim), or discrete ones int64 (E,); standardisation and action bounds
+    are inside. Its metadata say which run and step it is of.
 
     Raises InputError for a policy with memory or one that draws its actions, another kind of file,
     and where what exports is not installed.
@@ -69,6 +69,7 @@ def export_onnx(policy: RunPolicy, path: Path) -> None:
         "step": policy.step,
         "way": policy.way,
         "max_action": policy.spec.max_action,
+        "action_count": policy.spec.action_count,
     }
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=str(value))

@@ -13,6 +13,7 @@ from torch import Tensor
 from offrl.errors import InputError, is_interrupt
 from offrl.learning.learner import Metrics
 from offrl.learning.policy import Policy
+from offrl.learning.spec import Spec
 
 
 class AlgorithmError(InputError):
@@ -86,6 +87,14 @@ def check_metrics(metrics: Any, replicas: int) -> Metrics:
     return metrics
 
 
+def _check_actions(actions: Tensor, count: int | None) -> None:
+    """Raises ValueError for an action that is not finite, or none of `count` discrete ones."""
+    if count and not ((actions >= 0) & (actions < count)).all():
+        raise ValueError(f"returned an action that is not among 0 to {count - 1}")
+    if not torch.isfinite(actions).all():
+        raise ValueError("returned an action that is not finite")
+
+
 @dataclass(frozen=True)
 class CheckedPolicy:
     """A policy whose actions are checked before a simulator takes them."""
@@ -94,7 +103,7 @@ class CheckedPolicy:
     algorithm: type
     method: str  # of the algorithm, for messages
     step: int
-    action_dim: int
+    spec: Spec
 
     @property
     def mode(self) -> str:
@@ -102,21 +111,27 @@ class CheckedPolicy:
         return self.policy.mode
 
     def act(self, observations: Tensor) -> Tensor:
-        """Actions of shape (R, E, action_dim) for observations (R, E, observation_dim)."""
+        """The simulator's actions (R, E, action_dim), or (R, E), for observations.
+
+        Observations have shape (R, E, observation_dim).
+        """
         with blaming(self.algorithm, self.method, self.step):
             actions: Any = self.policy.act(observations)
-            expected = (*observations.shape[:-1], self.action_dim)
+            count = self.spec.action_count
+            axes = "episodes" if count else "episodes, action dimensions"
+            expected = (*observations.shape[:-1], *([] if count else [self.spec.action_dim]))
             if not isinstance(actions, Tensor):
                 raise ValueError(f"returned {type(actions).__name__}; expected a tensor of actions")
             if actions.shape != expected:
                 raise ValueError(
                     f"returned actions of shape {tuple(actions.shape[1:])}; expected "
-                    f"{expected[1:]}: episodes, action dimensions"
+                    f"{expected[1:]}: {axes}"
                 )
-            own = own_file(self.algorithm) is not None
-            if own and not torch.isfinite(actions).all():
-                raise ValueError("returned an action that is not finite")
-        return actions
+            if count and (actions.is_floating_point() or actions.dtype == torch.bool):
+                raise ValueError(f"returned actions of {actions.dtype}; expected whole numbers")
+            if own_file(self.algorithm) is not None:
+                _check_actions(actions, count)
+        return self.spec.to_simulator(actions)
 
     def begin(self, starts: Tensor) -> None:
         """Passed on."""

@@ -131,7 +131,8 @@ def _fastest(seconds: Mapping[str, float]) -> str:
 
 def _shape(job: Job, spec: Spec) -> str:
     """What decides the sizes of the products of an update."""
-    return f"{job.algorithm} {job.config_hash}, {spec.observation_dim} {spec.action_dim}"
+    actions = spec.action_count or spec.action_dim
+    return f"{job.algorithm} {job.config_hash}, {spec.observation_dim} {actions}"
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -79,8 +79,10 @@ class RunPolicy:
         """Whether no action is drawn."""
         return self.policy.mode == "deterministic"
 
-    def act(self, observations: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
+    def act(self, observations: ArrayLike | torch.Tensor) -> NDArray[Any]:
         """Actions (E, action_dim), or one (action_dim,), within the bounds of the simulator or not.
+
+        They are float32; discrete ones are int64 (E,), or one without axes.
 
         Args:
             observations: (E, observation_dim), one a row, or a single one (observation_dim,), as
@@ -97,7 +99,8 @@ class RunPolicy:
             self.begin(np.ones(len(rows), dtype=bool))
         self._check_episodes(len(rows), "observations")
         actions = self.policy.act(torch.from_numpy(rows)[None])[0].detach().cpu().numpy()
-        return np.array(actions, dtype=np.float32).reshape(*given.shape[:-1], -1)
+        dtype = np.float32 if self.spec.action_count is None else np.int64
+        return np.array(actions, dtype=dtype).reshape((*given.shape[:-1], *actions.shape[1:]))
 
     def begin(self, starts: ArrayLike | torch.Tensor) -> None:
         """Says which episodes begin with the next `act`: bool (E,), or one.
@@ -197,7 +200,7 @@ def load_policy(
     chosen = way or main
     if chosen not in policies:
         raise unknown("way to act", way, policies)
-    checked = CheckedPolicy(policies[chosen], kind, "policy", step, spec.action_dim)
+    checked = CheckedPolicy(policies[chosen], kind, "policy", step, spec)
     return RunPolicy(folder.path, record, step, tuple(policies), chosen, spec, checked)
 
 

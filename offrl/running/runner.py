@@ -22,6 +22,7 @@ from offrl.data.resolve import is_path, resolve
 from offrl.errors import Damaged, InputError
 from offrl.files import user_path
 from offrl.learning.precision import check_precision
+from offrl.learning.spec import Spec
 from offrl.progress import Progress
 from offrl.results.leases import check_locks
 from offrl.results.rows import Identity, Status
@@ -220,13 +221,13 @@ def plan(
         planned = replace(planned, done=_done(planned, root))
         if len(planned.done) == len(jobs):
             return planned
-    bounds, kinds, schedules = {}, {}, {}
+    specs, kinds, schedules = {}, {}, {}
     for key, job in {checked_once(job): job for job in jobs}.items():
         spec, schedules[key] = check(job, planned.dataset(job))
-        bounds[job.dataset] = spec.max_action
+        specs[job.dataset] = spec
         kinds[key] = kind_of(job, spec)
     for name, data in {name: data for (name, _), data in planned.datasets.items()}.items():
-        _log_share_outside(data, bounds[name])
+        _log_share_outside(data, specs[name])
     return replace(planned, kinds=kinds, schedules=schedules)
 
 
@@ -473,15 +474,17 @@ def _check_scored(protocol: Protocol, names: list[str], trust: tuple[str, ...]) 
     )
 
 
-def _log_share_outside(data: Dataset, bound: float) -> None:
-    if share := share_outside(data.actions, bound):
+def _log_share_outside(data: Dataset, spec: Spec) -> None:
+    if spec.action_count is not None:
+        return
+    if share := share_outside(spec.to_learner(data.actions), spec.max_action):
+        bounds = f"[-{spec.max_action:g}, {spec.max_action:g}]"
         log.info(
-            "%s: %.1f %% of action entries lie outside [-%g, %g]; they stay as they are, except "
-            "where an algorithm's reference clips them",
+            "%s: %.1f %% of action entries lie outside %s; they stay as they are, except where an "
+            "algorithm's reference clips them",
             data.card.id,
             100 * share,
-            bound,
-            bound,
+            bounds if spec.action_low is None else "the simulator's bounds",
         )
 
 

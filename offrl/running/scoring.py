@@ -75,7 +75,7 @@ class Stage:
         evaluator = self._evaluator(job, environment, step, part)
         played = []
         for way, policy in policies.items():
-            checked = CheckedPolicy(policy, kind, acting, step, spec.action_dim)
+            checked = CheckedPolicy(policy, kind, acting, step, spec)
             played.append(Played(way, checked.mode, evaluator(checked)))
         return played
 

@@ -1,6 +1,6 @@
 """The work of a job: an algorithm with its config, on prepared data, for a simulator."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,23 +9,36 @@ from offrl.data.card import Environment
 from offrl.data.dataset import Dataset
 from offrl.data.transitions import Transitions, transitions
 from offrl.errors import InputError
-from offrl.evaluation.environments import spaces
+from offrl.evaluation.environments import Actions, spaces
 from offrl.learning.batch import Batch
-from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
+from offrl.learning.learner import (
+    CONTINUOUS,
+    DISCRETE,
+    Learner,
+    SingleSeedLearner,
+    find_algorithm,
+    taking,
+)
 from offrl.learning.sampler import whole
 from offrl.learning.single import build, schedule_of
-from offrl.learning.spec import Spec, WatchedSpec
+from offrl.learning.spec import Spec, WatchedSpec, rescaled
 from offrl.running.faults import AlgorithmError, blaming
 from offrl.running.jobs import Job, configure
 
 
-def learner_spec(data: Transitions, max_action: float, steps: int) -> Spec:
-    """What a learner is built from, besides its config and its seeds."""
+def learner_spec(data: Transitions, actions: Actions, steps: int) -> Spec:
+    """What a learner is built from, besides its config and its seeds.
+
+    Its actions are those of the simulator where they lie in [-a, a], else rescaled to [-1, 1].
+    """
     return Spec(
         observation_dim=data.observations.shape[1],
-        action_dim=data.actions.shape[1],
-        max_action=max_action,
+        action_dim=len(actions.low),
+        max_action=0.0 if actions.count else actions.bound or 1.0,
         steps=steps,
+        action_count=actions.count,
+        action_low=actions.low if actions.rescaled else None,
+        action_high=actions.high if actions.rescaled else None,
         observation_mean=data.observations.mean(0, dtype=np.float64).astype(np.float32),
         observation_std=data.observations.std(0, dtype=np.float64).astype(np.float32),
     )
@@ -47,32 +60,60 @@ def prepare(job: Job, dataset: Dataset) -> Workload:
     algorithm = find_algorithm(job.algorithm)
     config = configure(job.algorithm, job.config, f"algorithm {job.label}")
     environment, _ = dataset.card.scoring()
-    if dataset.action_count is not None:
-        raise InputError(
-            f"data set {dataset.card.id} has {dataset.action_count} discrete actions, but "
-            f"algorithm {job.label} takes continuous ones; choose another of the two"
-        )
+    check_kind(job, dataset)
+    actions = actions_of(dataset, environment)
+    given = transitions(dataset)
+    if actions.rescaled:
+        given = replace(given, actions=rescaled(given.actions, actions.low, actions.high))
     with blaming(algorithm, "prepare"):
-        data = algorithm.prepare(transitions(dataset), config)
-    sizes = (data.observations.shape[1], data.actions.shape[1])
-    observation_dim, action_dim, bound = spaces(environment)
-    if sizes != (observation_dim, action_dim):
+        data = algorithm.prepare(given, config)
+    return Workload(algorithm, config, environment, data, learner_spec(data, actions, job.steps))
+
+
+def actions_of(dataset: Dataset, environment: Environment | None) -> Actions:
+    """The simulator's actions; where there is none, those that the data show.
+
+    Raises InputError where the data are of another simulator.
+    """
+    held = Actions(count=dataset.action_count)
+    if held.count is None:
+        # Where there is a simulator, only the number of dimensions is compared.
+        bound = 1.0 if environment else float(np.abs(dataset.actions).max()) or 1.0
+        held = Actions.within(bound, dataset.actions.shape[1])
+    if environment is None:
+        return held
+    observation_dim, actions = spaces(environment)
+    same = len(held.low) == len(actions.low) and held.count == actions.count
+    if dataset.observations.shape[1] != observation_dim or not same:
         raise InputError(
-            f"data set {dataset.card.id}: holds observations and actions of {sizes} numbers, but "
-            f"environment {environment.id!r} of its card has {(observation_dim, action_dim)}; "
-            "correct the card"
+            f"data set {dataset.card.id}: holds observations of {dataset.observations.shape[1]} "
+            f"numbers and {held}, but environment {environment.id!r} of its card has observations "
+            f"of {observation_dim} and {actions}; correct the card"
         )
-    return Workload(algorithm, config, environment, data, learner_spec(data, bound, job.steps))
+    return actions
 
 
-def validation_split(job: Job, dataset: Dataset, learner: Learner) -> Batch:
+def check_kind(job: Job, dataset: Dataset) -> None:
+    """Raises InputError where the algorithm of a job does not take the actions of its data."""
+    kind = CONTINUOUS if dataset.action_count is None else DISCRETE
+    own = find_algorithm(job.algorithm).actions
+    if kind not in own:
+        raise InputError(
+            f"data set {dataset.card.id} has {kind} actions, but algorithm {job.label} takes "
+            f"{' and '.join(sorted(own))} ones only; those that take {kind} ones are "
+            f"{', '.join(taking(kind))}"
+        )
+
+
+def validation_split(job: Job, dataset: Dataset, learner: Learner, spec: Spec) -> Batch:
     """The published validation split as one batch. Raises InputError where there is none."""
     if dataset.validation is None:
         raise InputError(
             f"algorithm {job.label} needs a validation split, which data set {dataset.card.id} "
             f"does not publish; {learner.validation_advice}"
         )
-    return whole(transitions(dataset.validation))
+    data = transitions(dataset.validation)
+    return whole(replace(data, actions=spec.to_learner(data.actions)))
 
 
 def check(job: Job, dataset: Dataset) -> tuple[Spec, str]:
@@ -98,5 +139,5 @@ def check(job: Job, dataset: Dataset) -> tuple[Spec, str]:
             "config or its file"
         ) from error
     if learner.validation_interval:
-        validation_split(job, dataset, learner)
+        validation_split(job, dataset, learner, work.spec)
     return work.spec, schedule

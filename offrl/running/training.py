@@ -279,7 +279,8 @@ class _Training:
         set_precision(self.learner, first.job.precision, device)
         self.validation = None
         if self.learner.validation_interval:
-            self.validation = validation_split(first.job, first.dataset, self.learner)
+            spec = first.work.spec
+            self.validation = validation_split(first.job, first.dataset, self.learner, spec)
         for run in runs:
             how = numerics(self.step, replicas, self.group, device, run.job.precision)
             run.folder.note_numerics(how)

@@ -17,6 +17,7 @@ from battery import EXAMPLE
 from offrl.algorithms.bc import BC
 from offrl.data.transitions import transitions
 from offrl.errors import InputError
+from offrl.evaluation.environments import Actions
 from offrl.learning.batch import Batch
 from offrl.learning.learner import Metrics
 from offrl.results.rows import Status
@@ -31,6 +32,8 @@ from offrl.running.runner import Plan
 from offrl.running.scoring import Players, Task
 from offrl.running.task import learner_spec
 from offrl.running.training import train_group, train_run
+
+ACTIONS = Actions.within(2.0, 1)  # Pendulum's
 
 
 def go_on(_event: Event) -> bool:
@@ -298,7 +301,7 @@ def test_what_another_process_raises_or_dies_of_is_the_runs_failure(
     plan: Plan, tmp_path: Path
 ) -> None:
     (tmp_path / "deadly.py").write_text("import os\n\nos._exit(3)\n")
-    spec = learner_spec(transitions(plan.dataset(plan.jobs[0])), 2.0, 35)
+    spec = learner_spec(transitions(plan.dataset(plan.jobs[0])), ACTIONS, 35)
     tasks = [
         Task(replace(plan.jobs[0], algorithm=str(tmp_path / name)), spec, [""], 10, {}, "batched")
         for name in ("gone.py", "deadly.py", "gone.py")
@@ -337,7 +340,7 @@ def test_jobs_of_one_structure_are_grouped(plan: Plan, tmp_path: Path) -> None:
     wider = [replace(job, config={**job.config, "hidden": [3]}) for job in plan.jobs]
     jobs = [*plan.jobs, *wider]
     data = transitions(plan.dataset(jobs[0]))
-    spec = learner_spec(data, 2.0, 35)
+    spec = learner_spec(data, ACTIONS, 35)
 
     def kind(job: Job) -> Hashable:
         return kind_of(job, spec)
@@ -361,7 +364,7 @@ def test_jobs_of_one_structure_are_grouped(plan: Plan, tmp_path: Path) -> None:
 
 def test_an_algorithm_for_one_seed_is_not_grouped(plan: Plan, tmp_path: Path) -> None:
     jobs = [replace(job, algorithm=EXAMPLE) for job in plan.jobs]
-    spec = learner_spec(transitions(plan.dataset(plan.jobs[0])), 2.0, 35)
+    spec = learner_spec(transitions(plan.dataset(plan.jobs[0])), ACTIONS, 35)
     assert kind_of(jobs[0], spec) is None
     groups = group(jobs, tmp_path, 3, ["cpu"], lambda _job: None)
     assert [len(some.jobs) for some in groups] == [1, 1, 1]
@@ -434,7 +437,7 @@ def test_replicas_on_different_data_end_as_alone(
     config = asdict(configure("iql", {"hidden": [2], "batch_size": 2}, "a test"))
     iql = {"algorithm": "iql", "label": "iql", "config": json.loads(json.dumps(config))}
     jobs = [replace(p.jobs[0], seed=number, **iql) for number, p in enumerate(plans)]
-    spec = learner_spec(transitions(plans[0].dataset(plans[0].jobs[0])), 2.0, 35)
+    spec = learner_spec(transitions(plans[0].dataset(plans[0].jobs[0])), ACTIONS, 35)
     assert kind_of(jobs[0], spec) == kind_of(jobs[1], spec)
     events = train_group(jobs, tmp_path / "together", 2, go_on)
     assert {event.status for event in events} == {Status.DONE}

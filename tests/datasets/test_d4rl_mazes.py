@@ -18,7 +18,7 @@ from offrl.data.card import Environment, find_card
 from offrl.data.dataset import load_dataset
 from offrl.datasets import d4rl_antmaze as antmaze
 from offrl.datasets import d4rl_maze2d as maze2d
-from offrl.evaluation.environments import make, make_vector, native, spaces
+from offrl.evaluation.environments import Actions, make, make_vector, native, spaces
 
 Array = NDArray[Any]
 MAZES = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}
@@ -71,8 +71,8 @@ def test_a_second_import_registers_nothing_again(module: Any) -> None:
 
 
 def test_sizes_are_those_of_d4rls_files() -> None:
-    assert spaces(environment("antmaze-large-play-v2")) == (29, 8, 1.0)
-    assert spaces(environment("maze2d-large-v1")) == (4, 2, 1.0)
+    assert spaces(environment("antmaze-large-play-v2")) == (29, Actions((-1.0,) * 8, (1.0,) * 8))
+    assert spaces(environment("maze2d-large-v1")) == (4, Actions((-1.0,) * 2, (1.0,) * 2))
 
 
 # --- the ant ---

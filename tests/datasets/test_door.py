@@ -14,7 +14,7 @@ from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.describe import stats
 from offrl.data.fetch import fetch
 from offrl.datasets import adroit
-from offrl.evaluation.environments import make, spaces
+from offrl.evaluation.environments import Actions, make, spaces
 
 Array = NDArray[Any]
 TASKS = ["door", "hammer", "pen", "relocate"]
@@ -117,7 +117,7 @@ def test_relocate_reward_by_hand() -> None:
     ],
 )
 def test_sizes_are_those_of_d4rls_files(task: str, sizes: tuple[int, int]) -> None:
-    assert spaces(environment(task)) == (*sizes, 1.0)
+    assert spaces(environment(task)) == (sizes[0], Actions((-1.0,) * sizes[1], (1.0,) * sizes[1]))
 
 
 def test_a_second_import_registers_nothing_again() -> None:

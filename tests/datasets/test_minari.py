@@ -19,7 +19,7 @@ from offrl.data.dataset import load_dataset
 from offrl.data.describe import stats
 from offrl.data.fetch import fetch
 from offrl.errors import InputError
-from offrl.evaluation.environments import make, spaces
+from offrl.evaluation.environments import Actions, make, spaces
 
 
 def test_minari_rows_from_t_plus_one_observations(
@@ -307,7 +307,7 @@ def test_minari_environments_are_played_as_minari_recovers_them(
     change(folder, env_spec=plain, eval_env_spec=spec_with(RESCALE, kwargs={"g": 8.0}))
     environment = load_dataset(folder).card.environment
     assert environment is not None
-    assert spaces(environment) == (3, 1, 1.0)
+    assert spaces(environment) == (3, Actions((-1.0,), (1.0,)))
     mine = make(environment)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bounds in float64

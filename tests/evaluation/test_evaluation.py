@@ -12,7 +12,7 @@ from offrl.data.card import Environment
 from offrl.data.observations import flatten
 from offrl.errors import InputError
 from offrl.evaluation import rollouts
-from offrl.evaluation.environments import known_bound, make, spaces
+from offrl.evaluation.environments import Actions, known_actions, make, spaces
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator, Part
 from offrl.learning.policy import StatelessPolicy
 from offrl.learning.streams import spawn_seed
@@ -25,12 +25,15 @@ MAZE = Environment(
     observation_keys=["observation", "desired_goal"],
 )
 DMSD = Environment(id="offrl.datasets.neorl2_simulators:offrl/DMSD-v0", max_episode_steps=100)
+CARTPOLE = Environment(id="CartPole-v1", max_episode_steps=60)
 BALANCE = Environment(id="InvertedPendulum-v5", max_episode_steps=40)  # ends when it falls
 
 
 def linear(size: int, out: int) -> StatelessPolicy:
-    """A fixed policy: tanh of a random projection."""
-    weight = torch.randn(size, out, generator=torch.Generator().manual_seed(0))
+    """A fixed policy: tanh of a random projection, or the larger of two where `out` is 0."""
+    weight = torch.randn(size, out or 2, generator=torch.Generator().manual_seed(0))
+    if out == 0:
+        return StatelessPolicy(lambda observations: (observations @ weight).argmax(-1))
     return StatelessPolicy(lambda observations: torch.tanh(observations @ weight))
 
 
@@ -55,8 +58,8 @@ def play(environment: Environment, policy: StatelessPolicy, seed: int) -> tuple[
 
 @pytest.mark.parametrize(
     ("environment", "size", "out"),
-    [(PENDULUM, 3, 1), (BALANCE, 4, 1), (MAZE, 6, 2), (DMSD, 6, 2)],
-    ids=["pendulum", "balance", "maze", "dmsd"],
+    [(PENDULUM, 3, 1), (BALANCE, 4, 1), (MAZE, 6, 2), (DMSD, 6, 2), (CARTPOLE, 4, 0)],
+    ids=["pendulum", "balance", "maze", "dmsd", "cartpole"],
 )
 def test_each_episode_is_the_one_that_its_seed_gives(
     environment: Environment, size: int, out: int, monkeypatch: pytest.MonkeyPatch
@@ -254,23 +257,60 @@ def test_a_dict_is_flattened_in_the_declared_order() -> None:
 
 
 def test_spaces() -> None:
-    assert spaces(PENDULUM) == (3, 1, 2.0)
-    assert spaces(MAZE) == (6, 2, 1.0)
-    with pytest.raises(InputError, match="act in a Box"):
-        spaces(Environment(id="CartPole-v1", max_episode_steps=10))
-    gymnasium.register("offrl-test/Lopsided-v0", Lopsided)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="RescaleAction"):
-        spaces(Environment(id="offrl-test/Lopsided-v0", max_episode_steps=10))
+    assert spaces(PENDULUM) == (3, Actions((-2.0,), (2.0,)))
+    assert spaces(PENDULUM)[1].bound == 2.0
+    assert spaces(MAZE) == (6, Actions((-1.0, -1.0), (1.0, 1.0)))
+    assert spaces(CARTPOLE) == (4, Actions(count=2))
+    lopsided = spaces(lopsidedly(gymnasium.spaces.Box(0, 3, (1,))))[1]
+    assert lopsided == Actions((0.0,), (3.0,))
+    assert (lopsided.bound, lopsided.bounds) == (None, ((0.0,), (3.0,)))
+    uneven = gymnasium.spaces.Box(np.array([-1, -2]), np.array([1, 2]), dtype=np.float32)
+    assert spaces(lopsidedly(uneven))[1].bound is None
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        (
+            gymnasium.spaces.Box(0, np.inf, (1,)),
+            r"actions in \[\[0.\], \[inf\]\], which are not fin",
+        ),
+        (gymnasium.spaces.Box(-np.inf, np.inf, (2,)), "not finite; wrap it in .* RescaleAction"),
+        (gymnasium.spaces.Box(1, 1, (1,)), "expected low below high"),
+        (gymnasium.spaces.Discrete(3, start=1), "counts its 3 actions from 1; wrap it"),
+        (gymnasium.spaces.MultiDiscrete([2, 3]), "one among all their combinations"),
+        (gymnasium.spaces.Box(0, 1, (2, 2)), "a Box of one axis, or in a Discrete"),
+    ],
+)
+def test_actions_that_no_algorithm_takes_are_named(space: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        spaces(lopsidedly(space))
 
 
 class Lopsided(gymnasium.Env[Any, Any]):
-    """Actions in [0, 1]."""
+    """Observations are the last action; it pays the first of its numbers."""
 
-    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
-    action_space = gymnasium.spaces.Box(0, 1, (1,))
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+
+    def __init__(self, space: Any):
+        self.action_space = space
 
     def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
         return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        first = np.ravel(action).astype(np.float32)[:1]
+        return first, float(first[0]), False, False, {}
+
+
+gymnasium.register("offrl-test/Lopsided-v0", Lopsided)  # type: ignore[arg-type]
+
+
+def lopsidedly(space: Any) -> Environment:
+    """An environment with these actions; no card can hold a space, so its model is passed by."""
+    environment = Environment(id="offrl-test/Lopsided-v0", max_episode_steps=3)
+    return environment.model_copy(update={"kwargs": {"space": space}})
 
 
 @pytest.mark.parametrize(
@@ -365,7 +405,7 @@ def test_one_trial_step_finds_what_would_break_a_run(fault: str, says: str) -> N
 
 def test_what_breaks_later_names_the_environment_too() -> None:
     environment = odd(fault="stepped", steps=2)
-    assert spaces(environment) == (4, 1, 1.0)
+    assert spaces(environment) == (4, Actions((-1.0,), (1.0,)))
     evaluator = Evaluator(environment, [0], episodes=2, seed=0)
     with pytest.raises(InputError, match=r"'offrl-test/Odd-v0' .* raised KeyError when stepped"):
         evaluator(StatelessPolicy(lambda observations: observations[..., :1]))
@@ -382,12 +422,14 @@ def test_nested_observations_reach_the_policy_as_the_data_are_flattened() -> Non
     Evaluator(environment, [0], episodes=1, seed=0)(StatelessPolicy(act))
     assert seen[0].tolist() == [2, 3, 1, 0]  # goal/a/0, goal/a/1, goal/b, observation
     kitchen = Environment(id="gymnasium_robotics:FrankaKitchen-v1", max_episode_steps=280)
-    assert spaces(kitchen) == (59 + 2 * 17, 9, 1.0)
+    assert spaces(kitchen) == (59 + 2 * 17, Actions((-1.0,) * 9, (1.0,) * 9))
 
 
 def test_bounds_are_known_where_no_code_of_a_card_runs() -> None:
-    assert known_bound(PENDULUM) == 2.0
-    assert known_bound(DMSD) == 1.0
-    assert known_bound(None) is None
-    assert known_bound(Environment(id="CartPole-v1", max_episode_steps=5)) is None
-    assert known_bound(Environment(id="numbered:Pendulum-v1", max_episode_steps=5)) is None
+    for environment, bound in ((PENDULUM, 2.0), (DMSD, 1.0)):
+        known = known_actions(environment)
+        assert known is not None
+        assert known.bounds == bound
+    assert known_actions(None) is None
+    assert known_actions(CARTPOLE) == Actions(count=2)
+    assert known_actions(Environment(id="numbered:Pendulum-v1", max_episode_steps=5)) is None

@@ -108,8 +108,9 @@ def made(name: str, **changes: Any) -> tuple[Learner, Sampler]:
     rates = [field for field in vars(config) if field.endswith("_lr")]
     other = dataclasses.replace(config, **{f: 0.5 * getattr(config, f) for f in rates})
     spec = dataclasses.replace(battery.SPEC, steps=20)  # schedules change within a few updates
+    data = algorithm.prepare(battery.suited(name, battery.data()), config)
+    spec = battery.spec_of(data, spec)
     both, spec = grouped(algorithm, [config, other], [spec, spec])
-    data = algorithm.prepare(battery.data(), config)
     learner = build(algorithm, spec, both, SEEDS)
     sampler = build_sampler(algorithm, [data] * 2, both, SEEDS, "cpu")
     for owner in (learner, sampler):

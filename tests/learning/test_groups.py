@@ -83,6 +83,8 @@ def trained(
     updates: int = ALONE,
 ) -> tuple[Learner, list[dict[str, torch.Tensor]]]:
     algorithm = find_algorithm(name)
+    data = [battery.suited(name, each) for each in data]
+    specs = [battery.spec_of(*pair) for pair in zip(data, specs, strict=True)]
     config, one = grouped(algorithm, configs, specs)
     learner = build(algorithm, one, config, seeds)
     prepared = [algorithm.prepare(each, own) for each, own in zip(data, configs, strict=True)]
@@ -181,6 +183,8 @@ def test_keys_are_equal_for_what_can_be_grouped() -> None:
         dataclasses.replace(one, max_action=1.0),
         dataclasses.replace(one, action_dim=4),
         dataclasses.replace(one, steps=5),
+        dataclasses.replace(one, action_count=3),
+        dataclasses.replace(one, action_low=(0.0,) * 3, action_high=(1.0,) * 3),
     ):
         assert group_key(algorithm, a, one, 10) != group_key(algorithm, a, other, 10)
         with pytest.raises(InputError, match="in one run and"):

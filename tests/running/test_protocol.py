@@ -17,6 +17,7 @@ from offrl.data.card import shipped_cards
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.transitions import Transitions
 from offrl.errors import InputError
+from offrl.evaluation.environments import Actions
 from offrl.learning.learner import find_algorithm
 from offrl.learning.single import build
 from offrl.results.rows import Identity
@@ -576,6 +577,7 @@ def test_every_setting_of_a_shipped_protocol_makes_a_learner(name: str) -> None:
         cut,
     )
     settings = {(job.algorithm, json.dumps(job.config)): job for job in expand(find_protocol(name))}
+    cards = shipped_cards()
     for job in settings.values():
         config = configure(job.algorithm, job.config, name)
         sizes = {key: value for key, value in SMALL.items() if hasattr(config, key)}
@@ -583,8 +585,12 @@ def test_every_setting_of_a_shipped_protocol_makes_a_learner(name: str) -> None:
             sizes["num_critics"] = min(config.num_critics, 2)
         config = replace(config, **sizes)
         algorithm = find_algorithm(job.algorithm)
-        prepared = algorithm.prepare(data, config)
-        learner = build(algorithm, learner_spec(prepared, 1.0, job.steps), config, [job.seed])
+        given, actions = data, Actions.within(1.0, 2)
+        if count := cards[job.dataset].action_count:
+            given = replace(data, actions=np.arange(rows) % count)
+            actions = Actions(count=count)
+        prepared = algorithm.prepare(given, config)
+        learner = build(algorithm, learner_spec(prepared, actions, job.steps), config, [job.seed])
         assert learner.policies(), (job.label, job.dataset)
 
 
