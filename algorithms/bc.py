@@ -1,4 +1,4 @@
-"""BC: behaviour cloning by regression.
+"""BC: behaviour cloning, by regression or by classification.
 
 Pomerleau, "Efficient Training of Artificial Neural Networks for Autonomous Navigation", Neural
 Computation 1991. Reference code: CORL `any_percent_bc.py` with the whole data set.
@@ -6,7 +6,12 @@ Computation 1991. Reference code: CORL `any_percent_bc.py` with the whole data s
     L = mean (pi(s) - a)^2    over the batch and the action dimensions
 
 with pi(s) = a_max tanh(f(s)), two hidden layers of 256 with ReLU, and Adam. CORL's filter by return
-is an algorithm of its own here, `percent_bc`.
+is an algorithm of its own here, `percent_bc`. Where actions are discrete, f(s) are the logits of a
+categorical policy, which acts by its most probable action, and the loss is the cross-entropy
+
+    L = -mean log pi(a|s)
+
+for which the reference code is d3rlpy's DiscreteBC.
 
 Known differences:
 1. CORL standardises observations with (s - mean) / (std + 1e-3): `normalize = true`, the default.
@@ -17,6 +22,8 @@ Known differences:
    validation error is a sum of batch means, in which the last, smaller batch weighs as much as the
    others; here every transition weighs the same. The unused standard-deviation head of its network
    is left out.
+3. d3rlpy adds 0.5 mean (log pi)^2, over all actions, to the loss of discrete actions; here nothing
+   is added. `output` concerns continuous actions alone.
 """
 
 from dataclasses import dataclass
@@ -26,6 +33,8 @@ import torch
 from torch import Tensor
 
 from offrl.learning import (
+    CONTINUOUS,
+    DISCRETE,
     MLP,
     Batch,
     Count,
@@ -67,13 +76,17 @@ class BC(Learner):
     paper = "Pomerleau 1991"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
+    actions = frozenset((CONTINUOUS, DISCRETE))
     period = 1
+    not_restored = Learner.not_restored | {"discrete"}
     varying = frozenset(("actor_lr",))
     validation_advice = "set checkpoint = 'last'"
 
     def __init__(self, spec: Spec, config: BCConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)
-        sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
+        self.discrete = spec.action_count is not None
+        outputs = spec.action_count or spec.action_dim
+        sizes = (spec.observation_dim, *config.hidden, outputs)
         self.actor = MLP(Streams(seeds, "actor", device), sizes, activation=config.activation)
         self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
         self.updates = 0
@@ -85,16 +98,23 @@ class BC(Learner):
             self.best_step = torch.zeros(len(seeds), device=device)
 
     def _act(self, actor: MLP, observations: Tensor) -> Tensor:
-        actions = actor(self.states(observations))
-        return self.max_action * torch.tanh(actions) if self.config.output == "tanh" else actions
+        outputs = actor(self.states(observations))
+        if self.discrete:
+            return outputs.argmax(-1)
+        return self.max_action * torch.tanh(outputs) if self.config.output == "tanh" else outputs
+
+    def _cloning_loss(self, observations: Tensor, actions: Tensor) -> Tensor:
+        if self.discrete:
+            return losses.choice_loss(self.actor(self.states(observations)), actions)
+        return losses.cloning_loss(self._act(self.actor, observations), actions)
 
     def actor_loss(self, batch: Batch) -> Loss:
-        """L, the regression on the data's actions."""
-        loss = losses.cloning_loss(self._act(self.actor, batch.observations), batch.actions)
+        """L, of the data's actions."""
+        loss = self._cloning_loss(batch.observations, batch.actions)
         return loss, {"actor/loss": loss.detach()}
 
     def update(self, batch: Batch) -> Metrics:
-        """One step of regression."""
+        """One step of regression, or of classification."""
         loss, metrics = self.actor_loss(batch)
         step(self.actor_optimizer, loss)
         self.updates += 1
@@ -110,7 +130,8 @@ class BC(Learner):
     def validate(self, batch: Batch) -> Metrics:
         """Keeps each replica's parameters where their validation error is the lowest so far."""
         observations = batch.observations.expand(len(self.best_error), -1, -1)
-        error = losses.cloning_loss(self._act(self.actor, observations), batch.actions)
+        actions = batch.actions.expand(len(observations), *batch.actions.shape[1:])
+        error = self._cloning_loss(observations, actions)
         better = error < self.best_error
         self.best_error = torch.where(better, error, self.best_error)
         self.best_step = torch.where(better, float(self.updates), self.best_step)

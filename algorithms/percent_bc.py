@@ -12,7 +12,9 @@ Trajectories are ranked by R = sum_t gamma^t r_t. With `filter`
 The two differ where the trajectories' lengths do, as on hopper and walker2d. What is left is
 cloned:
     L = mean (pi(s) - a)^2    over the batch and the action dimensions
-with observations standardised by the mean and deviation of what is left, as CORL does.
+with observations standardised by the mean and deviation of what is left, as CORL does. Discrete
+actions are cloned by a categorical policy, which acts by its most probable action:
+    L = -mean log pi(a|s)
 
 Known differences:
 1. CORL cuts a trajectory at a termination or when it has 1000 rows, and leaves out what comes after
@@ -37,6 +39,8 @@ import torch
 from torch import Tensor
 
 from offrl.learning import (
+    CONTINUOUS,
+    DISCRETE,
     MLP,
     Batch,
     Count,
@@ -93,13 +97,17 @@ class PercentBC(Learner):
     paper = "Chen et al. 2021, arXiv 2106.01345"
     family = "imitation"
     agreement = "corl-team/CORL eeeeef2 any_percent_bc.py"
+    actions = frozenset((CONTINUOUS, DISCRETE))
     period = 1
+    not_restored = Learner.not_restored | {"discrete"}
     varying = frozenset(("actor_lr",))
     preparing = frozenset(("fraction", "filter", "split", "gamma"))
 
     def __init__(self, spec: Spec, config: PercentBCConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)
-        sizes = (spec.observation_dim, *config.hidden, spec.action_dim)
+        self.discrete = spec.action_count is not None
+        outputs = spec.action_count or spec.action_dim
+        sizes = (spec.observation_dim, *config.hidden, outputs)
         self.actor = MLP(Streams(seeds, "actor", device), sizes)
         self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
 
@@ -129,15 +137,20 @@ class PercentBC(Learner):
         return data.rows(np.concatenate(rows))
 
     def _act(self, observations: Tensor) -> Tensor:
-        return self.max_action * torch.tanh(self.actor(self.states(observations)))
+        outputs = self.actor(self.states(observations))
+        return outputs.argmax(-1) if self.discrete else self.max_action * torch.tanh(outputs)
 
     def actor_loss(self, batch: Batch) -> Loss:
-        """L, the regression on the data's actions."""
-        loss = losses.cloning_loss(self._act(batch.observations), batch.actions)
+        """L, of the data's actions."""
+        if self.discrete:
+            logits = self.actor(self.states(batch.observations))
+            loss = losses.choice_loss(logits, batch.actions)
+        else:
+            loss = losses.cloning_loss(self._act(batch.observations), batch.actions)
         return loss, {"actor/loss": loss.detach()}
 
     def update(self, batch: Batch) -> Metrics:
-        """One step of regression."""
+        """One step of regression, or of classification."""
         loss, metrics = self.actor_loss(batch)
         step(self.actor_optimizer, loss)
         return metrics

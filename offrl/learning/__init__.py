@@ -17,7 +17,14 @@ from offrl.learning.fields import (
     Steps,
     Widths,
 )
-from offrl.learning.learner import Learner, Loss, Metrics, SingleSeedLearner
+from offrl.learning.learner import (
+    CONTINUOUS,
+    DISCRETE,
+    Learner,
+    Loss,
+    Metrics,
+    SingleSeedLearner,
+)
 from offrl.learning.networks import (
     MLP,
     LayerNorm,
@@ -30,6 +37,7 @@ from offrl.learning.networks import (
 from offrl.learning.optim import (
     adam,
     adamw,
+    copy_every,
     cosine_decay,
     polyak,
     set_rate,
@@ -56,6 +64,8 @@ from offrl.learning.streams import Streams
 
 __all__ = [
     "AT_ONCE",
+    "CONTINUOUS",
+    "DISCRETE",
     "FAN_IN",
     "FAN_OUT",
     "IN_TURN",
@@ -98,6 +108,7 @@ __all__ = [
     "adam",
     "adamw",
     "aligned",
+    "copy_every",
     "cosine_decay",
     "look_up",
     "losses",

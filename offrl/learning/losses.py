@@ -45,6 +45,26 @@ def cloning_loss(policy_actions: Tensor, actions: Tensor) -> Tensor:
     return (policy_actions - actions).square().mean((-2, -1))
 
 
+def choice_loss(logits: Tensor, actions: Tensor) -> Tensor:
+    """Mean negative log probability of discrete actions, the cross-entropy, shape (R,).
+
+    Args:
+        logits: of the categorical policy, shape (R, B, action_count).
+        actions: int64, shape (R, B).
+    """
+    return -chosen(logits.log_softmax(-1), actions).mean(-1)
+
+
+def chosen(values: Tensor, actions: Tensor) -> Tensor:
+    """The values of the actions that were taken, shape (R, B).
+
+    Args:
+        values: of all discrete actions, shape (R, B, action_count).
+        actions: int64, shape (R, B).
+    """
+    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
 def gaussian_log_prob(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log density of diagonal Gaussians, summed over action dimensions, shape (R, B)."""
     z = (actions - mean) * (-log_std).exp()

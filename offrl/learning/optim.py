@@ -248,6 +248,24 @@ def polyak(target: nn.Module, source: nn.Module, tau: Setting) -> None:
     torch._foreach_lerp_(targets, [*source.parameters()], weight)
 
 
+@torch.no_grad()
+def copy_every(target: nn.Module, source: nn.Module, interval: int, made: int | Tensor) -> None:
+    """Sets a target network to its source once in `interval` steps, when that many were made.
+
+    Args:
+        target: changed in place.
+        source: of the same shapes.
+        interval: in steps.
+        made: steps so far; as a tensor without axes, as `steps_made` gives it after a step, it
+            decides on its device.
+    """
+    if isinstance(made, Tensor):
+        due = (made % interval == 0).to(torch.float32)
+        polyak(target, source, due)  # a weight of 0 or 1 leaves or copies every bit
+    elif made % interval == 0:
+        polyak(target, source, 1.0)
+
+
 def steps_made(optimizer: torch.optim.Optimizer, updates: int) -> int | Tensor:
     """The steps that an optimiser has made, for schedules: `updates`, if it makes one in each.
 

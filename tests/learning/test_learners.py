@@ -13,15 +13,19 @@ from battery import (
     SPEC,
     algorithms,
     chain,
+    choices,
     data,
     named,
     parameters,
     settings,
     small,
+    spec_of,
+    suited,
     trained,
     untrained,
 )
 
+from offrl.data.transitions import Transitions
 from offrl.errors import InputError
 from offrl.learning import checkpoint
 from offrl.learning.batch import Batch
@@ -31,6 +35,7 @@ from offrl.learning.single import build, schedule_of
 from offrl.learning.spec import Spec, WatchedSpec
 from offrl.learning.state import join, split
 
+BOTH = [name for name in named() if len(find_algorithm(name).actions) == 2]  # kinds of actions
 PLAIN = [name for name in named() if settings(name).plain is not None]
 VARIANTS = [(name, changes) for name in named() for changes in settings(name).variants]
 AXIS = ("actor", "critic", "value", "alpha", "validation")  # what a metric is about
@@ -73,21 +78,43 @@ def test_the_same_seed_twice_is_bit_equal_and_another_is_not(name: str) -> None:
 
 
 def test_replicas_together_match_separate_learners(name: str) -> None:
-    replicas_match(name, small(name))
+    replicas_match(name, small(name), data())
 
 
 @pytest.mark.parametrize(("kind", "changes"), VARIANTS)
 def test_replicas_match_in_other_variants(kind: str, changes: dict[str, Any]) -> None:
-    replicas_match(kind, small(kind, **changes))
+    replicas_match(kind, small(kind, **changes), data())
 
 
-def replicas_match(name: str, config: Any) -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_with_discrete_actions_replicas_match_and_carry_on(kind: str, tmp_path: Path) -> None:
+    replicas_match(kind, small(kind), choices(data()))
+    carries_on(kind, small(kind), tmp_path, choices(data()))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_discrete_action_is_imitated(kind: str) -> None:
+    """The most frequent one of each of two states: 3 of 4 rows; and odds are those of the data."""
+    rows = np.arange(400)
+    states = np.eye(5, dtype=np.float32)[rows % 2]
+    taken = np.where(rows // 2 % 4 == 0, 0, 1 + rows % 2)
+    given = dataclasses.replace(data(), observations=states, actions=taken)
+    config = small(kind, actor_lr=1e-2, fraction=1.0, normalize=False)
+    learner, _ = trained(kind, given, [0], 400, config)
+    two = torch.eye(5)[:2].unsqueeze(0)
+    assert acted(learner, two).tolist() == [[1, 2]]
+    odds = learner.actor(two).softmax(-1)[0]  # type: ignore[attr-defined]
+    expected = torch.tensor([[0.25, 0.75, 0.0], [0.25, 0.0, 0.75]])
+    torch.testing.assert_close(odds, expected, rtol=0, atol=0.06)
+
+
+def replicas_match(name: str, config: Any, given: Transitions) -> None:
     seeds = [3, 0, 11]
-    together, _ = trained(name, data(), seeds, 30, config)
+    together, _ = trained(name, given, seeds, 30, config)
     observations = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(1))
     actions = acted(together, observations)
     for r, seed in enumerate(seeds):
-        alone, _ = trained(name, data(), [seed], 30, config)
+        alone, _ = trained(name, given, [seed], 30, config)
         if issubclass(find_algorithm(name), Learner):
             for parameter, own in zip(parameters(together), parameters(alone), strict=True):
                 torch.testing.assert_close(parameter[r], own[0], rtol=1e-3, atol=1e-5)
@@ -97,20 +124,20 @@ def replicas_match(name: str, config: Any) -> None:
 
 
 def test_save_load_continue_is_bit_equal_to_not_stopping(name: str, tmp_path: Path) -> None:
-    carries_on(name, small(name), tmp_path)
+    carries_on(name, small(name), tmp_path, data())
 
 
 @pytest.mark.parametrize(("kind", "changes"), VARIANTS)
 def test_other_variants_carry_on(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    carries_on(kind, small(kind, **changes), tmp_path)
+    carries_on(kind, small(kind, **changes), tmp_path, data())
 
 
-def carries_on(name: str, config: Any, tmp_path: Path) -> None:
-    straight, _ = trained(name, data(), [5, 6], 41, config)
-    learner, sampler = trained(name, data(), [5, 6], 20, config)
+def carries_on(name: str, config: Any, tmp_path: Path, given: Transitions) -> None:
+    straight, _ = trained(name, given, [5, 6], 41, config)
+    learner, sampler = trained(name, given, [5, 6], 20, config)
     path = tmp_path / "state.safetensors"
     checkpoint.save(path, {"learner": learner.state_dict(), "sampler": sampler.state_dict()})
-    resumed, sampler = untrained(name, data(), [5, 6], config)
+    resumed, sampler = untrained(name, given, [5, 6], config)
     assert not same(resumed, learner)
     state = checkpoint.load(path)
     resumed.load_state_dict(state["learner"])
@@ -153,10 +180,10 @@ def test_the_number_of_steps_decides_updates_only_by_a_schedule(
     kind: str, changes: dict[str, Any]
 ) -> None:
     algorithm, config = find_algorithm(kind), small(kind, **changes)
-    prepared = algorithm.prepare(data(), config)
+    prepared = algorithm.prepare(suited(kind, data()), config)
     ended, schedules = [], set()
     for steps in (8, 1000):
-        spec = WatchedSpec.of(dataclasses.replace(SPEC, steps=steps))
+        spec = WatchedSpec.of(dataclasses.replace(spec_of(prepared), steps=steps))
         learner = build(algorithm, spec, config, [3])
         schedules.add(schedule_of(algorithm, learner, spec))
         sampler = algorithm.sampler(prepared, config, [3], "cpu")
@@ -179,7 +206,7 @@ def test_every_trained_parameter_moves(name: str) -> None:
 def test_metrics_have_standard_names_and_one_value_a_replica(name: str) -> None:
     learner, sampler = untrained(name, data(), [0, 1])
     metrics = [learner.update(sampler.sample()) for _ in range(2)][-1]
-    assert "actor/loss" in metrics
+    assert {"actor/loss", "critic/loss"} & metrics.keys()
     for key, value in metrics.items():
         assert key.split("/")[0] in AXIS, key
         assert value.shape == (2,), key
@@ -192,11 +219,12 @@ def test_a_number_that_is_not_finite_shows_in_the_metrics(name: str) -> None:
     learner, sampler = untrained(name, data(), [0])
     for _ in range(2):
         batch = sampler.sample()
-        batch.actions[...] = torch.nan
+        column = batch.actions if batch.actions.is_floating_point() else batch.observations
+        column[...] = torch.nan
         metrics = learner.update(batch)
         if any(not torch.isfinite(value).all() for value in metrics.values()):
             return
-    pytest.fail("two updates on actions that are NaN, and every metric is finite")
+    pytest.fail("two updates on numbers that are NaN, and every metric is finite")
 
 
 def test_a_data_set_with_one_action_is_imitated(name: str) -> None:
@@ -252,7 +280,7 @@ def test_the_chain_of_known_value_is_solved(kind: str, termination: float, last:
         learner.log_alpha.data.fill_(-20)
     for _ in range(400):
         learner.update(sampler.sample())
-    prepared = find_algorithm(kind).prepare(transitions, small(kind))
+    prepared = find_algorithm(kind).prepare(suited(kind, transitions), small(kind))
     for state, value in ((0, 0.5 * last), (1, last)):
         rows = np.flatnonzero(prepared.observations[:, state] == 1)[:32]
         metrics = learner.update(whole(prepared.rows(rows)))  # its critic/q is from before the step

@@ -30,6 +30,8 @@ VARIANTS += [
     ("rebrac", {"normalize": True}),
     ("decision_transformer", {"activation": "gelu", "heads": 2}),
     ("bc", {"output": "linear", "activation": "leaky_relu"}),
+    ("bc", {"discrete": True}),  # of the data
+    ("percent_bc", {"discrete": True}),
 ]
 
 
@@ -61,8 +63,9 @@ class OneDevice(TorchDispatchMode):
 
 def on_meta(name: str, changes: dict[str, Any]) -> tuple[Learner, Sampler]:
     algorithm, config = find_algorithm(name), battery.small(name, **changes)
-    data = algorithm.prepare(battery.data(), config)
-    learner = build(algorithm, battery.SPEC, config, [3, 0, 11], "meta")
+    given = battery.choices(battery.data()) if "discrete" in changes else battery.data()
+    data = algorithm.prepare(battery.suited(name, given), config)
+    learner = build(algorithm, battery.spec_of(data), config, [3, 0, 11], "meta")
     return learner, algorithm.sampler(data, config, [3, 0, 11], "meta")
 
 
