@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,6 +54,7 @@ def make(environment: Environment, render_mode: str | None = None) -> gymnasium.
     with simulator_errors(environment, "imported"), contextlib.redirect_stderr(io.StringIO()):
         # gymnasium-robotics prints a notice on the rewards of Adroit tasks when imported.
         importlib.import_module(module or "gymnasium")
+        _register(environment.id.rpartition(":")[2])
     _check_entry_point(environment)
     with warnings.catch_warnings(), simulator_errors(environment, "made"):
         # D4RL's scores need the v4 tasks; Gymnasium warns of each that v5 is out, and wrappers of
@@ -72,6 +74,16 @@ def make(environment: Environment, render_mode: str | None = None) -> gymnasium.
     if maze_file := getattr(env.unwrapped, "tmp_xml_file_path", None):
         Path(maze_file).unlink(missing_ok=True)
     return env
+
+
+def _register(name: str) -> None:
+    """Has an installed package register its environments, as Gymnasium did before 1.0.
+
+    Its entry point has the name of what stands before the slash of theirs, such as MinAtar.
+    """
+    if name not in gymnasium.registry and "/" in name:
+        for entry in entry_points(group="gymnasium.envs", name=name.partition("/")[0]):
+            entry.load()()
 
 
 def _kwargs(environment: Environment) -> dict[str, Any]:

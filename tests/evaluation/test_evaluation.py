@@ -1,5 +1,6 @@
 """Whole episodes, many at a time: nothing may depend on how many."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -433,3 +434,23 @@ def test_bounds_are_known_where_no_code_of_a_card_runs() -> None:
     assert known_actions(None) is None
     assert known_actions(CARTPOLE) == Actions(count=2)
     assert known_actions(Environment(id="numbered:Pendulum-v1", max_episode_steps=5)) is None
+
+
+def test_an_installed_package_registers_its_environments_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gymnasium left that to the user with version 1.0; MinAtar relies on it."""
+    (tmp_path / "grid_games.py").write_text(
+        "import gymnasium\n\n\ndef register():\n"
+        "    gymnasium.register('GridGames/Cart-v0', "
+        "'gymnasium.envs.classic_control.cartpole:CartPoleEnv')\n"
+    )
+    about = tmp_path / "grid_games-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: grid-games\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[gymnasium.envs]\nGridGames = grid_games:register\n")
+    environment = Environment(id="GridGames/Cart-v0", max_episode_steps=5)
+    with pytest.raises(InputError, match="Namespace GridGames not found"):
+        make(environment)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert spaces(environment) == (4, Actions(count=2))
