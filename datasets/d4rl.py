@@ -42,6 +42,7 @@ from offrl.data import (
 from offrl.errors import InputError
 
 SUFFIXES = (".hdf5", ".h5", ".npz")
+WRITES = (".hdf5", ".h5")
 VIEWS = ("transitions", "qlearning")
 VERSION = 1  # raised whenever the same file would be read otherwise
 STATES = ("infos/qpos", "infos/qvel")
@@ -70,6 +71,23 @@ def read(path: Path, card: Card) -> Columns:
     """The columns of a D4RL file in the card's view. Raises InputError where it is not one."""
     with _opened(path) as file:
         return _read(file, path, card)
+
+
+def write(path: Path, columns: Columns, card: Card) -> None:  # noqa: ARG001
+    """Writes rows with D4RL's names; the view `transitions` reads each of them again."""
+    import h5py
+
+    values = (
+        columns.observations,
+        columns.actions,
+        columns.rewards,
+        columns.terminations,
+        columns.truncations,
+        columns.next_observations,
+    )
+    with h5py.File(path, "w", locking=False) as file:
+        for key, column_ in zip(D4RL_KEYS, values, strict=True):
+            file.create_dataset(key, data=column_)
 
 
 def steps(path: Path, card: Card, most: int) -> Steps | None:

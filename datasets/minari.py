@@ -42,6 +42,7 @@ from offrl.errors import InputError, unknown
 from offrl.files import plain
 
 SUFFIXES = ()  # a data set is a folder
+WRITES = ("",)
 VIEWS = ("transitions",)
 VERSION = 1  # raised whenever the same file would be read otherwise
 MOST_TEXT = 2**26  # bytes of metadata, which declare two bounds for each number of a space
@@ -123,6 +124,59 @@ def read(path: Path, card: Card) -> Columns:
         metadata = _json(folder / "metadata.json")
         columns.notes += filter(None, [_reference(metadata, {})])
     return columns
+
+
+def write(path: Path, columns: Columns, card: Card) -> None:
+    """Writes rows as a data set of Minari's, without a simulator: its spaces are those of the data.
+
+    Raises InputError where a row's next observation is not the observation of the next row of its
+    episode: Minari keeps one observation a step.
+    """
+    import minari
+    from gymnasium import spaces
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    ends = columns.terminations | columns.truncations
+    last = np.flatnonzero(ends) + 1
+    for first, end in zip([0, *last[:-1]], last, strict=True):
+        seen, after = columns.observations[first + 1 : end], columns.next_observations
+        if not np.array_equal(seen, after[first : end - 1]):
+            row = first + int(np.argmax((seen != after[first : end - 1]).any(axis=1)))
+            raise InputError(
+                f"{card.id}: the next observation of row {row} is not the observation of row "
+                f"{row + 1}; Minari keeps one observation a step, so choose another format"
+            )
+    high = np.float32(np.inf)
+    acting: Any = spaces.Box(-high, high, columns.actions.shape[1:], np.float32)
+    if card.action_count is not None:
+        acting = spaces.Discrete(card.action_count)
+    storage = MinariStorage.new(
+        path,
+        spaces.Box(-high, high, columns.observations.shape[1:], np.float32),
+        acting,
+    )
+    about = {
+        "dataset_id": f"offrl/{card.id}-v{card.version}",
+        "minari_version": minari.__version__,
+        "description": card.title,
+        "algorithm_name": f"offrl data export of {card.id}@{card.version}",
+    }
+    if card.reference is not None:
+        about["ref_min_score"], about["ref_max_score"] = card.reference.min, card.reference.max
+    storage.update_metadata(about)
+    storage.update_episodes(
+        EpisodeBuffer(
+            observations=np.append(
+                columns.observations[first:end], columns.next_observations[end - 1 : end], axis=0
+            ),
+            actions=columns.actions[first:end],
+            rewards=columns.rewards[first:end],
+            terminations=columns.terminations[first:end],
+            truncations=columns.truncations[first:end],
+        )
+        for first, end in zip([0, *last[:-1]], last, strict=True)
+    )
 
 
 def _locate(name: str) -> Path | None:

@@ -158,3 +158,157 @@ def _stat_text(key: str, value: Any, limits: str) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return "\n".join(value) if isinstance(value, list) else str(value)
+
+
+@app.command("import")
+def import_data(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file.")],
+    observation: Annotated[
+        list[str],
+        typer.Option(metavar="COLUMN", help="What was seen: a name or a pattern; repeat for more."),
+    ],
+    action: Annotated[list[str], typer.Option(metavar="COLUMN", help="What was done, likewise.")],
+    reward: Annotated[str, typer.Option(metavar="COLUMN", help="What it brought.")],
+    next_observation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="What was seen after it; by default in the episode's next row."
+        ),
+    ] = None,
+    episode: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="A value that the rows of an episode share."),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Numbers or dates by which its rows are sorted."),
+    ] = None,
+    terminal: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="1 where the process ended, else 0.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="1 where an episode was cut off, else 0.")
+    ] = None,
+    discrete: Annotated[
+        bool,
+        typer.Option(
+            "--discrete",
+            help="Actions are choices, texts or whole numbers; of several columns, combinations.",
+        ),
+    ] = False,
+    impute: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="What a missing observation becomes: forward (the last one of its episode, else "
+            "the mean), mean or zero. By default it is an error.",
+        ),
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the episodes, held out at random.")
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="CARD", help="The card; by default TABLE's name with .toml."
+        ),
+    ] = None,
+) -> None:
+    """Make a card and a file of transitions of a table of your own: one row per step.
+
+    Says which columns were taken, in which order, and what was changed; the card's notes keep it.
+
+    Example: offrl data import log.csv --observation 'obs_*' --action dose --reward r
+    --episode patient --time t --terminal died
+    """
+    from offrl.data.dataset import load_dataset
+    from offrl.data.deposit import deposit_table
+    from offrl.data.roles import Roles
+    from offrl.data.tables import open_table
+
+    roles = Roles(
+        observation,
+        action,
+        reward,
+        next_observation or (),
+        episode,
+        time,
+        terminal,
+        timeout,
+        discrete,
+    )
+    path = output or Path(table.with_suffix(".toml").name)
+    card = deposit_table(open_table(table), roles, path, impute, validation)
+    for line in card.notes.splitlines():
+        print_line(line)
+    print_line(load_dataset(card))
+    print_line(path)
+
+
+@app.command("export")
+def export_data(
+    name: DataId,
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--to", metavar="FILE", help="A new file, whose suffix says the format, or a folder."
+        ),
+    ],
+    trust: Trusted = None,
+) -> None:
+    """Write the transitions of a data set to a file of another format, without loss.
+
+    It may be Parquet or D4RL's HDF5; a name without a suffix becomes a Minari data set's folder.
+
+    Example: offrl data export pointmaze-quickstart --to pointmaze.hdf5
+    """
+    from offrl.data.dataset import load_dataset
+    from offrl.data.deposit import write_rows
+    from offrl.data.loader import writer_of
+
+    _, writer = writer_of(to)
+    with progress_bar(name) as progress:
+        data = load_dataset(name, progress=progress, trust=trust or ())
+    write_rows(to, data.columns(), data.card, writer)
+    print_line(to)
+
+
+@app.command("subset")
+def subset_data(
+    name: DataId,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="CARD", help="The new card, NAME.toml.")
+    ],
+    episodes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="So many episodes.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of the episodes, in (0, 1].")
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="ORDER", help="Which come first: random, top or bottom (by return), first."
+        ),
+    ] = "random",
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random order.")] = 0,
+    trust: Trusted = None,
+) -> None:
+    """Make a card and a file of some whole episodes of a data set; its notes say of which.
+
+    A smaller subset of one order and seed lies inside a larger one.
+
+    Example: offrl data subset pointmaze-quickstart --share 0.1 --by top -o best.toml
+    """
+    from offrl.data.dataset import load_dataset
+    from offrl.data.deposit import deposit_derived
+    from offrl.data.transforms import Subset, subset
+
+    chosen = Subset(episodes, share, by, seed)
+    with progress_bar(name) as progress:
+        data = load_dataset(name, progress=progress, trust=trust or ())
+    card = deposit_derived(subset(data.columns(), chosen), data.card, data.checksum, chosen, output)
+    for line in card.notes.splitlines()[-1:]:
+        print_line(line)
+    print_line(load_dataset(card))
+    print_line(output)

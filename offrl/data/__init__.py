@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from offrl.data.loader import path_stamp as path_stamp
     from offrl.data.observations import flatten as flatten
     from offrl.data.observations import layout_of as layout_of
+    from offrl.data.sequences import episode_columns as episode_columns
     from offrl.data.steps import Steps as Steps
     from offrl.data.steps import precedes as precedes
     from offrl.data.transitions import Transitions as Transitions
@@ -53,6 +54,7 @@ _NAMES = {
     "observations": ("flatten", "layout_of"),
     "foreign": ("check_size", "disk_usage"),
     "loader": ("path_stamp",),
+    "sequences": ("episode_columns",),
     "steps": ("Steps", "precedes"),
     "transitions": ("Transitions",),
     "unfolded": ("check_table", "nested_arrays", "ragged_blocks"),

@@ -8,21 +8,28 @@ depends on is checked on the way.
 import functools
 import hashlib
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.data.cache import NotCached, cached_folder, open_columns
 from offrl.data.card import Card
-from offrl.data.columns import NAMES, Totals, episodes
+from offrl.data.columns import NAMES, Columns, Totals, episodes
 from offrl.data.convert import check_expected, convert
+from offrl.data.deposit import deposit_episodes, deposit_table
 from offrl.data.fetch import fetch_split
 from offrl.data.resolve import resolve
+from offrl.data.roles import Roles
+from offrl.data.tables import frame_table
 from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.trust import Files
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +72,67 @@ class Dataset:
         self.source = Totals(**meta["totals"])
         columns = "".join(meta["columns"][name]["sha256"] for name in NAMES)
         self.checksum = hashlib.sha256(columns.encode()).hexdigest()
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: "pd.DataFrame",
+        output: str | Path,
+        *,
+        observation: Sequence[str],
+        action: Sequence[str],
+        reward: str,
+        next_observation: Sequence[str] = (),
+        episode: str | None = None,
+        time: str | None = None,
+        terminal: str | None = None,
+        timeout: str | None = None,
+        discrete: bool = False,
+        impute: str | None = None,
+        validation: float = 0,
+    ) -> "Dataset":
+        """Logged rows of pandas as a data set, written to a card `output` and a file beside it.
+
+        The columns are those of `offrl.data.roles.Roles`; names may be patterns. `impute` is what
+        a missing observation becomes, by `offrl.data.logged.table_columns`, and `validation` the
+        share of the episodes that are the validation split. What was taken and
+        changed stands in the card's notes. Raises InputError, with the row, for what is wrong, and
+        where the card is there already.
+        """
+        roles = Roles(
+            observation,
+            action,
+            reward,
+            next_observation,
+            episode,
+            time,
+            terminal,
+            timeout,
+            discrete,
+        )
+        return load_dataset(deposit_table(frame_table(frame), roles, output, impute, validation))
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Iterable[Mapping[str, Any]],
+        output: str | Path,
+        *,
+        discrete: int | Sequence[str] = (),
+    ) -> "Dataset":
+        """Episodes as a data set, written to a card `output` and a file of rows beside it.
+
+        Each is a dict of `observations` (T + 1, ...) or (T, ...), `actions`, `rewards` and
+        `terminated`, by `offrl.data.sequences.episode_columns`. `discrete` are the names of
+        discrete actions, which are whole numbers from 0, or how many there are. Raises InputError
+        for another form, and where the card is there already.
+        """
+        return load_dataset(deposit_episodes(episodes, output, discrete))
+
+    def columns(self) -> Columns:
+        """The arrays, as a loader gives them."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
+        return Columns(**arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self.card, self.split, self.folder)

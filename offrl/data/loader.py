@@ -8,11 +8,12 @@ point of the group `offrl.datasets`, and holds
     read        reads one file or folder
 
 and, where the format has more to offer, `card` (see `Describes`), `lacking` (see `Recognises`),
-`steps` (see `Replays`) and `fetch` with `stamp` (see `Fetches`). `VERSION` is a whole number, 1
-where there is none, which is raised whenever the same file would be read otherwise: what is cached
-is then read again. What a loader raises on foreign bytes becomes one line in `offrl.data.foreign`,
-so it catches nothing itself. Nothing else in offrl depends on a format. All loaders are imported to
-find the one of a path: a loader imports a slow library inside the function that needs it.
+`steps` (see `Replays`), `write` (see `Writes`) and `fetch` with `stamp` (see `Fetches`). `VERSION`
+is a whole number, 1 where there is none, which is raised whenever the same file would be read
+otherwise: what is cached is then read again. What a loader raises on foreign bytes becomes one line
+in `offrl.data.foreign`, so it catches nothing itself. Nothing else in offrl depends on a format.
+All loaders are imported to find the one of a path: a loader imports a slow library inside the
+function that needs it.
 """
 
 import functools
@@ -75,6 +76,19 @@ class Replays(Protocol):
 
     def steps(self, path: Path, card: Card, most: int) -> Steps | None:
         """Up to `most` steps, from all parts of a file or folder; None where it holds no states."""
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A loader that writes its format too, so that `read` gives back each number as it was."""
+
+    WRITES: Sequence[str]  # suffixes of files that it writes; "" is a folder
+
+    def write(self, path: Path, columns: Columns, card: Card) -> None:
+        """Writes rows to a new file, which is empty, or to an empty folder.
+
+        Raises InputError for rows that the format cannot hold.
+        """
 
 
 @runtime_checkable
@@ -149,6 +163,20 @@ def loader_and_name(source: str) -> tuple[str, str] | None:
         return None
     module = registry.load("datasets", loader, "loader")
     return (loader, name) if isinstance(module, Fetches) else None
+
+
+def writer_of(path: Path) -> tuple[str, Writes]:
+    """The loader that writes files of a name, and its name; raises InputError where none does."""
+    writers = {name: loader for name, loader in loaders().items() if isinstance(loader, Writes)}
+    for name, loader in writers.items():
+        if path.suffix in loader.WRITES:
+            return name, loader
+    formats = [
+        f"{suffix or 'a name without a suffix, for a folder'} ({name})"
+        for name, loader in writers.items()
+        for suffix in loader.WRITES
+    ]
+    raise InputError(f"{path}: no loader writes such files; expected {', '.join(formats)}")
 
 
 def loaders() -> dict[str, Loader]:

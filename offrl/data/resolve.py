@@ -11,6 +11,7 @@ from offrl.data.loader import (
     DAMAGED,
     Describes,
     Fetches,
+    Loader,
     Recognises,
     loader_and_name,
     loader_of,
@@ -108,7 +109,8 @@ def _file(path: Path) -> Card:
         folders = [name for name, loader in loaders().items() if isinstance(loader, Describes)]
         raise InputError(
             f"{path}: cannot tell its format from {path.suffix or 'a name without a suffix'!r}; "
-            f"expected .toml (a card), {', '.join(formats)} or a folder ({', '.join(folders)})"
+            f"expected .toml (a card), {', '.join(formats)} or a folder ({', '.join(folders)}); a "
+            "table of your own comes in by offrl data import"
         )
     reader = readers[0] if len(readers) == 1 else _recognised(path, readers)
     return _path_card(path, reader, _description(reader, path))
@@ -153,8 +155,21 @@ def _folder(path: Path) -> Card:
             try:
                 return _path_card(path, name, _description(name, path))
             except InputError as error:
+                if _is_of(name, loader, path):
+                    raise
                 reasons.append(str(error))
     raise InputError("; ".join(reasons) or f"{path}: is a folder, and no loader reads folders")
+
+
+def _is_of(name: str, loader: Loader, path: Path) -> bool:
+    """Whether a folder is of a loader's format, whatever is wrong with it."""
+    if not isinstance(loader, Recognises):
+        return False
+    try:
+        with reading(path, f"{name} data", DAMAGED):
+            return not loader.lacking(path)
+    except InputError:
+        return False
 
 
 def _description(name: str, source: str | Path) -> dict[str, Any]:

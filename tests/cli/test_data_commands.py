@@ -155,3 +155,33 @@ def test_data_that_changed_since_they_were_read(call: Call, tiny: Path) -> None:
     assert call("data", "check", card).code == 0
     np.savez(data, **neorl2(30))  # type: ignore[arg-type]
     assert "mine: 30 transitions, expected 20" in call("data", "check", card).error
+
+
+def test_a_table_of_ones_own(call: Call, tmp_path: Path) -> None:
+    """A table is imported, checked, described, exported and made smaller."""
+    lines = [
+        "id,t,x,y,u,r,end",
+        *(f"{k // 4},{k % 4},{k},{-k},0.5,{k},{k % 4 // 3}" for k in range(12)),
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    mapping = ("--observation", "[xy]", "--action", "u", "--reward", "r", "--terminal", "end")
+    made = call("data", "import", "log.csv", *mapping, "--episode", "id", "--time", "t")
+    assert made.code == 0, made.stderr
+    assert "observation: x, y; action: u; reward: r" in made.stdout
+    assert "3 of 3 episodes terminated, by end" in made.stdout
+    assert "12 transitions in 3 episodes of 4" in made.stdout
+    named = {path.name for path in files(tmp_path)}
+    assert named == {"log.csv", "log.toml", "log.transitions.parquet"}
+    checked = call("data", "check", "log.toml")
+    assert "12 transitions, 3 episodes, mean return 22" in checked.stdout
+    assert call("data", "stats", "log.toml").code == 0
+    for name in ("out.parquet", "out.hdf5", "out"):
+        assert call("data", "export", "log.toml", "--to", name).stdout == f"{name}\n"
+        again = call("data", "check", name)
+        assert "12 transitions, 3 episodes, mean return 22" in again.stdout, again.stderr
+    some = call("data", "subset", "log.toml", "--episodes", 1, "--by", "top", "-o", "best.toml")
+    assert "Made by: subset (1 episodes by top) of log version 1" in some.stdout
+    assert "4 transitions in 1 episodes of 4" in some.stdout
+    again = call("data", "import", "log.csv", *mapping, "--episode", "id", "--time", "t")
+    assert (again.code, again.stdout) == (2, "")
+    assert "log.toml: is there already" in again.stderr

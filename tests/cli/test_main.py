@@ -77,7 +77,9 @@ def test_every_command_is_listed() -> None:
         "table",
         "plot",
     ]
-    below = [f"data {name}" for name in ("fetch", "make", "check", "stats")]
+    below = [
+        f"data {name}" for name in ("fetch", "make", "check", "stats", "import", "export", "subset")
+    ]
     assert set(COMMANDS) == {"", *names, *below}
 
 

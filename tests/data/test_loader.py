@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sources import SHIPPED
 
 from offrl.data.cache import cached_folder
 from offrl.data.card import Card, Reference, Source
@@ -97,12 +98,14 @@ def source_card(**source: object) -> Card:
 
 def test_loaders_that_ship_follow_the_contract() -> None:
     every = loaders()
-    assert sorted(every) == ["d4rl", "minari", "neorl2"]
+    assert sorted(every) == SHIPPED
     for name, loader in every.items():
         assert loader.VIEWS[0] == "transitions", name
         assert all(suffix.startswith(".") for suffix in loader.SUFFIXES), name
     assert [name for name, loader in every.items() if isinstance(loader, Fetches)] == ["minari"]
-    assert [name for name, loader in every.items() if isinstance(loader, Describes)] == ["minari"]
+    assert [name for name, loader in every.items() if isinstance(loader, Describes)] == [
+        *("minari", "rlds")
+    ]
 
 
 def test_finding_a_loader_imports_no_simulator_and_no_library_of_a_format() -> None:
@@ -168,12 +171,14 @@ def test_data_with_names_may_come_from_a_folder(plug: Path) -> None:
 def test_what_no_loader_reads_lists_all_that_loaders_do(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("1\n")
     formats = (
-        r"\.hdf5 or \.h5 or \.npz \(d4rl\), \.npz \(neorl2\), \.plug \(plug\) or a folder "
-        r"\(minari, plug\)"
+        r"\.h5 \(d3rlpy\), \.hdf5 or \.h5 or \.npz \(d4rl\), \.npz \(neorl2\), .*, "
+        r"\.plug \(plug\) or a folder \(minari, rlds, plug\); a table of your own comes in by"
     )
     with pytest.raises(InputError, match=r"expected \.toml \(a card\), " + formats):
         load_dataset(tmp_path / "data.csv")
-    with pytest.raises(InputError, match=r"a Minari data set; .*: holds no title; expected"):
+    with pytest.raises(
+        InputError, match=r"a Minari data set; .*RLDS episodes; .*: holds no title; expected"
+    ):
         load_dataset(tmp_path)
     with pytest.raises(InputError, match=r"\(or give a path, or minari:ID, or plug:ID\)"):
         load_dataset("neorl2-dsmd")
@@ -183,7 +188,8 @@ def test_a_suffix_that_two_loaders_read_needs_a_card(plug: Path) -> None:
     module = plug.parents[1] / "site" / "plug_loader.py"
     module.write_text(PLUG.replace('(".plug",)', '(".npz",)'))
     (plug / "a.npz").write_bytes(b"")
-    message = r"a\.npz: loaders d4rl and neorl2 and plug read \.npz files; give a card"
+    readers = "d4rl and neorl2 and sb3 and torchrl and plug"
+    message = rf"a\.npz: loaders {readers} read \.npz files; give a card"
     with pytest.raises(InputError, match=message):
         load_dataset(plug / "a.npz")
 
@@ -201,7 +207,7 @@ def test_a_module_that_is_no_loader_is_named() -> None:
     message = (
         r"card tiny: source\.loader: 'adroit' is no loader \(it has no SUFFIXES, VIEWS, read\)"
     )
-    with pytest.raises(InputError, match=message + r"; expected a loader such as d4rl, minari, ne"):
+    with pytest.raises(InputError, match=message + r"; expected a loader such as d3rlpy, d4rl, "):
         resolve(source_card(loader="adroit", files=[{"name": "a"}]))
     with pytest.raises(InputError, match=r"card tiny: unknown loader 'd4r'; did you mean 'd4rl'\?"):
         resolve(source_card(loader="d4r", files=[{"name": "a"}]))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from sources import npz
 
@@ -36,7 +38,9 @@ def test_views_are_those_of_the_loader(tmp_path: Path) -> None:
     message = r"a, loader 'neorl2': unknown view 'qlearning'; expected one of: transitions"
     with pytest.raises(InputError, match=message):
         load_dataset(path, view="qlearning")
-    (tmp_path / "b.hdf5").write_bytes(b"")
+    with h5py.File(tmp_path / "b.hdf5", "w") as file:
+        for key in ("observations", "actions", "rewards", "terminals"):
+            file[key] = np.ones((2, 1))
     with pytest.raises(InputError, match=r"unknown view 'qlearn'; did you mean 'qlearning'\?"):
         load_dataset(tmp_path / "b.hdf5", view="qlearn")
 

@@ -394,6 +394,8 @@ def test_d4rls_columns_in_an_npz_file_given_by_its_path_are_read(tmp_path: Path)
         load_dataset(tmp_path / "c.npz")
     del columns["terminals"]
     np.savez(tmp_path / "c.npz", **columns)
-    message = r"c\.npz: no loader reads its columns: d4rl needs rewards, terminals too; neorl2 need"
+    message = (
+        r"c\.npz: no loader reads its columns: d4rl needs rewards, terminals too; .*neorl2 need"
+    )
     with pytest.raises(InputError, match=message):
         load_dataset(tmp_path / "c.npz")

@@ -69,5 +69,7 @@ def test_truncated_npz_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for part in (whole[: len(whole) // 2], b"", b"<!DOCTYPE html>"):
         path.write_bytes(part)
-        with pytest.raises(InputError, match=r"a\.npz: cannot be read as d4rl or neorl2 data"):
+        with pytest.raises(
+            InputError, match=r"a\.npz: cannot be read as d4rl or neorl2 or sb3 or torchrl data"
+        ):
             load_dataset(path)

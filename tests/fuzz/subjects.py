@@ -35,8 +35,12 @@ from safetensors.torch import load as load_tensors
 
 from offrl.cli.options import config_value, grid_values
 from offrl.data.card import read_card
+from offrl.data.columns import Columns
 from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.logged import table_columns
+from offrl.data.roles import Roles
 from offrl.data.steps import Steps
+from offrl.data.tables import open_table
 from offrl.evaluation.replay import read_steps
 from offrl.files import unseal
 from offrl.learning import checkpoint
@@ -1021,6 +1025,257 @@ def _agree_minari(folder: Path, dataset: Dataset) -> None:
     _agree_in_order(ours, np.concatenate(parts))
 
 
+# Data of a user's own
+
+
+LOGGED = Roles(["obs_a", "obs_b"], ["u"], "r", episode="id", time="t", terminal="end")
+NUMBERS = ("obs_a", "obs_b", "u", "r")
+
+
+def _logged() -> pd.DataFrame:
+    """Twenty rows of four episodes, two of which terminate, in a mixed order."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(20, 4)).astype(np.float32), columns=[*NUMBERS])
+    frame.insert(0, "id", [f"p{k % 4}" for k in range(20)])
+    frame.insert(1, "t", [k // 4 for k in range(20)])
+    frame["end"] = [int(k >= 18) for k in range(20)]
+    return frame.sample(frac=1, random_state=0)
+
+
+def _make_log(folder: Path) -> None:
+    _logged().to_csv(folder / "log.csv", index=False)
+
+
+def _mutate_log(folder: Path, random: Random) -> None:
+    """Damage of the text, or another cell."""
+    path = folder / "log.csv"
+    if random.random() < 0.5:
+        mutate_file(path, random, TEXT)
+        return
+    frame = _logged().astype(object)
+    cells = ["", "NA", "nan", "inf", "1e39", "-0", " 1", "1_0", "0x1", "true", "é", '"', "1,5", "2"]
+    for _ in range(random.randrange(1, 4)):
+        frame.iat[random.randrange(20), random.randrange(7)] = random.choice(cells)
+    frame.to_csv(path, index=False, sep=random.choice(",,;\t"))
+
+
+def _make_log_table(folder: Path) -> None:
+    _logged().to_parquet(folder / "log.parquet", index=False)
+
+
+def _mutate_log_table(folder: Path, random: Random) -> None:
+    path = folder / "log.parquet"
+    if random.random() < 0.5:
+        mutate_file(path, random)
+        return
+    frame = _logged()
+    column = str(random.choice(list(frame)))
+    frame[column] = _odd_column(frame[column], random)
+    frame.to_parquet(path)
+
+
+def _read_log(folder: Path) -> Columns:
+    return table_columns(open_table(next(folder.glob("log.*"))), LOGGED)
+
+
+def _agree_log(folder: Path, columns: Columns) -> None:
+    data = (folder / "log.csv").read_bytes()
+    text = data.decode("utf-8-sig")
+    frames = [_cells_of_csv(text, separator) for separator in (",", ";", "\t")]
+    _agree_logged(columns, [frame for frame in frames if frame is not None])
+
+
+def _cells_of_csv(text: str, separator: str) -> pd.DataFrame | None:
+    """Cells of text by the csv module; None where the names are not among the first line's."""
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    if not rows or not {*NUMBERS} <= {*rows[0]} or {len(row) for row in rows} != {len(rows[0])}:
+        return None
+    return pd.DataFrame(rows[1:], columns=rows[0])
+
+
+def _agree_log_table(folder: Path, columns: Columns) -> None:
+    stored = pq.read_table(folder / "log.parquet")
+    _agree_logged(columns, [stored.replace_schema_metadata().to_pandas()])
+
+
+def _agree_logged(columns: Columns, peers: Sequence[pd.DataFrame]) -> None:
+    """Each row is one of a peer's, none more often than there; the last ends an episode."""
+    ours = _joined(columns.observations, columns.actions, columns.rewards)
+    assert np.isfinite(ours).all()
+    assert columns.terminations[-1] or columns.truncations[-1]
+    theirs = []
+    for peer in peers:
+        cells = peer[[*NUMBERS]].map(_truth)
+        values = [pd.to_numeric(cells[name], errors="coerce").to_numpy(float) for name in NUMBERS]
+        theirs.append(Counter(map(bytes, _joined(*values) + np.float32(0))))
+    found = Counter(map(bytes, ours + np.float32(0)))
+    assert any(found <= rows for rows in theirs), "rows that no peer reads"
+
+
+def _truth(cell: Any) -> Any:
+    """A text that is a truth value as a number, and any other cell as it is."""
+    words = {"true": "1", "false": "0"}
+    return words.get(cell.strip().lower(), cell) if isinstance(cell, str) else cell
+
+
+def _make_transitions(folder: Path) -> None:
+    columns = _columns(D4RL)
+    cells: dict[str, Any] = {"reward": columns["rewards"]}
+    for name, key in (("observation", D4RL[0]), ("action", D4RL[1]), ("next_observation", D4RL[2])):
+        cells |= {f"{name}_{k}": part for k, part in enumerate(columns[key].T)}
+    cells |= {"termination": columns["terminals"], "truncation": columns["timeouts"]}
+    pd.DataFrame(cells).to_parquet(folder / "data.parquet", index=False)
+
+
+def _mutate_transitions(folder: Path, random: Random) -> None:
+    path = folder / "data.parquet"
+    if random.random() < 0.5:
+        mutate_file(path, random)
+        return
+    _write_table(_odd_table(pq.read_table(path), random), path, random)
+
+
+def _read_transitions(folder: Path) -> Dataset:
+    return load_dataset(folder / "data.parquet")
+
+
+def _agree_transitions(folder: Path, dataset: Dataset) -> None:
+    frame = pq.read_table(folder / "data.parquet").replace_schema_metadata().to_pandas()
+    names = [f"observation_{k}" for k in range(dataset.observations.shape[1])]
+    names += [f"action_{k}" for k in range(dataset.actions.shape[1])]
+    theirs = _joined(*(frame[name].to_numpy(float) for name in (*names, "reward")))
+    ours = _joined(dataset.observations, dataset.actions, dataset.rewards)
+    assert np.array_equal(ours, theirs), "rows differ"
+
+
+def _make_d3rlpy(folder: Path) -> None:
+    columns = _columns(D4RL)
+    with h5py.File(folder / "data.h5", "w") as file:
+        file["columns"] = ["observations", "actions", "rewards", "terminated"]
+        file["num_episodes"] = 4
+        for k in range(4):
+            for name in ("observations", "actions", "rewards"):
+                file[f"{name}_{k}"] = columns[name][5 * k : 5 * k + 5]
+            file[f"terminated_{k}"] = bool(columns["terminals"][5 * k + 4])
+
+
+def _mutate_d3rlpy(folder: Path, random: Random) -> None:
+    path = folder / "data.h5"
+    match random.randrange(10):
+        case 0:
+            replace_by_oddity(path, random)
+        case 1 | 2 | 3 | 4:
+            mutate_file(path, random)
+        case _:
+            with h5py.File(path, "r+") as file:
+                name = random.choice(["observations", "actions", "rewards", "num_episodes"])
+                name = name if name == "num_episodes" else f"{name}_{random.randrange(4)}"
+                if name == "num_episodes":
+                    del file[name]
+                    file[name] = random.choice([-1, 0, 3, 5, 2**62, 1.5, "4", [4, 4]])
+                else:
+                    _odd_item(file, name, random)
+
+
+def _read_d3rlpy(folder: Path) -> Dataset:
+    return load_dataset(folder / "data.h5")
+
+
+def _agree_d3rlpy(folder: Path, dataset: Dataset) -> None:
+    with h5py.File(folder / "data.h5") as file:
+        parts = [
+            _joined(*(file[f"{name}_{k}"][()] for name in ("observations", "actions", "rewards")))
+            for k in range(int(file["num_episodes"][()]))
+        ]
+    ours = _joined(dataset.observations, dataset.actions, dataset.rewards)
+    _agree_in_order(ours, np.concatenate(parts))
+
+
+BUFFERS = {
+    "sb3": ("observations", "actions", "next_observations", "rewards", "dones", "timeouts"),
+    "torchrl": ("observation", "action", "next.observation", "next.reward", "next.terminated", "x"),
+}
+
+
+def _make_buffer(folder: Path) -> None:
+    """Two environments of ten steps each, whose rows stand beside each other."""
+    columns = {
+        name: values.reshape(2, 10, *values.shape[1:]).swapaxes(0, 1)
+        for name, values in _columns(BUFFERS["sb3"]).items()
+    }
+    columns["dones"] = columns["dones"] | columns["timeouts"]
+    np.savez(folder / "data.npz", **columns, pos=0, full=True)
+
+
+def _mutate_buffer(folder: Path, random: Random) -> None:
+    path = folder / "data.npz"
+    if random.random() < 0.4:
+        mutate_file(path, random)
+        return
+    with np.load(path) as archive:
+        columns = {name: archive[name] for name in archive.files}
+    if random.random() < 0.5:
+        columns = _columns(BUFFERS["torchrl"])
+        columns["collector.traj_ids"] = np.arange(20) // 5
+    name = random.choice([name for name, values in columns.items() if values.ndim])
+    columns[name] = _odd_array(columns[name], random)
+    np.savez(path, **columns)
+
+
+def _agree_buffer(folder: Path, dataset: Dataset) -> None:
+    """Each row is one of the file's."""
+    with np.load(folder / "data.npz", allow_pickle=False) as archive:
+        names = next(n for n in BUFFERS.values() if {*n[:4]} <= {*archive.files})
+        rewards = archive[names[3]]
+        axes = 2 if names is BUFFERS["sb3"] else max(1, rewards.ndim - (rewards.shape[-1:] == (1,)))
+        count = int(np.prod(rewards.shape[:axes]))
+        theirs = _joined(*(archive[names[k]].reshape(count, -1) for k in (0, 1, 3)))
+    ours = _joined(dataset.observations, dataset.actions, dataset.rewards)
+    assert Counter(map(bytes, ours)) <= Counter(map(bytes, theirs)), "rows that no peer reads"
+
+
+def _make_rlds(folder: Path) -> None:
+    (folder / "own").mkdir()
+    columns = _columns(D4RL)
+    for k in range(3):
+        rows = slice(5 * k, 5 * k + 5)
+        last = np.arange(5) == 4
+        np.savez(
+            folder / "own" / f"{k}.npz",
+            observation=columns["observations"][rows],
+            action=columns["actions"][rows],
+            reward=columns["rewards"][rows],
+            is_first=np.arange(5) == 0,
+            is_last=last,
+            is_terminal=last & (k == 1),
+        )
+
+
+def _mutate_rlds(folder: Path, random: Random) -> None:
+    path = folder / "own" / f"{random.randrange(3)}.npz"
+    if random.random() < 0.4:
+        mutate_file(path, random)
+        return
+    with np.load(path) as archive:
+        columns = {name: archive[name] for name in archive.files}
+    name = random.choice(list(columns))
+    columns[name] = _odd_array(columns[name], random)
+    np.savez(path, **columns)
+
+
+def _read_rlds(folder: Path) -> Dataset:
+    return load_dataset(folder / "own")
+
+
+def _agree_rlds(folder: Path, dataset: Dataset) -> None:
+    parts = []
+    for path in sorted((folder / "own").glob("*.npz")):
+        with np.load(path, allow_pickle=False) as archive:
+            parts.append(_joined(*(archive[key] for key in ("observation", "action", "reward"))))
+    ours = _joined(dataset.observations, dataset.actions, dataset.rewards)
+    _agree_in_order(ours, np.concatenate(parts))
+
+
 # Files of offrl's own, and settings
 
 
@@ -1171,6 +1426,12 @@ SUBJECTS = {
     "npz": Subject(_make_npz, _mutate_npz, _read_npz, _agree_npz),
     "hdf5": Subject(_make_hdf5, _mutate_hdf5, _read_hdf5, _agree_hdf5),
     "minari": Subject(_make_minari, _mutate_minari, _read_minari, _agree_minari),
+    "log.csv": Subject(_make_log, _mutate_log, _read_log, _agree_log),
+    "log.parq": Subject(_make_log_table, _mutate_log_table, _read_log, _agree_log_table),
+    "rows": Subject(_make_transitions, _mutate_transitions, _read_transitions, _agree_transitions),
+    "d3rlpy": Subject(_make_d3rlpy, _mutate_d3rlpy, _read_d3rlpy, _agree_d3rlpy),
+    "buffer": Subject(_make_buffer, _mutate_buffer, _read_npz, _agree_buffer),
+    "rlds": Subject(_make_rlds, _mutate_rlds, _read_rlds, _agree_rlds),
     "report": Subject(_make_report, _mutate_report, _read_report, _agree_report),
     "cache": Subject(_make_cache, _mutate_cache, _load_cached, _agree_npz),
     "settings": Subject(_make_settings, _mutate_settings, _read_settings, _agree_settings),

@@ -1,0 +1,91 @@
+"""Reads replay buffers of Stable-Baselines3 (Raffin et al. 2021, JMLR 22) as an .npz file.
+
+Its own `save_replay_buffer` writes a pickle, which offrl does not read. The same buffer as arrays:
+
+    names = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+    arrays = {name: getattr(buffer, name) for name in names}
+    np.savez("buffer.npz", **arrays, pos=buffer.pos, full=buffer.full)
+
+Arrays are (steps, environments, ...): rows of one environment follow one another here, from the
+oldest on, which stands at `pos` where the buffer is `full`. A row that is done and no timeout is a
+termination. Where a buffer ends inside an episode, its last row counts as cut off.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.data import Card, Columns, actions, check_size, column, disk_usage, flags, open_archive
+from offrl.errors import InputError
+
+SUFFIXES = (".npz",)
+VIEWS = ("transitions",)
+VERSION = 1  # raised whenever the same file would be read otherwise
+KEYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def lacking(path: Path) -> list[str]:
+    """The arrays of a buffer that a file lacks."""
+    with open_archive(path) as archive:
+        return [key for key in KEYS if key not in archive]
+
+
+def read(path: Path, card: Card) -> Columns:
+    """The columns of a buffer. Raises InputError where it is not one."""
+    with open_archive(path) as archive:
+        if missing := [key for key in KEYS if key not in archive]:
+            raise InputError(f"{path}: lacks {', '.join(missing)} of a Stable-Baselines3 buffer")
+        check_size(path, [archive[key] for key in KEYS], disk_usage(path))
+        raw = {key: archive[key][()] for key in KEYS}
+        shape = raw["rewards"].shape
+        if len(shape) != 2 or 0 in shape:
+            raise InputError(f"{path}: rewards: shape {shape}, expected (steps, environments)")
+        for key, values in raw.items():
+            if values.shape[:2] != shape:
+                raise InputError(
+                    f"{path}: {key}: shape {values.shape}, expected {shape} first, as rewards have"
+                )
+        order = _order(archive, path, shape[0])
+    steps, environments = len(order), shape[1]
+    rows = steps * environments
+    raw = {key: _in_sequence(values, order) for key, values in raw.items()}
+    dones = flags(raw["dones"], path, "dones", rows)
+    timeouts = flags(raw["timeouts"], path, "timeouts", rows)
+    unfinished = np.zeros(rows, dtype=np.bool_)
+    unfinished[steps - 1 :: steps] = True
+    unfinished &= ~(dones | timeouts)
+    notes = []
+    if count := int(unfinished.sum()):
+        notes.append(f"the buffer ends inside an episode {count} times: marked as truncated")
+    return Columns(
+        observations=column(raw["observations"], path, "observations", rows, 2),
+        actions=actions(raw["actions"], path, "actions", rows, card.action_count),
+        rewards=column(raw["rewards"], path, "rewards", rows, 1),
+        next_observations=column(raw["next_observations"], path, "next_observations", rows, 2),
+        terminations=dones & ~timeouts,
+        truncations=timeouts | unfinished,
+        notes=notes,
+    )
+
+
+def _order(archive: Mapping[str, Any], path: Path, size: int) -> NDArray[np.int64]:
+    """The rows that are filled, from the oldest on; all of them without `pos` and `full`."""
+    if "pos" not in archive or "full" not in archive:
+        return np.arange(size)
+    given = {key: archive[key] for key in ("pos", "full")}
+    if any(stored.shape != () or stored.dtype.kind not in "iub" for stored in given.values()):
+        raise InputError(f"{path}: pos and full: expected a whole number and true or false")
+    place, full = int(given["pos"][()]), bool(given["full"][()])
+    if not (0 <= place < size if full else 0 < place <= size):
+        raise InputError(f"{path}: pos is {place}, but the buffer has {size} rows")
+    return np.roll(np.arange(size), -place) if full else np.arange(place)
+
+
+def _in_sequence(values: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
+    """The rows of each environment after those of the one before it; numbers of a row in one."""
+    sequence = np.swapaxes(values[order], 0, 1)
+    rows = sequence.shape[0] * sequence.shape[1]
+    return sequence.reshape(rows, -1) if values.ndim > 2 else sequence.reshape(rows)
