@@ -15,6 +15,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,14 @@ from offrl.plots.style import (
 from offrl.progress import Progress
 from offrl.reporting.conclusion import Name, conclusion, text
 from offrl.reporting.figures import LEVEL, Figure, figures
-from offrl.reporting.findings import SAME_RUNS, TOLD, Findings
+from offrl.reporting.findings import KIND, SAME_RUNS, TOLD, Findings
 from offrl.reporting.origins import origins
 from offrl.reporting.tables import paper_table
 from offrl.reporting.typeset import written
+from offrl.reporting.values import json_value
 from offrl.reporting.words import HTML, Words, turned
 from offrl.results.files import write_csv
+from offrl.results.unplayed import Loss, Losses, sentences
 from offrl.statistics.bootstrap import MOST_AUTOMATIC, SHARE
 from offrl.statistics.frames import CURVE_POINTS, CURVE_REPS
 from offrl.statistics.labels import percent
@@ -107,6 +110,50 @@ def write(
     record["files"] = sorted([*files, "summary.json"])
     written = json.dumps(record, indent=1, allow_nan=False, default=str)
     (folder / "summary.json").write_text(written + "\n", encoding="utf-8")
+
+
+def write_losses(
+    losses: Losses, folder: Path, *, title: str = "", command: str | None = None
+) -> None:
+    """Writes a report of runs in which no policy was evaluated into an empty folder.
+
+    Args:
+        losses: of the runs.
+        folder: where the files go.
+        title: the heading of the page.
+        command: the command line that made the report.
+    """
+    rows = [vars(loss) for loss in losses.losses]
+    write_csv(pd.DataFrame(rows, columns=[f.name for f in fields(Loss)]), folder / "losses.csv")
+    record = {
+        "kind": KIND,
+        "format": 1,
+        "command": command,
+        "title": title,
+        "conclusion": " ".join(sentences(losses)),
+        "datasets": losses.datasets,
+        "algorithms": losses.algorithms,
+        "losses": json_value(rows),
+        "failures": losses.failures,
+        "files": ["index.html", "losses.csv", "summary.json"],
+    }
+    page = _template("losses.html.j2").render(
+        losses=losses, title=title or "Losses", sentences=sentences(losses), command=command
+    )
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    written = json.dumps(record, indent=1, allow_nan=False)
+    (folder / "summary.json").write_text(written + "\n", encoding="utf-8")
+
+
+def _template(name: str) -> jinja2.Template:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=_shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -184,21 +231,13 @@ class _Page:
 
     def render(self, sentence: Sequence[str], record: Mapping[str, Any]) -> str:
         """The page as HTML."""
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            finalize=_shown,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         script = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         findings = self.findings
         table, comparison = findings.table, findings.comparison
         error = float(findings.summary["mc_error"].max())
         notes = [note.rstrip(".") for note in findings.notes if note not in findings.interim]
-        return environment.get_template("report.html.j2").render(
+        return _template("report.html.j2").render(
             script=Markup(script),
             digest=digest,
             page=self,

@@ -14,6 +14,7 @@ from offrl.results.collect import Source, collect
 from offrl.results.naming import Patterns, Texts, naming
 from offrl.results.reading import AS_IT_IS, Reading
 from offrl.results.table import ScoreTable
+from offrl.results.unplayed import Losses, read_losses
 from offrl.statistics.resampling import Resampling
 
 LARGEST_SUMMARY = 2**30  # bytes; a report of a million estimates has a third
@@ -62,10 +63,16 @@ def report(
         progress: called with what is done and the total.
         reading: how tables and logs of others are to be read.
 
+    Where no policy was evaluated, as no data set has a simulator, it is one of losses, and says
+    first what they do not tell.
+
     Raises InputError for scores that cannot be compared, and leaves nothing behind then.
     """
+    given = [sources] if isinstance(sources, Source) else list(sources)
+    if losses := _only_losses(given):
+        return _report_losses(losses, output, title, command)
     table = collect(
-        sources,
+        given,
         scale=scale,
         complete=False,
         algorithms=algorithms,
@@ -86,6 +93,23 @@ def report(
         command=command,
         progress=progress,
     )
+
+
+def _only_losses(sources: Sequence[Source]) -> Losses | None:
+    """The losses of runs, where no policy of any source was evaluated for want of a simulator."""
+    paths = [Path(source) for source in sources if isinstance(source, str | Path)]
+    return read_losses(paths) if len(paths) == len(sources) else None
+
+
+def _report_losses(losses: Losses, output: str | Path, title: str, command: str | None) -> Path:
+    """The path of the index.html of a new report of losses alone."""
+    directory = Path(os.path.abspath(output))  # noqa: PTH100 (resolve() would follow a link)
+    check_replaceable(directory)
+    page = registry.load("reports", "html", "report")
+    advice = "give another folder for the report"
+    with replacing_folder(directory, check_replaceable, advice) as temporary:
+        page.write_losses(losses, temporary, title=title, command=command)
+    return directory / "index.html"
 
 
 def report_table(

@@ -1,6 +1,7 @@
 """Score tables from folders of runs and from several sources."""
 
 import gc
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from offrl.results.run_labels import Run, each_once, labelled_runs, with_names
 from offrl.results.settings import with_setting
 from offrl.results.store import RunFolder, State, run_folders
 from offrl.results.table import ScoreTable
+from offrl.results.unplayed import is_unplayed
 from offrl.text import one_form
 
 COLUMNS = ["protocol", "dataset", "algorithm", "config", "seed", "step", "score"]  # without rows
@@ -173,10 +175,16 @@ def _table_of(root: Path, folders: Sequence[RunFolder]) -> ScoreTable:
     runs, copies = each_once(labelled)
     runs, partial = with_names(runs)
     rows = [row for run in runs for row in _rows(run)]
+    failures = [failure for run in runs for failure in _failures(run)]
+    if not rows and not failures and any(is_unplayed(run.stored) for run in runs):
+        raise InputError(
+            f"{root}: has no scores: its data have no simulator, so no policy was evaluated; "
+            "offrl report shows the losses"
+        )
     return ScoreTable.from_frame(
         pd.DataFrame(rows, columns=list(rows[0]) if rows else COLUMNS),
         str(root),
-        failures=[failure for run in runs for failure in _failures(run)],
+        failures=failures,
         notes=[
             *_unfinished_notes(runs),
             *(
@@ -186,6 +194,7 @@ def _table_of(root: Path, folders: Sequence[RunFolder]) -> ScoreTable:
             *_version_notes(runs),
             *_dataset_notes(runs),
             *_simulator_notes(rows),
+            *_unplayed_notes(runs),
             *(
                 f"{run.path} is left out, as its name is not that of a run: {run.cause}"
                 for run in stray
@@ -232,7 +241,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
             **{name: row.simulator.get(name, "") for name in POOLED},
         }
         for row in run.stored.rows
-        if row.policy in run.ways
+        if row.policy in run.ways and row.score is not None
     ]
 
 
@@ -272,6 +281,13 @@ def _unfinished_notes(runs: Sequence[Run]) -> list[str]:
         f"step {step:,} of {steps:,}"
         for (name, dataset, step, steps), of_step in sorted(seeds.items())
     ]
+
+
+def _unplayed_notes(runs: Sequence[Run]) -> list[str]:
+    """A note on the runs in which no policy was played, as their data have no simulator."""
+    counts = Counter(run.dataset for run in runs if is_unplayed(run.stored))
+    named = [f"{dataset} ({count} runs)" for dataset, count in sorted(counts.items())]
+    return [f"no policy was evaluated on {', '.join(named)}: no simulator"] if named else []
 
 
 def _version_notes(runs: Sequence[Run]) -> list[str]:

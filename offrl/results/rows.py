@@ -9,9 +9,9 @@ the rest of it (`offrl.files.seal`), which folders of earlier versions lack.
 from collections.abc import Sequence
 from enum import StrEnum
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 FORMAT = 1  # folders written before there was a number have the same layout
 
@@ -153,7 +153,11 @@ class RunRecord(_Stored):
 
 
 class ScoreRow(_Stored):
-    """One evaluation of a policy: a score and all that it depends on."""
+    """One evaluation of a policy: a score and all that it depends on.
+
+    Of a run on data without a simulator it has the losses alone: no score, no return, no episodes,
+    and an empty environment.
+    """
 
     protocol: Versioned
     dataset: Versioned
@@ -163,8 +167,8 @@ class ScoreRow(_Stored):
     config: str  # its hash
     seed: Count
     step: Count
-    score: FiniteFloat  # normalised mean return, 0-100
-    mean_return: FiniteFloat = Field(validation_alias="return", serialization_alias="return")
+    score: FiniteFloat | None  # normalised mean return, 0-100
+    mean_return: FiniteFloat | None = Field(validation_alias="return", serialization_alias="return")
     returns: list[FiniteFloat]  # undiscounted, one per episode
     lengths: list[Count]  # in steps, one per episode
     policy: str  # the way to act; empty for the one that stands for the run
@@ -172,10 +176,19 @@ class ScoreRow(_Stored):
     metrics: dict[str, float]  # of the last update
     wall_time: float  # seconds of training and evaluation so far
 
+    @model_validator(mode="after")
+    def _played_or_not(self) -> Self:
+        """With a simulator there are a score and a return, without one neither."""
+        absent = {self.environment == "", self.score is None, self.mean_return is None}
+        if len(absent) > 1:
+            raise ValueError("expected environment, score and return together, or none of them")
+        return self
+
 
 def main_scores(rows: Sequence[ScoreRow]) -> list[float]:
     """The scores of a run's evaluations in the way to act that stands for the run.
 
-    Its row is the last one of each evaluation.
+    Its row is the last one of each evaluation. None where no policy was played.
     """
-    return [row.score for row in rows if row.policy == rows[-1].policy]
+    main = [row for row in rows if row.policy == rows[-1].policy]
+    return [row.score for row in main if row.score is not None]

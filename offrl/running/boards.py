@@ -192,8 +192,9 @@ class Follower:
         values: dict[int, dict[str, float]] = {step: dict(of) for step, of in lines}
         for row in rows:
             way = f"{row.policy}/" if row.policy else ""
-            of = {f"eval/{way}score": row.score, f"eval/{way}return": row.mean_return}
-            values.setdefault(row.step, {}).update(of)
+            if row.score is not None and row.mean_return is not None:
+                of = {f"eval/{way}score": row.score, f"eval/{way}return": row.mean_return}
+                values.setdefault(row.step, {}).update(of)
         until = LAST if ended else max((step for step, _ in lines), default=0)
         for step in sorted(step for step in values if run.step < step <= until):
             run.board.add(step, values[step])

@@ -139,6 +139,11 @@ class RunPolicy:
 
         Code that is no part of offrl or of a plug-in runs only where `trust` has the run's folder.
         """
+        if self.record.identity.environment is None:
+            raise InputError(
+                f"{self.run}: its data have no simulator, so no policy can be played; give a card "
+                "with [environment] and train again"
+            )
         where = f"{self.run / 'run.json'}: environment"
         found = validate(Environment, self.record.identity.environment or {}, where)
         return found.read_from(Origin(str(self.run), trusted(trust)))

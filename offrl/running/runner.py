@@ -454,6 +454,14 @@ def _check_scored(protocol: Protocol, names: list[str], trust: tuple[str, ...]) 
     scored, failures = [], []
     for name in names:
         card = resolve(name, trust=trust)
+        if card.environment is None:
+            log.warning(
+                "%s: its card has no simulator, so no policy is evaluated: its runs have losses, "
+                "and those of different algorithms do not compare",
+                card.id,
+            )
+            scored.append(name)
+            continue
         try:
             card.scoring()
             scored.append(name)

@@ -50,7 +50,7 @@ class Workload:
 
     algorithm: type[Learner] | type[SingleSeedLearner]
     config: Any
-    environment: Environment
+    environment: Environment | None  # None: no policy is played
     data: Transitions
     spec: Spec
 
@@ -59,7 +59,7 @@ def prepare(job: Job, dataset: Dataset) -> Workload:
     """What `job` trains with. Raises InputError where algorithm, data and simulator do not fit."""
     algorithm = find_algorithm(job.algorithm)
     config = configure(job.algorithm, job.config, f"algorithm {job.label}")
-    environment, _ = dataset.card.scoring()
+    environment = dataset.card.scoring()[0] if dataset.card.environment else None
     check_kind(job, dataset)
     actions = actions_of(dataset, environment)
     given = transitions(dataset)

@@ -24,7 +24,7 @@ from offrl.learning.sampler import Sampler
 from offrl.learning.state import join, split
 from offrl.results.curves import interval
 from offrl.results.provenance import SIMULATORS, numerics, versions
-from offrl.results.rows import ScoreRow, Status
+from offrl.results.rows import ScoreRow, Status, main_scores
 from offrl.results.store import Held, Lost, RunFolder, finish_saving
 from offrl.running.costs import Meter
 from offrl.running.events import Event, ended_before, left_to
@@ -50,6 +50,7 @@ from offrl.running.opening import (
 )
 from offrl.running.scoring import Played, Players, Stage, Task
 from offrl.running.task import prepare, validation_split
+from offrl.running.validating import held_out
 
 log = logging.getLogger(__name__)
 
@@ -437,6 +438,9 @@ class _Training:
         """Scores each run's policy, by itself: a score does not depend on the others."""
         self._collect(wait=True)
         snapshot = self._snapshot(metrics)
+        if self.runs[0].work.environment is None:
+            self._append_losses(snapshot)
+            return
         if self.players is not None and (self.device != "cpu" or self.played_for > STARTED_AFTER):
             self.players.begin(
                 [
@@ -459,6 +463,7 @@ class _Training:
                 if self.apart:
                     run.learner.load_state_dict(snapshot.learned[r])
                 environment, spec = run.work.environment, run.work.spec
+                assert environment is not None
                 played = self.stage.play(
                     run.job, environment, spec, run.learner, run.ways, self.step
                 )
@@ -487,7 +492,19 @@ class _Training:
             metrics, seconds = _of(snapshot.metrics, r), self._spent(run)
             row = _score_row(run, one, metrics, snapshot.step, seconds)
             run.folder.append(row)
-        run.scores.append(row.score)
+        run.scores += main_scores([row])
+
+    def _append_losses(self, snapshot: "_Snapshot") -> None:
+        """Adds rows of losses: without a simulator there is nothing to play."""
+        for r, run in snapshot.live:
+            with self._alone(run):
+                losses = held_out(run, snapshot.learned[r], snapshot.step)
+                metrics = {**_of(snapshot.metrics, r), **losses}
+                _check_finite(metrics, snapshot.step)
+                for way in run.ways:
+                    seconds = self._spent(run)
+                    run.folder.append(_loss_row(run, way, metrics, snapshot.step, seconds))
+        self._save(snapshot)
 
     def _snapshot(self, metrics: Metrics) -> "_Snapshot":
         """The runs as they stand."""
@@ -601,7 +618,7 @@ def _score_row(
     seconds: float,
 ) -> ScoreRow:
     """One evaluation of a run as a score row. Raises Diverged where it holds no finite number."""
-    job, dataset = run.job, run.dataset
+    dataset = run.dataset
     returns = played.episodes.returns[0]
     if not np.isfinite(returns).all():
         first = np.flatnonzero(~np.isfinite(returns))[0]
@@ -614,23 +631,36 @@ def _score_row(
         score = float(dataset.normalized(mean))
     if not math.isfinite(score):
         raise Diverged(f"the score is {score} at step {step}, of a mean return of {mean}")
-    environment, _ = dataset.card.scoring()
-    present = versions()
+    return _loss_row(run, played.way, metrics, step, seconds).model_copy(
+        update={
+            "environment": dataset.card.scoring()[0].id,
+            "score": score,
+            "mean_return": mean,
+            "returns": returns.tolist(),
+            "lengths": played.episodes.lengths[0].tolist(),
+            "action_mode": played.mode,
+        }
+    )
+
+
+def _loss_row(run: Run, way: str, metrics: Metrics, step: int, seconds: float) -> ScoreRow:
+    """What a row has of an evaluation in which no episode is played."""
+    job, card, present = run.job, run.dataset.card, versions()
     return ScoreRow(
         protocol=job.protocol,
-        dataset=f"{dataset.card.id}@{dataset.card.version}",
-        environment=environment.id,
+        dataset=f"{card.id}@{card.version}",
+        environment="",
         simulator={name: present[name] for name in (*SIMULATORS, "offrl")},
         algorithm=job.label,
         config=job.config_hash,
         seed=job.seed,
         step=step,
-        score=score,
-        mean_return=mean,
-        returns=returns.tolist(),
-        lengths=played.episodes.lengths[0].tolist(),
-        policy=played.way,
-        action_mode=played.mode,
+        score=None,
+        mean_return=None,
+        returns=[],
+        lengths=[],
+        policy=way,
+        action_mode="",
         metrics={name: float(value[0]) for name, value in metrics.items()},
         wall_time=round(seconds, 3),
     )

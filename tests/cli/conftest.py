@@ -55,13 +55,13 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unscored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Takes the simulators of some shipped cards away: all that ship have one."""
+    """Takes the simulators, or else, of some shipped cards away: all that ship have one."""
     shipped = cards.shipped_cards
 
-    def take(*names: str) -> None:
+    def take(*names: str, lacking: str = "environment") -> None:
         def without() -> dict[str, cards.Card]:
             found = shipped()
-            bare = {name: found[name].model_copy(update={"environment": None}) for name in names}
+            bare = {name: found[name].model_copy(update={lacking: None}) for name in names}
             return {**found, **bare}
 
         for module in (cards, resolve):

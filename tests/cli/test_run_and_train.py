@@ -84,7 +84,6 @@ def test_a_bad_card(call: Call, tiny: Path, before: str, after: str, words: list
             "batch_size = 0",
             ["batch_size: ", "or equal to 1, found 0"],
         ),
-        ('"card.toml"', '"good.npz"', ["good: its card has no [environment]", "give a card"]),
         ('"card.toml"', '"bad.toml"', ["bad.toml: no such file"]),
         ("title", "\x00", ["tiny.toml: expected a TOML file, but"]),
     ],
@@ -98,11 +97,11 @@ def test_a_bad_protocol(call: Call, tiny: Path, before: str, after: str, words: 
     assert not tiny.with_name("runs").exists()
 
 
-def test_data_sets_without_a_simulator_are_named_before_anything_starts(
+def test_data_sets_without_reference_returns_are_named_before_anything_starts(
     call: Call, tiny: Path, tmp_path: Path, unscored: Callable[..., None]
 ) -> None:
     mazes = ["antmaze-umaze-v2", "antmaze-large-play-v2", "maze2d-large-v1"]
-    unscored(*mazes)
+    unscored(*mazes, lacking="reference")
     names = json.dumps(["card.toml", "pen-human-v1", *mazes])
     tiny.write_text(PROTOCOL.replace('["card.toml"]', names))
     before = files(tmp_path)
@@ -113,9 +112,7 @@ def test_data_sets_without_a_simulator_are_named_before_anything_starts(
     assert "--dataset pen-human-v1" in error
     assert "offrl show antmaze-umaze-v2" in error
     error = call(*words, "--dataset", "antmaze-*").error
-    assert error.startswith(
-        "data set antmaze-umaze-v2: its card has no [environment], so a policy "
-    )
+    assert error.startswith("data set antmaze-umaze-v2: its card has no [reference], so a policy ")
     assert files(tmp_path) == before
 
 
