@@ -131,10 +131,12 @@ def download_path(card: Card, file: File) -> Path:
     """Where a file that is downloaded lies, or will.
 
     The name holds its checksums, else its addresses, so that no card brings a file for another
-    that only has the same id.
+    that only has the same id. Where another card brought this very file, it is that one's.
     """
-    source = _checksums(file) or file.urls
-    return below(cache_folder() / "downloads" / folder_name(card, f"-{_short(source)}"), file.name)
+    downloads, end = cache_folder() / "downloads", f"-{_short(_checksums(file) or file.urls)}"
+    own = below(downloads / folder_name(card, end), file.name)
+    others = (below(folder, file.name) for folder in sorted(downloads.glob(f"*{end}")))
+    return own if own.exists() else next((path for path in others if path.is_file()), own)
 
 
 def earlier_download_path(card: Card, file: File) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import traceback
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing import Any
 
 from offrl import registry
 from offrl.data.cache import (
+    ADVICE,
     digest,
     download_path,
     earlier_download_path,
@@ -145,21 +147,62 @@ def _find(file: File, folder: Path) -> Path:
 
 
 def _download(card: Card, file: File, target: Path, progress: Progress | None) -> None:
+    """Downloads a file to `target` from the first of its addresses that has it.
+
+    What came of an answer that broke off is kept beside `target` where the card has a checksum, and
+    the next attempt, of this process or another, continues it.
+    """
+    part = target.with_name(f".{target.name}.part")
+    verified = bool(file.md5 or file.sha256)
     failures = []
-    with writing(target) as temporary:
-        for url in file.urls:
+    try:
+        if verified and part.is_file() and not _mismatch(part, file):
+            _place(part, target)  # its process ended just before it did this
+            return
+        for url in _addresses(file):
             shown = one_line(url)
             log.info("%s: downloading %s", card.id, shown)
-            reason = download(url, temporary, file.size, progress) or _mismatch(temporary, file)
+            begun = verified and part.exists()
+            reason = _attempt(url, part, file, progress)
+            if reason and begun and not part.exists():  # what was there may have been another file
+                reason = _attempt(url, part, file, progress)
             if reason is None:
+                _place(part, target)
                 return
+            log.info("%s: %s", shown, reason)
             failures.append(f"{shown}: {reason}")
-        tried = "; ".join(failures) or "the card gives no URL"
-        raise InputError(
-            f"{card.id}: {file.name} is not on this machine and could not be downloaded ({tried}); "
-            f"try again with `offrl data fetch {card.id}`, or, where a folder DIR holds the file, "
-            f"`offrl data fetch {card.id} --from DIR`"
-        )
+            if not verified:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        said = error.strerror or error
+        raise InputError(f"{part}: cannot be written: {said}; {ADVICE}") from error
+    tried = "; ".join(failures) or "the card gives no URL"
+    raise InputError(
+        f"{card.id}: {file.name} is not on this machine and could not be downloaded ({tried}); "
+        f"try again with `offrl data fetch {card.id}`, or, where a folder DIR holds the file, "
+        f"`offrl data fetch {card.id} --from DIR`"
+    )
+
+
+def _place(part: Path, target: Path) -> None:
+    """Puts a whole file in its place."""
+    with writing(target) as temporary:
+        part.replace(temporary)
+
+
+def _addresses(file: File) -> list[str]:
+    """The addresses of a file: below OFFRL_MIRROR, where that is set, then the card's."""
+    mirror = os.environ.get("OFFRL_MIRROR", "").rstrip("/")
+    return [f"{mirror}/{file.name}", *file.urls] if mirror else file.urls
+
+
+def _attempt(url: str, part: Path, file: File, progress: Progress | None) -> str | None:
+    """Downloads to `part` and compares the checksum; returns the reason of a failure, else None."""
+    verified = bool(file.md5 or file.sha256)
+    reason = download(url, part, file.size, progress, resume=verified)
+    if reason is None and (reason := _mismatch(part, file)):
+        part.unlink()
+    return reason
 
 
 def make(card: Card, progress: Progress | None = None, again: bool = False) -> Path:

@@ -1,19 +1,15 @@
 """Bringing data here: downloads, files from a folder, and data that offrl makes."""
 
-import contextlib
 import errno
-import gzip
 import hashlib
 import logging
 import shutil
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Hostile, Server
 from sources import card, kept, left_over, npz
 
 from offrl.data import download
@@ -26,44 +22,12 @@ from offrl.text import one_line
 # --- downloads ---
 
 
-class Server:
-    """A web server on this machine: the body of each path; it lists the requests it gets."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.cut: set[str] = set()  # answers that break off half-way
-        self.requests: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.requests.append(self.path)
-                body = outer.files.get(self.path)
-                if body is None:
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if self.path in outer.cut else body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    running = Server()
-    thread = threading.Thread(target=running.http.serve_forever, daemon=True)
-    thread.start()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
-    thread.join()
+    monkeypatch.setattr(download, "PAUSES", (0.01,))
+    with Server().running() as running:
+        yield running
 
 
 def remote(server: Server, data: bytes, *paths: str, md5: bool = True) -> Card:
@@ -117,7 +81,7 @@ def test_an_answer_that_breaks_off_is_not_kept(
 ) -> None:
     data = npz(tmp_path / "a.npz", rows=1000).read_bytes()
     server.files["/a.npz"] = data
-    server.cut.add("/a.npz")
+    server.cut_always.add("/a.npz")
     with pytest.raises(InputError, match=r"a\.npz is not on this machine and could not be down"):
         load_dataset(remote(server, data, "/a.npz", md5=False))
     assert kept(own_cache) == []
@@ -200,53 +164,14 @@ def test_an_address_is_shown_as_text_on_one_line(
         assert server.url in line
 
 
-class Hostile(Server):
-    """Answers without end, packed or slow; what it sent is counted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        outer, self.sent = self, 0
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                if self.path == "/packed":
-                    self.send_header("Content-Encoding", "gzip")
-                if self.path == "/long":
-                    self.send_header("Content-Length", str(10**15))
-                self.end_headers()
-                packed = gzip.compress(bytes(2**24))
-                block = {"/packed": packed, "/slow": b"x"}.get(self.path, bytes(2**16))
-                with contextlib.suppress(OSError):
-                    # A packed block alone: how much of several is read at once depends on time.
-                    for _ in range(1 if self.path == "/packed" else 1000):
-                        self.wfile.write(block)
-                        outer.sent += len(block)
-                        if self.path == "/slow":
-                            time.sleep(0.05)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http.server_close()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-
-
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "LARGEST", 2**21)
     monkeypatch.setattr(download, "MODEST", 2**16)
     monkeypatch.setattr(download, "PATIENCE", 0.5)
-    running = Hostile()
-    thread = threading.Thread(target=running.http.serve_forever, daemon=True)
-    thread.start()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
-    thread.join()
+    with Hostile().running() as running:
+        yield running
 
 
 @pytest.mark.parametrize(
