@@ -51,27 +51,43 @@ def list_names(
             autocompletion=lambda incomplete: [k for k in KINDS if k.startswith(incomplete)],
         ),
     ],
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only data sets of this family."),
+    ] = None,
+    scored: Annotated[
+        bool, typer.Option("--scored", help="Only data sets whose policies can be scored.")
+    ] = False,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Only data sets whose cards have all these words."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List data sets, algorithms or protocols.
 
-    Example: offrl list algorithms
+    Example: offrl list datasets --family d4rl --search antmaze
     """
     from offrl import registry
-    from offrl.data.card import shipped_cards
+    from offrl.cli.cards import chosen_cards
     from offrl.running.protocol import find_protocol, shipped_protocols
 
     rows: list[dict[str, Any]]
     columns: Columns
+    if what in KINDS[1:] and (family or scored or search):
+        raise InputError(
+            f"{what}: --family, --scored and --search choose among datasets; omit them"
+        )
     if what == "datasets":
         rows = [
             {
                 "id": card.id,
                 "version": card.version,
                 "title": card.title,
-                "scored": card.environment is not None and card.reference is not None,
+                "scored": card.scored,
+                "family": card.family,
             }
-            for card in shipped_cards().values()
+            for card in chosen_cards(family, scored, search)
         ]
         columns = {
             "id": "id",
@@ -141,6 +157,7 @@ def show(
     Example: offrl show corl --steps 100000 --toml > mine.toml
     """
     from offrl import registry
+    from offrl.cli.cards import show_card
     from offrl.data.card import read_card, shipped_cards
     from offrl.running.changes import Changes, changed
     from offrl.running.protocol import find_protocol, shipped_protocols, tables
@@ -181,7 +198,7 @@ def show(
     if protocol:
         _show_protocol(protocol)
     if card:
-        _show_values(f"dataset {name}", card.model_dump())
+        show_card(card)
     if algorithm:
         documentation = algorithm.pop("documentation")
         algorithm["agreement"] = algorithm["agreement"] or "not measured"

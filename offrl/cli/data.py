@@ -93,6 +93,8 @@ def check_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> 
             f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}"
         )
     print_line(f"compared with: {', '.join(checked.compared)}")
+    if checked.unknown:
+        print_line(f"the card does not know: {', '.join(checked.unknown)}")
     for replay in replays:
         print_line(
             f"{replay.steps:,} steps of {Path(replay.file).name} made again in "

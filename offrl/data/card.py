@@ -1,8 +1,8 @@
 """Data set cards: what a data set is, where it comes from, and what a score on it means.
 
 A card is a TOML table. The cards of a family share a file beside their loader
-(`datasets/d4rl.toml`): `[defaults]` for the family and one table per data set, merged key by key. A
-user's own card is a TOML file anywhere, holding one card's keys at the top level.
+(`datasets/d4rl.toml`), as `families` says. A user's own card is a TOML file anywhere, holding one
+card's keys at the top level.
 """
 
 import functools
@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from offrl.data.families import family_tables
 from offrl.errors import InputError, unknown
 from offrl.files import plain, user_path
 from offrl.registry import modules, resources, simulator_plugins
@@ -56,7 +57,8 @@ class Source(Strict):
     """Where the transitions come from and which loader reads them.
 
     Either `files`, or a `maker` that makes the data, or an `id` by which the loader fetches them.
-    The key `id` may also be spelled with the loader's name before it: `LOADER_id`.
+    The key `id` may also be spelled with the loader's name before it: `LOADER_id`. In a card file,
+    `bases` are addresses under which files without `urls` lie by their names, mirrors in order.
     """
 
     loader: str  # a module of offrl.datasets that follows the contract of offrl/data/loader.py
@@ -73,6 +75,27 @@ class Source(Strict):
             return values
         spelled = f"{values.get('loader')}_id"
         return {"id" if key == spelled else key: value for key, value in values.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _based(cls, values: Any) -> Any:
+        """The values with `bases` as URLs of the files that have none."""
+        bases = values.get("bases") if isinstance(values, dict) else None
+        if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+            return values
+
+        def addressed(file: Any) -> Any:
+            if not isinstance(file, dict) or "urls" in file:
+                return file
+            return file | {"urls": [f"{base}{file.get('name')}" for base in bases]}
+
+        return {
+            key: [*map(addressed, value)]
+            if key in ("files", "validation") and isinstance(value, list)
+            else value
+            for key, value in values.items()
+            if key != "bases"
+        }
 
     @property
     def fetched_id(self) -> str | None:
@@ -217,6 +240,10 @@ class Card(Strict):
     licence: str
     citation: str
     notes: str = ""  # what a user of the scores has to know
+    faults: list[str] = Field(default_factory=list)  # of the data and of scores on them, as known
+    # Versions of packages with which scores in the environment are valid: { mujoco = "<3.5" }.
+    valid_with: dict[str, str] = Field(default_factory=dict)
+    family: str = ""  # who published the data, such as "d4rl"
     group: str = ""  # the data sets with which a table averages its scores, such as "antmaze"
     _origin: Origin = PrivateAttr(default=Origin())
 
@@ -229,6 +256,26 @@ class Card(Strict):
     def action_count(self) -> int | None:
         """How many discrete actions there are; None where actions are continuous."""
         return self.actions.count if self.actions else None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the card says how a policy is scored."""
+        return self.environment is not None and self.reference is not None
+
+    @property
+    def unknown(self) -> list[str]:
+        """What a card of its kind may expect of a copy, and this one does not, in words."""
+        if self.source.maker is None and not (self.source.files or self.source.id):
+            return []
+        splits = ("", "validation_") if self.source.validation else ("",)
+        keys = [f"{split}{key}" for split in splits for key in ("transitions", "episodes")]
+        lacking = [key for key in [*keys, "mean_return"] if getattr(self.expected, key) is None]
+        files = [*self.source.files, *self.source.validation]
+        unchecked = [file.name for file in files if file.urls and not (file.md5 or file.sha256)]
+        return [
+            *(key.replace("_", " ") for key in lacking),
+            *(f"the checksum of {name}" for name in unchecked),
+        ]
 
     def read_from(self, origin: Origin) -> "Card":
         """The same card, read from a file that the user trusts or does not."""
@@ -271,14 +318,6 @@ class Card(Strict):
         return self.environment, self.reference
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
 def read_card(path: Path, trust: Files = ()) -> Card:
     """The card in a TOML file of the user's own.
 
@@ -314,14 +353,14 @@ def shipped_cards() -> dict[str, Card]:
     """Every card that ships in `datasets/`, by id."""
     cards: dict[str, Card] = {}
     for path in resources("datasets", ".toml"):
-        tables = read_toml(path)
-        defaults = tables.pop("defaults", {})
-        for name, table in tables.items():
-            where = f"{path}: [{name}]"
-            if not isinstance(table, dict):
-                raise InputError(f"{where}: expected a table per data set, found {table!r}")
-            cards[name] = validate(Card, {"id": name, **_merge(defaults, table)}, where)
+        cards |= _cards_of(path, path.stat().st_mtime_ns)
     return cards
+
+
+@functools.lru_cache(maxsize=64)
+def _cards_of(path: Path, changed: int) -> dict[str, Card]:  # noqa: ARG001 (of the cache's key)
+    """The cards of a family's file, which is read again where it changed."""
+    return {name: validate(Card, table, where) for name, table, where in family_tables(path)}
 
 
 def simulator_modules() -> set[str]:

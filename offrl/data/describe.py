@@ -29,6 +29,7 @@ class Check:
     columns: dict[str, dict[str, str]]  # by split: each column's SHA-256
     files: dict[str, str]  # each source file that is still here: path and SHA-256
     compared: list[str]  # what of the card and of the cache it was compared with
+    unknown: list[str]  # what the card expects nothing of
     notes: list[str]
 
 
@@ -68,6 +69,7 @@ def check(source: str | Path | Card, *, view: str | None = None, trust: Files = 
         columns={split: verify(dataset.folder) for split, dataset in splits.items()},
         files=files,
         compared=compared,
+        unknown=card.unknown,
         notes=[note for dataset in splits.values() for note in dataset.notes],
     )
 

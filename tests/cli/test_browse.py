@@ -49,6 +49,51 @@ def test_list_has_what_is_scored_and_what_was_measured(
     assert maze.split()[-1] == "no"
 
 
+def test_list_chooses_data_sets(call: Call) -> None:
+    def ids(*words: str) -> set[str]:
+        return {row["id"] for row in json.loads(call("list", "datasets", "--json", *words).stdout)}
+
+    everything, neorl2 = ids(), ids("--family", "neorl2")
+    assert {"neorl2-dmsd", "neorl2-fusion"} <= neorl2
+    assert all(name.startswith("neorl2-") for name in neorl2)
+    assert "neorl2-fusion" not in ids("--scored")
+    assert ids("--scored", "--family", "neorl2") == neorl2 & ids("--scored")
+    assert ids("--search", "ANT maze LARGE", "--family", "d4rl") < everything
+    assert "antmaze-large-play-v2" in ids("--search", "ANT maze LARGE")
+    assert "maze2d-large-v1" not in ids("--search", "ANT maze LARGE", "--scored")
+    wrong = call("list", "datasets", "--family", "neorl")
+    assert wrong.code == 2
+    assert "unknown family 'neorl'; did you mean 'neorl2'?" in wrong.stderr
+    other = call("list", "algorithms", "--scored")
+    assert other.code == 2
+    assert "--family, --scored and --search choose among datasets" in other.stderr
+
+
+def test_a_card_is_shown_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    lines = call("show", "neorl2-simglucose").stdout.splitlines()
+    assert lines[0] == "neorl2-simglucose v1"
+    parts = [line for line in lines[1:] if not line.startswith(" ")]
+    assert parts == ["data", "scores", "notes", "known faults", "licence", "citation"]
+    words = " ".join(" ".join(lines).split())
+    mirror = "https://huggingface.co/datasets/polixirai/NeoRL2/resolve/main/Simglucose/"
+    assert f"mirror {mirror}Simglucose-train.npz" in words  # on one line, to be copied
+    assert "Simglucose-train.npz (MD5 6195a3634379f576958440b7e0c8fc53)" in words
+    assert "transitions 100,257, episodes 280, mean return 353.452" in words
+    assert "validation: transitions 20,018, episodes 62" in words
+    assert "no environment: a policy cannot be scored" in words
+    assert "0 is a return of 9.75, 100 one of 475.0: NeoRL-2" in words
+    assert "known faults none noted" in words
+    words = " ".join(call("show", "antmaze-umaze-v2").stdout.split())
+    assert "AntMazeUMaze-v2, 700 steps" in words
+    assert "valid with mujoco >=3.1.6,<3.5 (" in words
+    assert "transitions not known, episodes not known, mean return not known" in words
+    words = " ".join(call("show", "pointmaze-quickstart").stdout.split())
+    assert "made on your machine by pointmaze: offrl data make pointmaze-quickstart" in words
+    assert "versions of the simulator in which scores are valid: not known" in words
+    assert "minari:D4RL/door/human-v2" in call("show", "minari-door-human-v2").stdout
+
+
 VARIED = """
 id = "varied"
 version = 1
@@ -107,10 +152,14 @@ def test_show_prints_what_data_sets_share_and_a_row_per_distinct_setting(
     [
         ("iql", {"algorithm"}, ["config.expectile", "0.7", "    L_V  = mean L2_tau("]),
         ("quickstart", {"protocol"}, ["bc on pointmaze-quickstart", "episodes 50", "alpha 2.5"]),
-        ("hopper-medium-v2", {"dataset"}, ["reference.max", "3234.3"]),
+        (
+            "hopper-medium-v2",
+            {"dataset"},
+            ["100 one of 3234.3: d4rl/infos.py", "mean return 1422.056"],
+        ),
         ("neorl2-dmsd", {"protocol", "dataset"}, ["7, 42, 210", "849.51"]),
         ("tiny.toml", {"protocol"}, ["batch_size 4"]),
-        ("card.toml", {"dataset"}, ["environment.max_episode_steps"]),
+        ("card.toml", {"dataset"}, ["PointMaze_UMaze-v3, 20 steps", "checksum not known"]),
         ("broken.py", {"algorithm"}, ["config.batch_size"]),
     ],
 )

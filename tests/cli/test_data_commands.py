@@ -58,6 +58,7 @@ def test_data_of_neorl2(call: Call, shared: Path, cache: Path) -> None:
     line = "neorl2-dmsd v1 train: 100,000 transitions, 1,000 episodes, mean return 494.453"
     assert line in checked.stdout
     assert "the published checksum of DMSD-train.npz" in checked.stdout
+    assert "does not know" not in checked.stdout
     values = json.loads(call("data", "check", "neorl2-dmsd", "--json").stdout)
     assert values["totals"]["validation"]["transitions"] == 20_000
     values = json.loads(call("data", "stats", "neorl2-dmsd", "--json").stdout)
@@ -67,6 +68,8 @@ def test_data_of_neorl2(call: Call, shared: Path, cache: Path) -> None:
 
 def test_data_of_ones_own(call: Call, tiny: Path) -> None:
     card = tiny.with_name("card.toml")
+    checked = call("data", "check", card)
+    assert "the card does not know: transitions, episodes, mean return\n" in checked.stdout
     values = json.loads(call("data", "stats", card, "--json").stdout)
     assert (values["transitions"], values["episodes"], values["score_mean"]) == (20, 2, 50)
     one = write_npz(tiny.parent, truncated=np.zeros(20, np.float32))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sources import SHIPPED, npz
+from sources import npz
 
 from offrl import registry
 from offrl.data.dataset import load_dataset
@@ -42,7 +42,8 @@ def test_a_broken_plugin_is_named_once_and_left_out(
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert len(load_dataset(npz(tmp_path / "a.npz"))) == 20
-    assert sorted(loaders()) == SHIPPED
+    assert {"d4rl", "minari", "neorl2"} <= set(loaders())
+    assert not {*BROKEN, "gone", "compiled"} & set(loaders())
     lines = [message for message in caplog.messages if "reads no data" in message]
     assert len(lines) == len(BROKEN) + 1
     assert not [line for line in lines if "\n" in line]

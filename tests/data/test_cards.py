@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from sources import npz
 
-from offrl.data.card import Environment, find_card, read_card, shipped_cards
+from offrl.data.card import Card, Environment, find_card, read_card, shipped_cards
 from offrl.data.dataset import load_dataset
 from offrl.data.describe import check, stats
+from offrl.data.families import family_tables
 from offrl.data.fetch import fetch
 from offrl.errors import InputError
+from offrl.toml import validate
 
 # d4rl/infos.py, REF_MIN_SCORE and REF_MAX_SCORE
 D4RL = {
@@ -29,10 +31,161 @@ def test_every_card_says_where_from_and_under_what_licence() -> None:
             # The authors publish these demonstrations as a pickle, and offrl reads none.
             assert file.urls or name == "door-human-dapg", f"{name}: {file.name}"
             assert all(url.endswith("/" + file.name) for url in file.urls)
-        assert card.environment is not None, name
-        assert card.reference is not None, name
-        assert card.reference.min < card.reference.max, name
-        assert card.reference.source, name
+        assert card.family, name
+        if not card.scored:
+            assert "No environment" in card.notes or "no references" in card.notes, name
+        if card.reference is not None:
+            assert card.reference.min < card.reference.max, name
+            assert card.reference.source, name
+
+
+FAMILIES = """
+[defaults]
+version = 1
+licence = "none"
+citation = "none"
+source.loader = "d4rl"
+source.bases = ["http://a/", "http://b/"]
+reference.source = "counted"
+
+["{robot}-{size}"]
+each = [
+  [{ robot = "x", low = 1 }, { robot = "y", low = 2.5 }],
+  [{ size = "big" }, { size = "small" }],
+]
+title = "{size} {robot}, {{other}}"
+source.files = [{ name = "{robot}.hdf5" }, { name = "{size}.hdf5", urls = ["http://c"] }]
+reference.min = "{low}"
+reference.max = 9
+
+[single]
+title = "alone"
+source.files = [{ name = "z.hdf5" }]
+source.bases = []
+reference = { min = 0, max = 1 }
+"""
+
+
+def cards_of(path: Path) -> dict[str, Card]:
+    return {name: validate(Card, table, where) for name, table, where in family_tables(path)}
+
+
+def test_a_table_may_stand_for_several_data_sets(tmp_path: Path) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text(FAMILIES)
+    tables = cards_of(path)
+    assert list(tables) == ["x-big", "x-small", "y-big", "y-small", "single"]
+    card = tables["y-small"]
+    assert card.title == "small y, {{other}}"
+    assert [file.urls for file in card.source.files] == [
+        ["http://a/y.hdf5", "http://b/y.hdf5"],
+        ["http://c"],
+    ]
+    assert card.reference is not None
+    assert card.reference.min == 2.5
+    assert tables["single"].source.files[0].urls == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("[single]", "[x-big]", r"\[x-big\]: 'x-big' has a table already; give each id once"),
+        ("[{ size", "[3, { size", r"each: expected lists of tables of words, found \["),
+        ("\n[defaults]", "alone = 3\n[defaults]", r"expected a table per data set, found 3"),
+        ("size = ", "siz = ", r"id: .*pattern.*, found 'x-\{size\}'"),
+        ('"http://b/"', "3", r"source\.bases: unknown key"),
+    ],
+)
+def test_a_mistaken_family_is_named(tmp_path: Path, before: str, after: str, message: str) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text(after.join(FAMILIES.split(before)))
+    with pytest.raises(InputError, match=message):
+        cards_of(path)
+
+
+# d4rl/infos.py: of each family of sets one, chosen for what is odd about its address.
+@pytest.mark.parametrize(
+    ("name", "address", "low", "high"),
+    [
+        ("walker2d-medium-replay-v0", "gym_mujoco/walker_mixed.hdf5", 1.629008, 4592.3),
+        ("hopper-full-replay-v1", "gym_mujoco_v1/hopper_full_replay-v1.hdf5", -20.272305, 3234.3),
+        ("ant-medium-expert-v2", "gym_mujoco_v2/ant_medium_expert-v2.hdf5", -325.6, 3879.7),
+        ("ant-medium-replay-v0", "gym_mujoco/ant_mixed.hdf5", -325.6, 3879.7),
+        (
+            "hammer-cloned-v0",
+            "hand_dapg/hammer-demos-v0-bc-combined.hdf5",
+            -274.856578,
+            12794.134825156867,
+        ),
+        ("maze2d-open-dense-v0", "maze2d/maze2d-open-dense.hdf5", 11.17817, 27.166538620695782),
+        ("maze2d-eval-large-v1", "maze2d/maze2d-eval-large-sparse-v1.hdf5", 16.4, 302.22),
+        ("maze2d-medium-v0", "maze2d/maze2d-medium-sparse.hdf5", 5.77, 85.14),
+        (
+            "antmaze-large-play-v0",
+            "ant_maze_new/Ant_maze_hardest-maze_noisy_multistart_True_multigoal_False_sparse.hdf5",
+            0,
+            1,
+        ),
+        ("flow-merge-controller-v0", "flow/flow-merge-v0-idm.hdf5", 118.67993, 330.03179),
+        (
+            "carla-town-v0",
+            "carla/carla_town_subsamp_flat-v0.hdf5",
+            -114.81579500772153,
+            2440.1772022247314,
+        ),
+        ("minigrid-fourrooms-random-v0", "minigrid/minigrid4rooms_random.hdf5", 0.01442, 2.89685),
+        (
+            "bullet-ant-medium-replay-v0",
+            "bullet/bullet-ant_medium_replay.hdf5",
+            373.705955,
+            2650.495,
+        ),
+        ("bullet-maze2d-umaze-v0", "bullet/bullet-maze2d-umaze-sparse.hdf5", 32.46, 153.99),
+    ],
+)
+def test_d4rls_other_cards(name: str, address: str, low: float, high: float) -> None:
+    card = find_card(name)
+    root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+    assert card.source.files[0].urls == [root + address]
+    assert card.reference is not None
+    assert (card.reference.min, card.reference.max) == (low, high)
+
+
+# neorl2/envs/info.py of polixir/NeoRL2
+@pytest.mark.parametrize(
+    ("name", "task", "low", "high", "md5"),
+    [
+        ("pipeline", "Pipeline", -296, 751, "59902b333be6edb9252acfc2302cc1ed"),
+        ("simglucose", "Simglucose", 9.75, 475, "6195a3634379f576958440b7e0c8fc53"),
+        ("rocket-recovery", "RocketRecovery", -176, 208, "b1a7bf1ec16cfef390b6b1cec2b13ddc"),
+        (
+            "random-friction-hopper",
+            "RandomFrictionHopper",
+            -3,
+            503,
+            "3ef2c41483689729d3b5a3aef3b7b8f7",
+        ),
+        ("fusion", "Fusion", -107.601, 98.05, "98979f97e0b59dd46bbb9237176a68ab"),
+    ],
+)
+def test_neorl2_cards(name: str, task: str, low: float, high: float, md5: str) -> None:
+    card = find_card(f"neorl2-{name}")
+    (file,) = card.source.files
+    assert (file.name, file.md5) == (f"{task}-train.npz", md5)
+    assert file.urls[0] == f"http://datasets.polixir.site/neorl2/{task}/{task}-train.npz"
+    assert card.reference is not None
+    assert (card.reference.min, card.reference.max) == (low, high)
+
+
+def test_check_says_what_a_card_does_not_know() -> None:
+    assert find_card("neorl2-dmsd").unknown == []
+    assert find_card("neorl2-fusion").unknown == ["transitions", "episodes", "mean return"]
+    assert find_card("hopper-medium-v2").unknown == [
+        "transitions",
+        "episodes",
+        "the checksum of hopper_medium-v2.hdf5",
+    ]
+    assert find_card("minari-door-human-v2").unknown == ["mean return"]
 
 
 @pytest.mark.parametrize("task", D4RL)

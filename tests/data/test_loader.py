@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import SHIPPED
 
 from offrl.data.cache import cached_folder
 from offrl.data.card import Card, Reference, Source
@@ -98,7 +97,7 @@ def source_card(**source: object) -> Card:
 
 def test_loaders_that_ship_follow_the_contract() -> None:
     every = loaders()
-    assert sorted(every) == SHIPPED
+    assert {"d4rl", "minari", "neorl2", "ogbench"} <= set(every)
     for name, loader in every.items():
         assert loader.VIEWS[0] == "transitions", name
         assert all(suffix.startswith(".") for suffix in loader.SUFFIXES), name
