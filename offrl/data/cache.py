@@ -131,12 +131,19 @@ def download_path(card: Card, file: File) -> Path:
     """Where a file that is downloaded lies, or will.
 
     The name holds its checksums, else its addresses, so that no card brings a file for another
-    that only has the same id. Where another card brought this very file, it is that one's.
+    that only has the same id. Where another card brought this very file, it is that one's; so is
+    one that was brought before the card had its last mirrors.
     """
-    downloads, end = cache_folder() / "downloads", f"-{_short(_checksums(file) or file.urls)}"
-    own = below(downloads / folder_name(card, end), file.name)
-    others = (below(folder, file.name) for folder in sorted(downloads.glob(f"*{end}")))
-    return own if own.exists() else next((path for path in others if path.is_file()), own)
+    downloads = cache_folder() / "downloads"
+    checksums, urls = _checksums(file), file.urls
+    known = [checksums] if checksums else [urls[:count] for count in range(len(urls), 0, -1)]
+    ends = [f"-{_short(source)}" for source in known] or [f"-{_short([])}"]
+    own = below(downloads / folder_name(card, ends[0]), file.name)
+    if own.exists():
+        return own
+    others = (folder for end in ends for folder in sorted(downloads.glob(f"*{end}")))
+    found = (path for folder in others if (path := below(folder, file.name)).is_file())
+    return next(found, own)
 
 
 def earlier_download_path(card: Card, file: File) -> Path:

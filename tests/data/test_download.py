@@ -236,6 +236,41 @@ def test_a_mirror_of_ones_own_comes_first(
         fetch(card([other]))
 
 
+@pytest.mark.usefixtures("own_cache")
+def test_a_file_is_brought_once_for_all_cards_with_its_addresses(server: Server) -> None:
+    server.files["/a.bin"] = BODY
+    urls = [server.url + "/a.bin"]
+    assert fetched(card([{"name": "a.bin", "urls": urls}])) == BODY
+    file = {"name": "a.bin", "urls": [*urls, server.url + "/mirror"]}  # which the card got later
+    assert fetched(card([file], id="other")) == BODY
+    assert len(server.requests) == 1
+    assert fetched(card([file | {"urls": file["urls"][::-1]}])) == BODY
+    assert server.requests[1:] == ["/mirror", "/a.bin"]
+
+
+def test_fetch_of_a_shipped_card_needs_nothing_else(own_cache: Path, server: Server) -> None:
+    """Its host is busy once, then answers; a proxy is what stands for it here."""
+    address = (
+        "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"
+    )
+    server.files[address] = BODY
+    server.statuses[address] = [500]
+    environment = {k: v for k, v in os.environ.items() if k.upper() != "NO_PROXY"}
+    done = subprocess.run(
+        [sys.executable, "-m", "offrl", "data", "fetch", "hopper-medium-v2"],
+        env=environment | {"http_proxy": server.url},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    path = Path(done.stdout.strip())
+    assert path.is_relative_to(own_cache)
+    assert path.name == "hopper_medium-v2.hdf5"
+    assert path.read_bytes() == BODY
+    assert server.requests == [address] * 2
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
