@@ -146,7 +146,7 @@ def test_a_mistaken_family_is_named(tmp_path: Path, before: str, after: str, mes
 def test_d4rls_other_cards(name: str, address: str, low: float, high: float) -> None:
     card = find_card(name)
     root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
-    assert card.source.files[0].urls == [root + address]
+    assert card.source.files[0].urls[0] == root + address
     assert card.reference is not None
     assert (card.reference.min, card.reference.max) == (low, high)
 
@@ -284,7 +284,7 @@ def test_adroit_cards(task: str, quality: str) -> None:
     assert card.environment.id == f"offrl.datasets.adroit:offrl/AdroitHand{task.title()}-v0"
     assert card.environment.max_episode_steps == steps
     root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/hand_dapg_v1/"
-    assert card.source.files[0].urls == [f"{root}{task}-{quality}-v1.hdf5"]
+    assert card.source.files[0].urls[0] == f"{root}{task}-{quality}-v1.hdf5"
     assert card.view == "qlearning"
 
 
@@ -319,7 +319,7 @@ def test_maze_cards(name: str) -> None:
         folder, name = "ant_maze_v2", f"Ant_maze_{file}_sparse_fixed"
         simulator = f"offrl.datasets.d4rl_antmaze:offrl/AntMaze{maze}-v2"
     root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
-    assert card.source.files[0].urls == [f"{root}{folder}/{name}.hdf5"]
+    assert card.source.files[0].urls[0] == f"{root}{folder}/{name}.hdf5"
     assert card.reference is not None
     assert (card.reference.min, card.reference.max) == (low, high)
     assert card.environment is not None
