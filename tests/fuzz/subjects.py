@@ -807,6 +807,50 @@ def _agree_in_order(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) ->
         place += 1
 
 
+OGBENCH = ("observations", "actions", "terminals")
+
+
+def _ogbench_columns() -> dict[str, Any]:
+    """Four trajectories of four steps, each with its last successor."""
+    columns = _columns(D4RL)
+    kept: dict[str, Any] = {name: columns[name] for name in OGBENCH}
+    return kept | {"terminals": np.arange(20) % 5 == 4}
+
+
+def _make_ogbench(folder: Path) -> None:
+    np.savez_compressed(folder / "data.npz", **_ogbench_columns())
+    head, _, _ = CARD.replace('"neorl2"', '"ogbench"').partition("[environment]")
+    (folder / "card.toml").write_text(head)
+
+
+def _mutate_ogbench(folder: Path, random: Random) -> None:
+    """Damage of the archive, or other arrays."""
+    if random.random() < 0.5:
+        mutate_file(folder / "data.npz", random)
+        return
+    columns = _ogbench_columns()
+    key = random.choice(OGBENCH)
+    columns[key] = _odd_array(columns[key], random)
+    np.savez(folder / "data.npz", **columns)
+
+
+def _read_carded(folder: Path) -> Dataset:
+    return load_dataset(folder / "card.toml")
+
+
+def _agree_ogbench(folder: Path, dataset: Dataset) -> None:
+    """Rows are those of the file that end no trajectory, and each goes on to the next row."""
+    with np.load(folder / "data.npz", allow_pickle=False) as archive:
+        observations, actions, ends = (np.asarray(archive[name]) for name in OGBENCH)
+    kept = ends.reshape(-1).astype(float) == 0
+    theirs = _joined(observations, actions)
+    ours = _joined(dataset.observations, dataset.actions)
+    np.testing.assert_array_equal(ours, theirs[kept])
+    after = _joined(observations)[1:][kept[:-1]]
+    np.testing.assert_array_equal(_joined(dataset.next_observations), after)
+    assert np.isfinite(ours).all()
+
+
 STATES = ("infos/qpos", "infos/qvel")
 
 
@@ -1424,6 +1468,7 @@ SUBJECTS = {
     "card": Subject(_make_card, _mutate_card, _read_card, _agree_card),
     "protocol": Subject(_make_protocol, _mutate_protocol, _read_protocol, _agree_protocol),
     "npz": Subject(_make_npz, _mutate_npz, _read_npz, _agree_npz),
+    "ogbench": Subject(_make_ogbench, _mutate_ogbench, _read_carded, _agree_ogbench),
     "hdf5": Subject(_make_hdf5, _mutate_hdf5, _read_hdf5, _agree_hdf5),
     "minari": Subject(_make_minari, _mutate_minari, _read_minari, _agree_minari),
     "log.csv": Subject(_make_log, _mutate_log, _read_log, _agree_log),
