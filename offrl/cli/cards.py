@@ -1,6 +1,6 @@
 """Data sets' cards: which of them a command lists, and a card as a person reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from offrl.cli.console import out
 from offrl.errors import unknown
-from offrl.text import visible
+from offrl.text import one_line
 
 if TYPE_CHECKING:
     from offrl.data.card import Card, Environment, File
@@ -48,22 +48,35 @@ def _text(card: "Card") -> str:
 def show_card(card: "Card") -> None:
     """Prints a card: a heading, and a paragraph or a list for each of its parts."""
     out.print(Text(f"{card.id} v{card.version}", "bold"))
-    out.print(Padding(Text(visible(card.title)), (0, 0, 0, 2)))
+    _show_lines([card.title])
     for heading, lines in _parts(card):
         out.print(Text(heading, "bold"))
-        for line in lines:
-            if "://" in line:
-                out.print(Text(visible(f"  {line}")), soft_wrap=True)  # whole, to be copied
-            else:
-                out.print(Padding(Text(visible(line)), (0, 0, 0, 2)))
+        _show_lines(lines)
+
+
+class _Address(str):
+    """A line that is never broken, so that its address can be copied."""
+
+
+def _show_lines(lines: Iterable[str]) -> None:
+    """Prints paragraphs, indented; what a stranger wrote stays in its own."""
+    for line in map(_one_line, lines):
+        if isinstance(line, _Address):
+            out.print(Text(f"    {line}"), soft_wrap=True)
+        else:
+            out.print(Padding(Text(line), (0, 0, 0, 2)))
+
+
+def _one_line(line: str) -> str:
+    return type(line)(one_line(line))
 
 
 def _parts(card: "Card") -> Iterator[tuple[str, list[str]]]:
     """The parts of a card that a person looks for, each with its lines."""
     yield "data", [*_source(card), *_expected(card)]
     yield "scores", _scores(card)
-    if card.notes:
-        yield "notes", [card.notes.strip()]
+    if card.notes.strip():
+        yield "notes", [card.notes]
     yield "known faults", card.faults or ["none noted"]
     yield "licence", [card.licence]
     yield "citation", [card.citation or UNKNOWN]
@@ -79,9 +92,11 @@ def _source(card: "Card") -> Iterator[str]:
     for split, files in (("", source.files), ("validation: ", source.validation)):
         for file in files:
             yield f"{split}{file.name} ({_checks(file)})"
-            yield from (f"  {'mirror' if i else 'from'} {url}" for i, url in enumerate(file.urls))
+            yield from (
+                _Address(f"{'mirror' if i else 'from'} {url}") for i, url in enumerate(file.urls)
+            )
             if not file.urls:
-                yield "  without an address: offrl data fetch ... --from FOLDER, or a path"
+                yield "without an address: a path, or for offrl data fetch --from FOLDER"
     family = f", of the family {card.family}" if card.family else ""
     yield f"read by the loader {source.loader}, view {card.view}{family}"
 
@@ -131,13 +146,13 @@ def _scores(card: "Card") -> list[str]:
 
 
 def _environment(environment: "Environment") -> Iterator[str]:
-    yield f"{environment.id}, {environment.max_episode_steps:,} steps"
+    yield f"scored in {environment.id}, {environment.max_episode_steps:,} steps"
     if environment.kwargs:
-        yield f"  made with {', '.join(f'{k} = {v}' for k, v in environment.kwargs.items())}"
+        yield f"made with {', '.join(f'{k} = {v}' for k, v in environment.kwargs.items())}"
     if environment.observation_keys:
-        yield f"  observations: {', '.join(environment.observation_keys)}, in this order"
+        yield f"observations: {', '.join(environment.observation_keys)}, in this order"
     if environment.wrappers:
-        yield f"  inside {', '.join(wrapper.entry_point for wrapper in environment.wrappers)}"
+        yield f"inside {', '.join(wrapper.entry_point for wrapper in environment.wrappers)}"
 
 
 def _installed(package: str) -> str:

@@ -237,3 +237,8 @@ def test_a_card_of_a_stranger_is_shown_as_text(call: Call, tmp_path: Path) -> No
     assert r"\x1b[2J[/b] [link=x]:x:" in shown.stdout
     assert "[/b].npz" in shown.stdout
     assert "\x1b" not in shown.stdout
+    forged = card.replace('"good.npz"', '"a.npz", urls = ["http://x\\nknown faults"]')
+    (tmp_path / "c.toml").write_text(forged)
+    lines = call("show", "c.toml").stdout.splitlines()
+    assert "    from http://x known faults" in lines
+    assert lines.count("known faults") == 1
