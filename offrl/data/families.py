@@ -4,7 +4,8 @@ A data set's table is merged with the defaults key by key, and what it says itse
 with `each` stands for several data sets: one for every choice of an entry from each of its lists.
 With `each = [[{ size = "medium" }, { size = "large", steps = 9 }], [{ task = 1 }, { task = 2 }]]`
 there are four, whose texts, the id among them, have the chosen values for `{size}` and `{task}`. A
-text that is nothing but `{steps}` becomes the value itself, such as a number.
+text that is nothing but `{steps}` becomes the value itself, such as a number. A value may hold
+words of later lists.
 """
 
 import itertools
@@ -53,7 +54,7 @@ def _is_choice(entries: Any) -> bool:
 def _filled(value: Any, words: dict[str, Any]) -> Any:
     """A value whose texts have the words in place of their names."""
     if isinstance(value, str):
-        if value in words:
+        if not isinstance(words.get(value, ""), str):
             return words[value]
         for name, word in words.items():
             value = value.replace(name, str(word))

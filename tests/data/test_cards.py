@@ -50,10 +50,11 @@ reference.source = "counted"
 
 ["{robot}-{size}"]
 each = [
-  [{ robot = "x", low = 1 }, { robot = "y", low = 2.5 }],
+  [{ robot = "x", low = 1, set = "{size} x" }, { robot = "y", low = 2.5, set = "y" }],
   [{ size = "big" }, { size = "small" }],
 ]
 title = "{size} {robot}, {{other}}"
+group = "{set}"
 source.files = [{ name = "{robot}.hdf5" }, { name = "{size}.hdf5", urls = ["http://c"] }]
 reference.min = "{low}"
 reference.max = 9
@@ -77,6 +78,7 @@ def test_a_table_may_stand_for_several_data_sets(tmp_path: Path) -> None:
     assert list(tables) == ["x-big", "x-small", "y-big", "y-small", "single"]
     card = tables["y-small"]
     assert card.title == "small y, {{other}}"
+    assert (card.group, tables["x-big"].group) == ("y", "big x")
     assert [file.urls for file in card.source.files] == [
         ["http://a/y.hdf5", "http://b/y.hdf5"],
         ["http://c"],

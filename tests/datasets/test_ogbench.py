@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numbered import numbers
 
-from offrl.data.card import Card, find_card
+from offrl.data.card import Card, find_card, shipped_cards
 from offrl.data.dataset import load_dataset
 from offrl.errors import InputError
 
@@ -111,3 +111,15 @@ def test_cards_have_the_sizes_of_the_generator() -> None:
     assert task.environment.id == "ogbench:antmaze-large-singletask-task4-v0"
     assert task.expected == expected
     assert task.view == "task4"
+
+
+def test_cards_name_environments_of_the_package() -> None:
+    pytest.importorskip("ogbench", reason="its registrations are what the cards are compared with")
+    import gymnasium
+
+    cards = [card for card in shipped_cards().values() if card.family == "ogbench"]
+    assert len(cards) == 47 * 6
+    for known in cards:
+        assert known.environment is not None
+        spec = gymnasium.spec(known.environment.id.removeprefix("ogbench:"))
+        assert spec.max_episode_steps == known.environment.max_episode_steps, known.id
