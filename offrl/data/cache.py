@@ -146,9 +146,15 @@ def download_path(card: Card, file: File) -> Path:
     return next(found, own)
 
 
-def earlier_download_path(card: Card, file: File) -> Path:
-    """Where earlier versions kept it, whichever card had brought it: to be used if it verifies."""
-    return below(cache_folder() / "downloads" / folder_name(card), file.name)
+def earlier_download_paths(card: Card, file: File) -> list[Path]:
+    """Where it may lie from before, to be used if it verifies.
+
+    Earlier versions kept it under the card's name alone, whichever card had brought it, and a card
+    that had no checksum under its addresses.
+    """
+    downloads, urls = cache_folder() / "downloads", file.urls
+    ends = ["", *(f"-{_short(urls[:count])}" for count in range(len(urls), 0, -1))]
+    return [below(downloads / folder_name(card, end), file.name) for end in ends]
 
 
 def making_path(card: Card) -> Path:

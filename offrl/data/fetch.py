@@ -14,7 +14,7 @@ from offrl.data.cache import (
     ADVICE,
     digest,
     download_path,
-    earlier_download_path,
+    earlier_download_paths,
     lock,
     made_folder,
     making_path,
@@ -86,9 +86,10 @@ def _fetch_file(
         return path
     target = download_path(card, file)
     unverifiable = not (file.md5 or file.sha256)  # so a wrong file would stay for ever
-    earlier = earlier_download_path(card, file)
-    if not (unverifiable or target.exists()) and earlier.is_file() and not _mismatch(earlier, file):
-        return earlier
+    if not (unverifiable or target.exists()):
+        for earlier in earlier_download_paths(card, file):
+            if earlier.is_file() and not _mismatch(earlier, file):
+                return earlier
     with lock(target):
         if target.is_file() and not (directory_from is not None and unverifiable):
             check_file(target, file)

@@ -55,7 +55,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unscored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Takes the simulators, or else, of some shipped cards away: all that ship have one."""
+    """Takes the simulators, or else, of some shipped cards away."""
     shipped = cards.shipped_cards
 
     def take(*names: str, lacking: str = "environment") -> None:

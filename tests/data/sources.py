@@ -7,8 +7,6 @@ import numpy as np
 
 from offrl.data.card import Card
 
-SHIPPED = ["d3rlpy", "d4rl", "minari", "neorl2", "rlds", "sb3", "torchrl", "transition_table"]
-
 
 def npz(path: Path, seed: int = 0, rows: int = 20, length: int = 5) -> Path:
     """A small file in NeoRL-2's layout: episodes of `length` steps, cut by the time limit."""

@@ -144,6 +144,10 @@ def test_a_file_of_an_earlier_version_is_used_where_its_checksum_verifies_it(
     earlier.write_bytes(data)
     assert fetch(remote(server, data, "/a.npz")) == [earlier]
     assert server.requests == []
+    server.files["/b.npz"] = other = npz(tmp_path / "b.npz", seed=1).read_bytes()
+    (before,) = fetch(remote(server, other, "/b.npz", md5=False))
+    assert fetch(remote(server, other, "/b.npz")) == [before]  # once the card has a checksum
+    assert server.requests == ["/b.npz"]
     earlier.write_bytes(npz(tmp_path / "planted.npz", rows=30).read_bytes())
     for md5 in (True, False):
         (path,) = fetch(remote(server, data, "/a.npz", md5=md5))
