@@ -207,7 +207,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
     part = "JSON"
     try:
         metadata = _json(path)
-        keys = {"id": str(metadata["dataset_id"])} if metadata.get("dataset_id") else {}
+        keys: dict[str, Any] = {}
+        if named := metadata.get("dataset_id"):
+            keys["id"] = str(named)
         part = "action_space"
         if count := _discrete(metadata.get(part)):
             keys["actions"] = Choices(count=count)

@@ -127,7 +127,7 @@ def _lacking(names: list[str]) -> list[str]:
 
 def _numbered(group: str, names: list[str]) -> list[str]:
     """The columns of a group as far as they are numbered without a gap."""
-    found = []
+    found: list[str] = []
     while (name := f"{group}_{len(found)}") in names:
         found.append(name)
     return found

@@ -50,7 +50,7 @@ class Plain:
     def __init__(self, weights: list[Tensor], biases: list[Tensor]):
         layers: list[nn.Module] = []
         for weight, bias in zip(weights, biases, strict=True):
-            layer = nn.Linear(*weight.shape, dtype=torch.float64)
+            layer = nn.Linear(weight.shape[0], weight.shape[1], dtype=torch.float64)
             layer.weight.data, layer.bias.data = weight.T.clone(), bias[0].clone()
             layers += [layer, nn.ReLU()]
         self.net = nn.Sequential(*layers[:-1])
@@ -71,7 +71,7 @@ class Plain:
         self.updates += 1
         if self.updates % 4 == 0:
             self.target.load_state_dict(self.net.state_dict())
-        return loss.item()
+        return float(loss.item())
 
 
 def test_updates_are_those_of_plain_torch() -> None:

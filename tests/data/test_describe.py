@@ -24,6 +24,8 @@ def test_stats(tmp_path: Path) -> None:
     assert found.return_std == pytest.approx(25 * math.sqrt(5 / 3))
     assert found.return_quantiles == pytest.approx([10, 13.75, 28.75, 47.5, 66.25, 81.25, 85])
     assert found.score_mean == pytest.approx(46.875)
+    assert found.action_min is not None
+    assert found.action_max is not None
     assert -1 <= found.action_min < found.action_max <= 1
     assert found.actions_outside == 0
 

@@ -84,15 +84,23 @@ def test_a_task_needs_the_package_the_states_and_its_environment(
             load_dataset(card(source, environment, "task1"))
 
 
+def random_words() -> list[int]:
+    """The state of NumPy's global generator."""
+    state: Any = np.random.get_state()  # noqa: NPY002
+    words: list[int] = state[1].tolist()
+    return words
+
+
 def test_rewards_of_a_single_task(tmp_path: Path) -> None:
     """Of antmaze-medium: 0 within 0.5 of the goal of its first task, (20, 20), -1 elsewhere."""
     pytest.importorskip("ogbench", reason="the rewards of OGBench's tasks are its package's")
     places = np.zeros((7, 15))
-    places[:, :2] = [[0, 0], [20.3, 20.3], [20, 20.4], [20, 20], [20.4, 20.4], [9, 9], [20, 20]]
+    at = [[0, 0], [20.3, 20.3], [20, 20.4], [20, 20], [20.4, 20.4], [9, 9], [20, 20]]
+    places[:, :2] = np.array(at)
     path = ogbench_file(tmp_path / "a.npz", qpos=places)
-    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = random_words()
     data = load_dataset(card(path, "ogbench:antmaze-medium-singletask-task1-v0", "task1"))
-    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert random_words() == before
     assert data.rewards.tolist() == [-1, 0, 0, -1, -1]
     assert data.terminations.tolist() == [False, True, True, False, False]
     assert data.truncations.tolist() == [False, False, False, False, True]

@@ -100,7 +100,8 @@ def test_a_policy_of_discrete_actions_is_trained_played_and_loaded(
     assert evaluate(policy, episodes=2).returns.tolist() == rows[-1].returns
     states = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
     acted = policy.act(states)
-    assert (acted.dtype, acted.shape) == (np.int64, (50,))
+    assert acted.dtype == np.int64
+    assert acted.shape == (50,)
     assert set(acted.tolist()) <= {0, 1}
     one = policy.act(states[0])
     assert make(policy.environment()).action_space.contains(one[()])
