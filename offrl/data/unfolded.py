@@ -81,7 +81,7 @@ def check_table(
     from pyarrow import compute
 
     parquet = path.suffix == ".parquet"
-    rows, size = _parquet_size(path) if parquet else _arrow_size(path)
+    rows, size = _parquet_size(path, stored) if parquet else _arrow_size(path)
     check_size(path, [(ROW * rows // 4,)], stored)
     check_size(path, [((others + size) // 4,)], stored)
     longest = texts = 0
@@ -167,14 +167,20 @@ def _texts(arrays: Iterable[Any]) -> Iterator[Any]:
 _ITEM = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
-def _parquet_size(path: Path) -> tuple[int, int]:
+def _parquet_size(path: Path, stored: int) -> tuple[int, int]:
     """Rows and bytes, but for texts that repeat."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
         held, schema = file.metadata, file.schema
+        groups = range(held.num_row_groups)
+        size = sum(held.row_group(k).total_byte_size for k in groups)
+        check_size(path, [(size // 4,)], stored)
+        for k in groups:
+            # Raises where a column is damaged: asked for it alone, pyarrow ends the process.
+            next(file.iter_batches(1, [k], use_threads=False), None)
         size = held.num_rows * sum(_width(field.type) for field in file.schema_arrow)
-        for group in map(held.row_group, range(held.num_row_groups)):
+        for group in map(held.row_group, groups):
             for column in range(group.num_columns):
                 chunk, leaf = group.column(column), schema.column(column)
                 item = _ITEM.get(chunk.physical_type, max(0, leaf.length) or 8)
