@@ -181,3 +181,23 @@ def test_what_counts_as_a_loss_and_as_want_of_memory() -> None:
     assert is_out_of_memory(of_numpy.value)
     assert is_out_of_memory(of_torch.value)
     assert not is_out_of_memory(RuntimeError("cannot"))
+
+
+def test_a_callback_that_raises_where_a_worker_has_ended_is_what_ends_it_all(
+    tmp_path: Path,
+) -> None:
+    small_runs.planned(tmp_path, seeds=range(1))
+    (tmp_path / "own.py").write_text(OWN.replace("EVENT", "os._exit(3)"))
+
+    def broken(event: Event) -> None:
+        if event.status is Status.FAILED:
+            raise LookupError(event.cause)
+
+    with pytest.raises(LookupError, match="worker ended by exit 3"):
+        run(
+            tmp_path / "small.toml",
+            tmp_path / "runs",
+            algorithms=[str(tmp_path / "own.py")],
+            workers=1,
+            on_event=broken,
+        )

@@ -190,6 +190,15 @@ class _Pool:
         """Notes the end of a worker whose pipe is closed, and of the runs that it left."""
         worker.process.join()
         worker.pipe.close()
+        try:
+            self._end_group(worker)
+        finally:  # whatever a callback raises: a closed pipe is not listened to
+            del self.workers[worker.pipe]
+        if self.waiting and not self.stopping and len(self.workers) < self.most:
+            self.start(worker.place)
+
+    def _end_group(self, worker: _Worker) -> None:
+        """Notes the ends of the runs that a worker left, which has ended."""
         if worker.group is not None and self.stopping:
             # SIGTERM came before its handler was installed.
             for last in worker.running.values():
@@ -202,9 +211,6 @@ class _Pool:
             cause = f"worker ended by {name}" + (", out of memory" if out_of_memory else "")
             lasts = [*worker.running.values()]
             self._lose(worker, lasts, cause, is_loss(code), out_of_memory)
-        del self.workers[worker.pipe]
-        if self.waiting and not self.stopping and len(self.workers) < self.most:
-            self.start(worker.place)
 
     def _lose(
         self,
