@@ -17,7 +17,7 @@ from offrl.running.events import Event, OnEvent
 from offrl.running.executors.local import run_in_processes
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
-from offrl.running.losses import Losses, sessions
+from offrl.running.retries import Retries, sessions
 
 SHORTEST = 300.0  # seconds of work below which a task of its own does not pay
 MOST_GROUPS = 64  # of a chunk
@@ -193,7 +193,7 @@ def _left(group: Group, chunk: Chunk) -> Group:
 
 def lost(
     chunk: Chunk,
-    losses: Losses,
+    retries: Retries,
     cause: str,
     end: Callable[[Event], None],
     *,
@@ -205,10 +205,10 @@ def lost(
 
     Args:
         chunk: whose task is gone.
-        losses: of the executor.
+        retries: of the executor.
         cause: how it ended.
         end: called with the end of each run that is not tried again.
-        again: whether that is a loss.
+        again: whether the task was lost.
         host: of the task, if it is known.
         out_of_memory: whether it needs more memory.
     """
@@ -221,7 +221,7 @@ def lost(
                 left.append(job)
                 continue
             last = Event(job, Status.RUNNING, 0)
-            event = losses.end(last, cause, chunk.begun[job.place], again=again, host=host)
+            event = retries.end(last, cause, chunk.begun[job.place], again=again, host=host)
             if event is None:
                 left.append(job)
             else:

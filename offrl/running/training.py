@@ -37,7 +37,6 @@ from offrl.running.faults import (
 from offrl.running.groups import group_name
 from offrl.running.jobs import Job
 from offrl.running.kernel_choice import choose
-from offrl.running.losses import is_out_of_memory
 from offrl.running.opening import (
     Done,
     Interrupted,
@@ -48,6 +47,7 @@ from offrl.running.opening import (
     sampler_of,
     start_anew,
 )
+from offrl.running.retries import is_out_of_memory
 from offrl.running.scoring import Played, Players, Stage, Task
 from offrl.running.task import prepare, validation_split
 from offrl.running.validating import held_out

@@ -14,7 +14,7 @@ from offrl.running.costs import Cost
 from offrl.running.events import Event
 from offrl.running.executors.local import run_in_processes
 from offrl.running.groups import Group
-from offrl.running.losses import free_memory, is_loss, is_out_of_memory
+from offrl.running.retries import free_memory, is_out_of_memory, was_killed
 from offrl.running.runner import run
 
 OWN = """
@@ -168,9 +168,9 @@ def test_workers_are_fewer_where_the_memory_would_not_do(
 
 
 def test_what_counts_as_a_loss_and_as_want_of_memory() -> None:
-    assert is_loss(-signal.SIGKILL)
-    assert is_loss(-signal.SIGTERM)
-    assert not any(map(is_loss, (0, 1, -signal.SIGSEGV, -signal.SIGABRT)))
+    assert was_killed(-signal.SIGKILL)
+    assert was_killed(-signal.SIGTERM)
+    assert not any(map(was_killed, (0, 1, -signal.SIGSEGV, -signal.SIGABRT)))
     import numpy as np
     import torch
 

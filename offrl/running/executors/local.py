@@ -23,7 +23,7 @@ from offrl.running.events import Event, OnEvent
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
 from offrl.running.launchers import Launcher
-from offrl.running.losses import Losses, free_memory, is_loss, memory_kills, sessions
+from offrl.running.retries import Retries, free_memory, memory_kills, sessions, was_killed
 from offrl.running.scoring import Players
 from offrl.running.training import train_group
 
@@ -122,7 +122,7 @@ class _Pool:
         self.workers: dict[Connection, _Worker] = {}
         self.ended: list[Event] = []
         self.stopping = False
-        self.losses = Losses(root)
+        self.retries = Retries(root)
         self.kills = memory_kills()
         self.most = most  # workers at once; fewer after memory ran out
 
@@ -210,7 +210,7 @@ class _Pool:
             out_of_memory = code == -signal.SIGKILL and self.kills > killed_before
             cause = f"worker ended by {name}" + (", out of memory" if out_of_memory else "")
             lasts = [*worker.running.values()]
-            self._lose(worker, lasts, cause, is_loss(code), out_of_memory)
+            self._lose(worker, lasts, cause, was_killed(code), out_of_memory)
 
     def _lose(
         self,
@@ -226,7 +226,7 @@ class _Pool:
         """
         left = []
         for last in lasts:
-            event = self.losses.end(last, cause, worker.begun[last.job.place], again=again)
+            event = self.retries.end(last, cause, worker.begun[last.job.place], again=again)
             if event is None:
                 log.warning("%s: %s; it is tried again", last.job.title, cause)
                 left.append(last.job)

@@ -24,7 +24,7 @@ from offrl.running.following import SECONDS, Following
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
 from offrl.running.launchers import Launcher
-from offrl.running.losses import Losses
+from offrl.running.retries import Retries
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class _Flight:
         self.at_once = at_once
         self.on_event = on_event
         self.following = Following(root, on_event)
-        self.losses = Losses(root)
+        self.retries = Retries(root)
         self.ended: list[Event] = []
 
     def land_all(self) -> None:
@@ -158,7 +158,7 @@ class _Flight:
 
     def _lose(self, chunk: Chunk, cause: str, *, again: bool, out_of_memory: bool = False) -> None:
         log.warning("%s: %s", chunk.jobs[0].title, cause)
-        left = lost(chunk, self.losses, cause, self._end, again=again, out_of_memory=out_of_memory)
+        left = lost(chunk, self.retries, cause, self._end, again=again, out_of_memory=out_of_memory)
         if left is not None:
             self.waiting.append(left)
 

@@ -31,7 +31,7 @@ from offrl.running.following import Following
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
 from offrl.running.launchers import Launcher
-from offrl.running.losses import Losses
+from offrl.running.retries import Retries
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ class _Queue:
     def __init__(self, root: Path, slurm: _Slurm, on_event: OnEvent):
         self.root, self.slurm, self.on_event = root, slurm, on_event
         self.arrays: list[_Array] = []
-        self.losses = Losses(root)
+        self.retries = Retries(root)
         self.following = Following(root, on_event)
         self.ended: list[Event] = []
         self.states: dict[str, str] = {}
@@ -267,7 +267,7 @@ class _Queue:
             self.submit(chunks)
         except InputError as error:
             for chunk in chunks:
-                lost(chunk, self.losses, str(error), self._end, again=False)
+                lost(chunk, self.retries, str(error), self._end, again=False)
 
     def watch(self) -> None:
         """Waits for the ends of all tasks."""
@@ -321,7 +321,7 @@ class _Queue:
         cause = f"task {task} of Slurm on {host} ended as {state}; logs are in {array.folder}"
         left = lost(
             chunk,
-            self.losses,
+            self.retries,
             cause,
             self._end,
             again=state in LOSSES,

@@ -1,4 +1,4 @@
-"""Which ends of runs are losses, tried again, and which are failures, which are only recorded.
+"""Which runs are tried again, as their process was lost, and which have failed.
 
 An algorithm that raises, or whose numbers are not finite, does so again: its run is recorded as
 failed. A machine that goes, a process that is killed and memory that runs out say nothing about the
@@ -30,7 +30,7 @@ FAULTS = {
 }
 
 
-def is_loss(code: int) -> bool:
+def was_killed(code: int) -> bool:
     """Whether a process that ended with this exit code, minus a signal's number, was killed."""
     return code < 0 and -code not in FAULTS
 
@@ -79,7 +79,7 @@ def sessions(job: Job, root: Path) -> int:
         return 0
 
 
-class Losses:
+class Retries:
     """The runs of an executor that were lost, each tried again for a limited number of times."""
 
     def __init__(self, root: Path):
@@ -98,7 +98,7 @@ class Losses:
             last: the latest event of the run.
             cause: how its process ended.
             before: how many processes had worked on the run when that one began; `sessions`.
-            again: whether that is a loss.
+            again: whether the process was lost.
             host: of the process; None: the one that the run's record has, or this one.
         """
         job = last.job
