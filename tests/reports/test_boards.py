@@ -157,10 +157,7 @@ def test_tensorboard_shows_losses_and_scores(protocol: Path, tmp_path: Path) -> 
         place = (runs / "tensorboard").joinpath(*event.job.place)
         assert len(list(place.iterdir())) == 1
         events = EventAccumulator(str(place)).Reload()
-        assert (
-            sorted(events.Tags()["scalars"]) == ["actor/loss", "eval/return", "eval/score"]
-            or (events.Tags()["scalars"])
-        )
+        assert sorted(events.Tags()["scalars"]) == ["actor/loss", "eval/return", "eval/score"]
     (folder,) = run_folders(runs)
     rows = folder.rows()
     shown = events.Scalars("eval/score")

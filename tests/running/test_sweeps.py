@@ -42,8 +42,10 @@ def test_numeric_settings_train_as_replicas_and_become_a_column(tmp_path: Path) 
     (alone,) = sweep(tmp_path / "alone", config={**SMALL, "beta": 10.0}, seeds=[1])
     rows = table.frame.query("setting == 'beta=10' and seed == 1")
     assert read_runs(tmp_path / "alone").frame["score"].tolist() == pytest.approx(
-        rows["score"].tolist(), abs=1
+        rows["score"].tolist(), rel=1e-5
     )
+    other = table.frame.query("setting == 'beta=1' and seed == 1")["score"].tolist()
+    assert other != pytest.approx(rows["score"].tolist(), rel=1e-5)
     assert alone["identity"] in [record["identity"] for record in records]
 
 
