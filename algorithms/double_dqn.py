@@ -13,7 +13,8 @@ policy is argmax_a Q(s, a). Hidden layers have ReLU.
 Known differences:
 1. The paper learns online, from pixels, with RMSProp and clipped rewards. Defaults are d3rlpy's for
    vectors: Adam, two hidden layers of 256, raw observations and rewards.
-2. d3rlpy initialises as torch does, as here; a target is copied bit for bit.
+2. d3rlpy counts from 0: it makes its copies after update 1, `target_interval` + 1, ...
+3. d3rlpy initialises as torch does, as here; a target is copied bit for bit.
 """
 
 from dataclasses import dataclass

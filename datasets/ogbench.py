@@ -102,6 +102,11 @@ def _task(card: Card) -> str | None:
             f"card {card.id}: view {card.view!r} needs an environment of OGBench, such as "
             "ogbench:antmaze-large-v0"
         )
+    if named[3] and named[3] != f"-{card.view}":
+        raise InputError(
+            f"card {card.id}: view {card.view!r}, but its environment has the task {named[3][1:]}; "
+            "use the card of that task"
+        )
     return f"{named[1]}-singletask-{card.view}-v0"
 
 

@@ -47,13 +47,13 @@ def lacking(path: Path) -> list[str]:
 
 def read(path: Path, card: Card) -> Columns:
     """The columns of a folder, files in the order of their names."""
-    shapes: list[tuple[int, ...]] = []
+    arrays: list[Any] = []
     for file in _files(path):
         with open_archive(file) as archive:
             if missing := [key for key in KEYS if key not in archive]:
                 raise InputError(f"{file}: lacks {', '.join(missing)} of RLDS' steps")
-            shapes += [archive[key].shape for key in KEYS]
-    check_size(path, shapes, disk_usage(path))
+            arrays += [archive[key] for key in (*KEYS, "is_first") if key in archive]
+    check_size(path, arrays, disk_usage(path))
     return episode_columns(_episodes(path), path, card.action_count)
 
 

@@ -4,7 +4,12 @@ Its own `save_replay_buffer` writes a pickle, which offrl does not read. The sam
 
     names = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
     arrays = {name: getattr(buffer, name) for name in names}
+    space = buffer.action_space
+    arrays |= {"low": space.low, "high": space.high} if hasattr(space, "low") else {}
     np.savez("buffer.npz", **arrays, pos=buffer.pos, full=buffer.full)
+
+Stable-Baselines3 keeps actions of a box in [-1, 1], whatever its bounds; `low` and `high` bring
+them back to the simulator's. Without these they stay as they are, which a note says.
 
 Arrays are (steps, environments, ...): rows of one environment follow one another here, from the
 oldest on, which stands at `pos` where the buffer is `full`. A row that is done and no timeout is a
@@ -23,7 +28,7 @@ from offrl.errors import InputError
 
 SUFFIXES = (".npz",)
 VIEWS = ("transitions",)
-VERSION = 1  # raised whenever the same file would be read otherwise
+VERSION = 2  # raised whenever the same file would be read otherwise
 KEYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -49,6 +54,9 @@ def read(path: Path, card: Card) -> Columns:
                     f"{path}: {key}: shape {values.shape}, expected {shape} first, as rewards have"
                 )
         order = _order(archive, path, shape[0])
+        notes = []
+        if card.action_count is None:
+            raw["actions"] = _unscaled(archive, raw["actions"], path, notes)
     steps, environments = len(order), shape[1]
     rows = steps * environments
     raw = {key: _in_sequence(values, order) for key, values in raw.items()}
@@ -57,7 +65,6 @@ def read(path: Path, card: Card) -> Columns:
     unfinished = np.zeros(rows, dtype=np.bool_)
     unfinished[steps - 1 :: steps] = True
     unfinished &= ~(dones | timeouts)
-    notes = []
     if count := int(unfinished.sum()):
         notes.append(f"the buffer ends inside an episode {count} times: marked as truncated")
     return Columns(
@@ -69,6 +76,27 @@ def read(path: Path, card: Card) -> Columns:
         truncations=timeouts | unfinished,
         notes=notes,
     )
+
+
+def _unscaled(
+    archive: Mapping[str, Any], kept: NDArray[Any], path: Path, notes: list[str]
+) -> NDArray[Any]:
+    """Actions in the simulator's bounds, of those in [-1, 1] that a buffer keeps."""
+    if kept.dtype.kind != "f":
+        return kept  # `actions` refuses them
+    if not {"low", "high"} <= {*archive}:
+        notes.append(
+            "actions are in [-1, 1], as Stable-Baselines3 keeps them whatever the simulator's "
+            "bounds: save low and high with them (datasets/sb3.py) where these are others"
+        )
+        return kept
+    low, high = (np.asarray(archive[key][()], np.float64) for key in ("low", "high"))
+    if not low.shape == high.shape == kept.shape[2:] or not np.isfinite([low, high]).all():
+        raise InputError(
+            f"{path}: low and high: expected finite bounds of shape {kept.shape[2:]}, found "
+            f"{low.shape} and {high.shape}"
+        )
+    return low + (kept + 1) / 2 * (high - low)
 
 
 def _order(archive: Mapping[str, Any], path: Path, size: int) -> NDArray[np.int64]:

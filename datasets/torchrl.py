@@ -7,8 +7,9 @@ They are a TensorDict with `observation`, `action` and, under `next`, `observati
     np.savez("buffer.npz", **{name: tensor.numpy() for name, tensor in flat.items()})
 
 Keys may be joined by `.`, `/` or `_`. Arrays are (steps, ...) or (environments, steps, ...). Where
-`collector.traj_ids` changes, and at the end of an environment's steps, an episode is over; without
-a flag it counts as cut off.
+`collector.traj_ids` changes, where a row does not begin with the observation that the one before it
+ended with, and at the end of an environment's steps, an episode is over; without a flag it counts
+as cut off.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from offrl.errors import InputError
 
 SUFFIXES = (".npz",)
 VIEWS = ("transitions",)
-VERSION = 1  # raised whenever the same file would be read otherwise
+VERSION = 2  # raised whenever the same file would be read otherwise
 JOINTS = (".", "/", "_")
 ROOT = ("observation", "action")
 NEXT = ("observation", "reward", "terminated")
@@ -53,7 +54,7 @@ def read(path: Path, card: Card) -> Columns:
         names.append(f"collector{joint}traj_ids")
         used = [name for name in names if name in archive]
         check_size(path, [archive[name] for name in used], disk_usage(path))
-        raw = {name.replace(joint, "."): archive[name][()] for name in used}
+        raw = {name.replace(joint, ".", 1): archive[name][()] for name in used}
     rewards = raw["next.reward"]
     batch = rewards.shape[:-1] if rewards.shape[-1:] == (1,) else rewards.shape
     if len(batch) not in (1, 2) or 0 in batch:
@@ -74,6 +75,10 @@ def read(path: Path, card: Card) -> Columns:
         truncations |= flags(raw["next.done"], path, "next.done", rows) & ~terminations
     ends = np.zeros(rows, dtype=np.bool_)
     ends[steps - 1 :: steps] = True
+    # A storage that is full runs on from its newest row into its oldest.
+    seen = raw["observation"][1:], raw["next.observation"][:-1]
+    if seen[0].shape == seen[1].shape:
+        ends[:-1] |= (seen[0] != seen[1]).any(axis=1)
     if "collector.traj_ids" in raw:
         ids = column(raw["collector.traj_ids"], path, "collector.traj_ids", rows, 1)
         ends[:-1] |= ids[1:] != ids[:-1]

@@ -67,6 +67,8 @@ def read(path: Path, card: Card) -> Columns:
                     cells = _cells(block.column(part), path, part, first)
                     raw[name][first : first + block.num_rows, place] = cells
             first += block.num_rows
+        if first != rows:
+            raise InputError(f"{path}: holds {first:,} rows, but says {rows:,}; write it again")
 
     def taken(name: str, axes: int) -> NDArray[np.float32]:
         return column(raw.pop(name), path, name, rows, axes)

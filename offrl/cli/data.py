@@ -239,8 +239,9 @@ def import_data(
         timeout,
         discrete,
     )
+    opened = open_table(table)
     path = output or Path(table.with_suffix(".toml").name)
-    card = deposit_table(open_table(table), roles, path, impute, validation)
+    card = deposit_table(opened, roles, path, impute, validation)
     for line in card.notes.splitlines():
         print_line(line)
     print_line(load_dataset(card))

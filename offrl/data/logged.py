@@ -63,7 +63,13 @@ def table_columns(table: Table, roles: Roles, impute: str | None = None) -> Logg
     terminals = _terminals(raw, episodes, ends, order, roles, where)
     ends |= terminals
     if raw.timeouts is not None:
-        ends |= _flags(raw.timeouts, str(roles.timeout), order, where)
+        timeouts = _flags(raw.timeouts, str(roles.timeout), order, where)
+        if both := int((terminals & timeouts).sum()):
+            notes.append(
+                f"{counted(both, 'row')} with {roles.terminal} and {roles.timeout} both set count "
+                f"as terminal: where {roles.terminal} also means a timeout, set it to 0 there"
+            )
+        ends |= timeouts
     _fill(raw.observations, ends, roles.observation, impute, where, order, notes)
     if choices is None:
         _check_present(raw.actions, roles.action, where, order)

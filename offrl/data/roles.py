@@ -53,15 +53,16 @@ class Roles:
             given = getattr(self, role)
             if given is None:
                 continue
+            single = role in _SINGLE
             patterns = [given] if isinstance(given, str) else list(given)
             matched = [name for p in patterns for name in _matching(p, role, table)]
             names = list(dict.fromkeys(matched))
-            if isinstance(given, str) and len(names) > 1:
+            if single and len(names) > 1:
                 raise InputError(
                     f"{table.where}: {role}: {given!r:.80} fits {_listed(names)}; expected one "
                     "column"
                 )
-            found[role] = names[0] if isinstance(given, str) else names
+            found[role] = names[0] if single else names
         resolved = replace(self, **found)
         resolved._check(table)
         return resolved
@@ -99,6 +100,7 @@ class Roles:
 
 
 _ROLES = [field.name for field in fields(Roles) if field.name != "discrete"]
+_SINGLE = ("reward", "episode", "time", "terminal", "timeout")  # roles of one column each
 
 
 def _matching(pattern: str, role: str, table: Table) -> list[str]:

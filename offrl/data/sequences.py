@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.columns import Columns, actions, column, flags
+from offrl.data.foreign import reading
 from offrl.errors import InputError
 
 BLOCK = 2**16  # rows that are moved together
@@ -40,14 +41,15 @@ def episode_columns(
 
     Raises InputError, with the episode's number from 0, where one is not of this form.
     """
-    parts = [
-        _episode(episode, f"{where}: episode {k}", count) for k, episode in enumerate(episodes)
-    ]
+    parts = []
+    for k, episode in enumerate(episodes):
+        with reading(f"{where}: episode {k}", "an episode", "correct it"):
+            parts.append(_episode(episode, f"{where}: episode {k}", count))
     if not parts:
         raise InputError(f"{where}: no episodes; expected at least one")
     joined: dict[str, Any] = {}
-    for key in parts[0]:
-        values = [part[key] for part in parts]
+    for key in list(parts[0]):
+        values = [part.pop(key) for part in parts]
         shapes = sorted({value.shape[1:] for value in values})
         if len(shapes) > 1:
             raise InputError(f"{where}: {key} have {shapes[0]} and {shapes[1]} numbers a step")

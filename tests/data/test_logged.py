@@ -87,6 +87,18 @@ def test_without_an_episode_column_terminals_and_timeouts_end_episodes() -> None
     assert columns.next_observations[:, 0].tolist() == [1, 1, 3, 5]
     assert columns.terminations.tolist() == [False, True, False, False]
     assert columns.truncations.tolist() == [False, False, True, True]
+    done = frame_table(frame.assign(end=[0, 1, 0, 1, 0, 0]))  # also at the timeout
+    columns = table_columns(done, Roles(["o"], ["a"], "r", terminal="end", timeout="cut"))
+    assert columns.terminations.tolist()[3] is True
+    assert any("1 row with end and cut both set count as terminal" in n for n in columns.notes)
+
+
+def test_a_name_alone_stands_for_a_list_of_columns() -> None:
+    one = Roles("obs_*", "dose", "r", episode="patient", time="t", terminal="died")  # type: ignore[arg-type]
+    several = Roles(["obs_*"], ["dose"], "r", episode="patient", time="t", terminal="died")
+    first, second = (table_columns(frame_table(log()), roles) for roles in (one, several))
+    assert first.observations.tolist() == second.observations.tolist()
+    assert first.actions.tolist() == second.actions.tolist()
 
 
 def test_an_episode_of_one_row_that_is_cut_off_leaves_the_one_before_as_it_is() -> None:
@@ -300,6 +312,8 @@ def test_episodes_become_a_data_set(tmp_path: Path) -> None:
         ({"observations": np.full((4, 2), np.nan)}, "episode 0: observations: nan in row 0"),
         ({"terminations": [0, 1, 0]}, "episode 0: terminates in step 1 of 3"),
         ({"terminated": None}, "episode 0: has no terminated"),
+        ({"observations": [[1.0], [1.0, 2.0], [1.0], [1.0]]}, "episode 0: cannot be read as an"),
+        ({"terminated": np.array([True, False])}, "episode 0: cannot be read as an episode"),
     ],
 )
 def test_episodes_of_another_form_are_refused(
