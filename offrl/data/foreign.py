@@ -159,14 +159,17 @@ def free_memory(root: Path = Path("/")) -> int | None:
         kilobytes = _numbers(root / "proc/meminfo")
         limits.append(1024 * (kilobytes["MemAvailable:"] + kilobytes.get("SwapFree:", 0)))
     container = root / "sys/fs/cgroup"
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    groups = [container]  # and those of the process in it, such as a job's
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        line = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1]
+        own = container / line.rpartition(":")[2].lstrip("/")
+        groups += [group for group in (own, *own.parents) if container in group.parents]
+    new, old = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    for group, (limit, used) in [*((group, new) for group in groups), (container / "memory", old)]:
         with contextlib.suppress(OSError, ValueError, IndexError):  # "max" is no number: no limit
-            most = int((container / limit).read_text(encoding="ascii"))
-            taken = int((container / used).read_text(encoding="ascii"))
-            held = _numbers((container / used).with_name("memory.stat"))
+            most = int((group / limit).read_text(encoding="ascii"))
+            taken = int((group / used).read_text(encoding="ascii"))
+            held = _numbers(group / "memory.stat")
             cached = held.get("active_file", 0) + held.get("inactive_file", 0)  # given up at need
             limits.append(max(0, most - max(0, taken - cached)))
     with contextlib.suppress(ImportError, OSError, ValueError, IndexError):

@@ -65,15 +65,14 @@ def read_curves(path: Path) -> list[Line]:
     """The lines of a `metrics.csv`. Raises OSError where it is no file of offrl's own."""
     data = up_to(read_own(path, LARGEST), 10**18)
     lines: list[Line] = []
-    for row in csv.DictReader(io.StringIO(data.decode("utf-8", errors="replace"))):
-        values = {}
-        for name, cell in row.items():
-            if isinstance(name, str) and isinstance(cell, str) and name != STEP and cell:
-                try:
-                    values[from_cell(name)] = float(cell)
-                except ValueError:
-                    return lines  # damaged
-        lines.append((int(row[STEP]), values))
+    rows = csv.reader(io.StringIO(data.decode("utf-8", errors="replace")))
+    try:
+        names = next(rows, [])
+        for step, *cells in rows:
+            named = zip(names[1:], cells, strict=False)
+            lines.append((int(step), {from_cell(n): float(cell) for n, cell in named if cell}))
+    except (csv.Error, ValueError):
+        pass  # damaged from here on
     return lines
 
 
@@ -88,7 +87,7 @@ def _header(data: bytes) -> list[str] | None:
 
 
 def _column(name: str) -> str:
-    return to_cell(one_line(name))
+    return to_cell(one_line(name if name != STEP else f"{STEP}_"))
 
 
 def _text(rows: Sequence[Sequence[str]]) -> bytes:

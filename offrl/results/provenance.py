@@ -56,7 +56,10 @@ def processor(device: str = "cpu") -> str:
     if device != "cpu":
         import torch
 
-        return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
+        try:
+            return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
+        except (AssertionError, RuntimeError, ValueError):
+            return ""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -97,7 +97,7 @@ class Numerics(_Stored):
     """What a run's last digits depend on besides its seeds, from a step on."""
 
     step: Count
-    replicas: Annotated[int, Field(ge=1)]  # R, that train as one batch
+    replicas: Annotated[int, Field(ge=1, lt=2**31)]  # R, that train as one batch
     group: str | None  # names the runs that do
     kernel: str  # of matrix products
     dtype: str

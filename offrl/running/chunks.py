@@ -85,8 +85,11 @@ def cut(
     total = sum(cost.seconds or 0.0 for cost in costs)
     target = min(seconds, max(SHORTEST, total / (tasks * workers)))
     filling: list[tuple[list[_Cost], list[float]]] = []  # groups, and seconds of each worker
+    first_open = 0  # those before it are full
     for cost in costs:
-        for held, busy in filling:
+        while first_open < len(filling) and _is_full(*filling[first_open], target):
+            first_open += 1
+        for held, busy in filling[first_open:]:
             least = min(range(workers), key=busy.__getitem__)
             after = busy[least] + (math.inf if cost.seconds is None else cost.seconds)
             has_room = len(held) < MOST_GROUPS and after <= target
@@ -116,6 +119,10 @@ def cut(
         )
         for held, _ in filling
     ]
+
+
+def _is_full(held: Sequence[_Cost], busy: Sequence[float], target: float) -> bool:
+    return len(held) >= MOST_GROUPS or (len(held) >= len(busy) and min(busy) >= target)
 
 
 def _cost(group: Group, known: Costs, device: str) -> _Cost:

@@ -54,23 +54,6 @@ def memory_kills() -> int:
         return 0
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that processes may still take, here or in this container; None: unknown."""
-    free = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1]
-        folder = Path("/sys/fs/cgroup") / group.rpartition(":")[2].lstrip("/")
-        for place in (folder, *folder.parents[: len(folder.parts) - 4]):
-            limit = (place / "memory.max").read_text(encoding="ascii").strip()
-            used = (place / "memory.current").read_text(encoding="ascii")
-            free += [max(0, int(limit) - int(used))] if limit != "max" else []
-    except (OSError, ValueError, IndexError):
-        pass
-    return min(free, default=None)
-
-
 def sessions(job: Job, root: Path) -> int:
     """How many processes have worked on a run."""
     try:

@@ -110,7 +110,9 @@ def run(
     """
     check_guard()
     given = protocol if isinstance(protocol, Protocol) else find_protocol(str(protocol))
-    changes = Changes(steps, seeds, evaluate_every, episodes, dict(config or {}))
+    numbers = None if seeds is None else [_native(seed) for seed in seeds]
+    values = {key: _native(value) for key, value in (config or {}).items()}
+    changes = Changes(steps, numbers, evaluate_every, episodes, values)
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
     if replicas is not None and replicas < 1:
@@ -133,6 +135,7 @@ def run(
         files = (*files, *known)
         described = changed(given, changes, algorithms, files)
         planned = plan(described, algorithms, datasets, progress, files, root)
+    every = planned.jobs
     if only_failed:
         planned = replace(planned, jobs=[job for job in planned.jobs if _has_failed(job, root)])
     root.mkdir(parents=True, exist_ok=True)
@@ -146,7 +149,7 @@ def run(
             log.info("%s", elsewhere)
         while waiting:
             sized = [planned.replicas] if places[0] == "cpu" else []
-            groups = group(waiting, root, replicas, places, planned.kind, planned.jobs, *sized)
+            groups = group(waiting, root, replicas, places, planned.kind, every, *sized)
             ended += execute(groups, root, places, report)
             # Runs that other processes held may be free or done by now.
             left = [event.job for event in ended if event.status is Status.WAITING]
@@ -442,10 +445,14 @@ def train(
     )
 
 
+def _native(value: Any) -> Any:
+    """A number or an array of NumPy as numbers of Python; any other value as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _listed(values: Any) -> Any:
-    """The values of a grid as a list, an array's as numbers of Python; a text stays as it is."""
-    if hasattr(values, "tolist"):
-        return values.tolist()
+    """The values of a grid as a list; a text stays as it is."""
+    values = _native(values)
     return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from offrl.errors import Damaged, InputError
+from offrl.results import leases
 from offrl.results.rows import RunRecord, Status, main_scores, run_score
 from offrl.results.settings import Config, settings_of, with_setting
 from offrl.results.store import RUN_NAMES, RunFolder, State, StoredRun, run_folders
@@ -158,12 +159,15 @@ def _with_distinct_names(found: Sequence[tuple[RunStatus, Config | None]]) -> li
 
 
 def _holder(folder: RunFolder) -> tuple[str | None, int | None] | None:
-    """Host and process of who holds a run, as far as they are known; None where nobody does."""
+    """Host and process of who holds a run, as far as they are known; None where nobody does.
+
+    Nor does a process of which there was no beat for so long that its runs are taken over.
+    """
     try:
         held = folder.holder()
     except Damaged:
         return None  # reading the run says what is wrong
-    if held is None:
+    if held is None or (held.beat is not None and held.beat >= leases.limit()):
         return None
     return (held.holder.host, held.holder.process) if held.holder else (None, None)
 

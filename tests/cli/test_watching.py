@@ -123,6 +123,18 @@ def test_a_run_that_a_process_holds_is_running(runs: Path) -> None:
     assert read_status(runs).workers == 0
 
 
+def test_a_holder_without_beats_for_too_long_holds_nothing(runs: Path) -> None:
+    path = next(r.path for r in read_status(runs).runs if r.stand is Stand.STALE)
+    lease = path / ".lease-10"  # of another machine, which has gone
+    lease.write_text(
+        '{"host": "far", "process": 7, "started": "2026-01-01T00:00:00+00:00", '
+        '"machine": "another", "locked": true}'
+    )
+    assert next(r for r in read_status(runs).runs if r.path == path).stand is Stand.RUNNING
+    os.utime(lease, (1e9, 1e9))
+    assert next(r for r in read_status(runs).runs if r.path == path).stand is Stand.STALE
+
+
 def test_the_log_of_a_failed_run(call: Call, runs: Path) -> None:
     (failed,) = (runs / "tiny" / "card").glob("broken-*/seed-0")
     shown = call("log", failed).stdout

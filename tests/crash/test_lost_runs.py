@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import small_runs
 
+from offrl.data.foreign import free_memory
 from offrl.results.rows import RunRecord, Status
 from offrl.results.store import run_folders
 from offrl.running import costs
@@ -14,7 +15,7 @@ from offrl.running.costs import Cost
 from offrl.running.events import Event
 from offrl.running.executors.local import run_in_processes
 from offrl.running.groups import Group
-from offrl.running.retries import free_memory, is_out_of_memory, was_killed
+from offrl.running.retries import is_out_of_memory, was_killed
 from offrl.running.runner import run
 
 OWN = """

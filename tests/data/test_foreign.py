@@ -208,6 +208,17 @@ def test_free_memory_is_what_a_container_has_left(tmp_path: Path, limited: bool)
     assert free_memory(system(tmp_path / "full", 1024, **full)) == (0 if limited else 2**20)
 
 
+def test_free_memory_is_what_the_group_of_a_job_has_left(tmp_path: Path) -> None:
+    """A scheduler's limit is that of a group above the one in which the process is."""
+    job = {"max": "500000", "current": "200000", "stat": "inactive_file 50000\n"}
+    root = system(tmp_path, 1024, **{f"job__memory.{name}": text for name, text in job.items()})
+    (root / "proc/self").mkdir()
+    (root / "proc/self/cgroup").write_text("0::/job/step\n")
+    assert free_memory(root) == 500000 - (200000 - 50000)
+    (root / "proc/self/cgroup").write_text("0::/../other\n")
+    assert free_memory(root) == 2**20
+
+
 def test_free_memory_without_a_container_is_the_machines(tmp_path: Path) -> None:
     assert free_memory(system(tmp_path, 3)) == 3072
 

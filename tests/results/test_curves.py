@@ -93,3 +93,16 @@ def test_what_is_no_file_of_the_runs_own_is_not_written_through(
             folder.append_metrics(FIRST)  # as a new file
             assert folder.metrics_file.read_bytes() == TEXT
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("text", ["step,step\n100,x\n", f"step,a\n100,{'1' * 200_000}\n"])
+def test_lines_that_are_none_of_ours_are_left_out(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    assert read_curves(path) == []
+
+
+def test_a_metric_called_step_has_a_column_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"".join(added(b"", [(100, {"step": 7.0, "loss": 0.5})])))
+    assert read_curves(path) == [(100, {"step_": 7.0, "loss": 0.5})]

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from offrl.errors import InputError
 from offrl.running.changes import LONGEST_NAME, Changes, changed
 from offrl.running.jobs import Job, expand
 from offrl.running.protocol import Protocol, find_protocol, tables
+from offrl.running.runner import run
 from offrl.toml import to_toml
 from offrl.trust import Untrusted
 
@@ -156,3 +158,10 @@ def test_a_grid_and_a_value_of_one_key_contradict_each_other() -> None:
     grid = {**VALUES, "algorithms": {"iql": {"grid": {"beta": [1, 2]}}}}
     with pytest.raises(InputError, match="--set beta: algorithm iql has a grid of it"):
         changed(Protocol.model_validate(grid), Changes(config={"beta": 3}))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    """They get as far as a name that there is not."""
+    values = {"iql.beta": np.float64(3), "iql.hidden": np.array([8, 8])}
+    with pytest.raises(InputError, match=r"seeds=0,1\+iql\.beta=3\+iql\.hidden=8x8 'nope'"):
+        run("quickstart", tmp_path, seeds=np.arange(2), config=values, datasets=["nope"])  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 
+from offrl.data.foreign import free_memory
 from offrl.results.rows import Status
 from offrl.running.costs import Costs
 from offrl.running.devices import players_each, worker_places
@@ -23,7 +24,7 @@ from offrl.running.events import Event, OnEvent
 from offrl.running.groups import Group
 from offrl.running.jobs import Job
 from offrl.running.launchers import Launcher
-from offrl.running.retries import Retries, free_memory, memory_kills, sessions, was_killed
+from offrl.running.retries import Retries, memory_kills, sessions, was_killed
 from offrl.running.scoring import Players
 from offrl.running.training import train_group
 

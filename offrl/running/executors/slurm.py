@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ TIMEOUTS = 20  # after which a task that was out of time is not queued again by 
 SLOWEST = 15.0  # seconds between two looks at the queue
 # States in which a task ended without a fault of its own.
 LOSSES = {"BOOT_FAIL", "DEADLINE", "LOST", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
+# States in which a task has not ended.
+GOING = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"}
 # Options that submitit itself uses; any other is one of sbatch.
 LINES = {"setup", "srun_args", "teardown"}
 NUMBERS = {"cpus_per_task", "signal_delay_s", "time"}  # the last in minutes
@@ -95,11 +97,10 @@ class _Array:
     tasks: dict[str, Chunk | list[Job]]  # by Slurm's id; only the runs of an earlier command's
     own: bool = True  # submitted by this process
     clean: bool = True  # no log is worth keeping
+    number: str = field(init=False)  # Slurm's id of the array
 
-    @property
-    def number(self) -> str:
-        """Slurm's id of the array."""
-        return next(iter(self.tasks)).partition("_")[0]
+    def __post_init__(self) -> None:
+        self.number = next(iter(self.tasks)).partition("_")[0]
 
 
 class _Slurm:
@@ -214,7 +215,6 @@ class _Queue:
         self.retries = Retries(root)
         self.following = Following(root, on_event)
         self.ended: list[Event] = []
-        self.states: dict[str, str] = {}
 
     @property
     def places(self) -> set[tuple[str, ...]]:
@@ -256,9 +256,9 @@ class _Queue:
                 raise InputError(f"Slurm does not take the runs: {reason:.400}") from None
             array = _Array(folder, {j.job_id: c for j, c in zip(made, some, strict=True)})
             values = {task: [job.place for job in _jobs(c)] for task, c in array.tasks.items()}
+            self.arrays.append(array)  # first: whatever ends this, the array is known to it
             with replacing(folder / "array.json") as temporary:
                 temporary.write_text(json.dumps(values) + "\n", encoding="utf-8")
-            self.arrays.append(array)
             log.info("%d tasks are in Slurm's queue, as job %s", len(some), array.number)
 
     def _submit_again(self, chunks: Sequence[Chunk]) -> None:
@@ -273,7 +273,9 @@ class _Queue:
         """Waits for the ends of all tasks."""
         begun = time.monotonic()
         while self.arrays:
-            states = self._look()
+            if (states := self._look()) is None:
+                time.sleep(SLOWEST)
+                continue
             self.following.look(
                 job
                 for array in self.arrays
@@ -290,6 +292,8 @@ class _Queue:
                 if array.clean:
                     self._remove(array.folder)
             self._submit_again(again)
+            if not self.arrays:
+                break
             time.sleep(min(SLOWEST, 1 + (time.monotonic() - begun) / 20))
 
     def _remove(self, folder: Path) -> None:
@@ -297,21 +301,23 @@ class _Queue:
         with contextlib.suppress(OSError):  # another array's is in it
             below(self.root, FOLDER).rmdir()
 
-    def _look(self) -> dict[str, str]:
-        """The states of all tasks that are in the queue; those of the last look, if it fails."""
+    def _look(self) -> dict[str, str] | None:
+        """The states of all tasks that are in the queue; None where Slurm does not say."""
         try:
-            self.states = _states([task for array in self.arrays for task in array.tasks])
+            return _states([task for array in self.arrays for task in array.tasks])
         except InputError as error:
             log.warning("%s; this goes on waiting", error)
-        return self.states
+            return None
 
     def _take(self, array: _Array, task: str) -> list[Chunk]:
         """Notes the ends of the runs of a task that has left the queue; what to submit again."""
+        state, host = _ended_as(task)
+        if state in GOING:  # not in the queue's answer yet
+            return []
         chunk = array.tasks.pop(task)
         if message := _message(array.folder / f"{task}.txt"):
             raise InputError(message)
         lasts = [self._stands(job) for job in _jobs(chunk)]
-        state, host = _ended_as(task)
         ended = (Status.DONE, Status.FAILED)
         array.clean &= all(last.status in ended for last in lasts)
         if not isinstance(chunk, Chunk) or state in ("COMPLETED", "CANCELLED"):
