@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data import find_card
-from offrl.evaluation.collecting import Behaviour, collect, returns
+from offrl.data.card import Environment
+from offrl.evaluation.collecting import Behaviour, collect, mean_return, save
 from offrl.progress import Progress
 
 CARD = "mountaincar-small"
@@ -54,28 +55,22 @@ SKILLS = {"expert": driver(swing, 0.2), "medium": driver(pump, 0.5), "poor": dri
 
 
 def make(directory: Path, progress: Progress | None = None) -> Path:
-    """The file of a new data set in `directory`, in the layout of NeoRL-2's."""
-    environment = find_card(CARD).environment
-    assert environment is not None
+    """The file of a new data set in `directory`."""
     behaviours = [SKILLS[name] for name, count in EPISODES.items() for _ in range(count)]
-    made = collect(environment, behaviours, SEED, progress)
-    path = directory / f"{CARD}.npz"
-    np.savez(
-        path,
-        obs=made.observations,
-        action=made.actions,
-        reward=made.rewards,
-        next_obs=made.next_observations,
-        done=made.terminations,
-        truncated=made.truncations,
-    )
-    return path
+    return save(collect(simulator(), behaviours, SEED, progress), directory / f"{CARD}.npz")
 
 
 def measure_references(episodes: int, seed: int) -> tuple[float, float]:
     """Mean returns of random pushes and of the expert without noise, from starts of their own."""
+    low, high = driver(swing, 1.0), driver(swing, 0.0)
+    return (
+        mean_return(simulator(), low, episodes, seed),
+        mean_return(simulator(), high, episodes, seed),
+    )
+
+
+def simulator() -> Environment:
+    """That of the card."""
     environment = find_card(CARD).environment
     assert environment is not None
-    policies = (driver(swing, 1.0), driver(swing, 0.0))
-    low, high = (returns(collect(environment, [act] * episodes, seed + 1)) for act in policies)
-    return float(low.mean()), float(high.mean())
+    return environment

@@ -19,7 +19,7 @@ from offrl.files import replacing, replacing_folder, user_path
 from offrl.text import visible
 from offrl.toml import to_toml, validate
 
-LARGEST_NOTES = 10_000  # characters of a card's notes, which name columns
+LONGEST_NOTE = 2_000  # characters of one of a card's notes, which may name many columns
 
 # Of files of rows, after the card's name, by the key of the card's source.
 SUFFIXES = {"files": ".transitions.parquet", "validation": ".validation.parquet"}
@@ -57,18 +57,25 @@ def deposit(
         "expected": {},
     }
     card = validate(Card, values, str(path))
-    for key, part in parts.items():
-        check_columns(part, path, card.action_count)
-        held = totals(part.rewards, part.terminations, part.truncations)
-        split = "" if key == "files" else f"{key}_"
-        values["expected"][f"{split}transitions"] = held.transitions
-        values["expected"][f"{split}episodes"] = held.episodes
-        if not split:
-            values["expected"]["mean_return"] = held.mean_return
-        write_rows(files[key], part, card, writer)
-        values["source"][key][0]["sha256"] = digest(files[key])
-    with replacing(path) as temporary:
-        temporary.write_text(to_toml(values), encoding="utf-8")
+    written: list[Path] = []
+    try:
+        for key, part in parts.items():
+            check_columns(part, path, card.action_count)
+            held = totals(part.rewards, part.terminations, part.truncations)
+            split = "" if key == "files" else f"{key}_"
+            values["expected"][f"{split}transitions"] = held.transitions
+            values["expected"][f"{split}episodes"] = held.episodes
+            if not split:
+                values["expected"]["mean_return"] = held.mean_return
+            write_rows(files[key], part, card, writer)
+            written.append(files[key])
+            values["source"][key][0]["sha256"] = digest(files[key])
+        with replacing(path, check=lambda: _check_new(path)) as temporary:
+            temporary.write_text(to_toml(values), encoding="utf-8")
+    except BaseException:  # rows without a card are of no use, and in the way of another try
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise
     return read_card(path)
 
 
@@ -124,11 +131,15 @@ def _deposit_own(
         notes.append(f"validation split: {rows:,} rows of {episodes:,} episodes, at random")
     about: dict[str, Any] = {
         "title": visible(title),
-        "notes": visible("\n".join(notes)[:LARGEST_NOTES]),
+        "notes": visible("\n".join(map(_shortened, notes))),
     }
     if choices is not None:
         about["actions"] = choices.model_dump(exclude_defaults=True)
     return deposit(columns, output, about, held_out)
+
+
+def _shortened(note: str) -> str:
+    return note if len(note) <= LONGEST_NOTE else f"{note[: LONGEST_NOTE - 3]}..."
 
 
 def deposit_derived(
@@ -177,7 +188,7 @@ def write_rows(path: Path, columns: Columns, card: Card, writer: Writes) -> None
     path = user_path(path).absolute()
     _check_new(path)
     if path.suffix:
-        with replacing(path) as temporary:
+        with replacing(path, check=lambda: _check_new(path)) as temporary:
             writer.write(temporary, columns, card)
         return
     with replacing_folder(path, _check_new) as temporary:

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urljoin
 
 from offrl.data.foreign import DENSEST, MODEST, check_ordinary
 from offrl.errors import InputError
@@ -113,7 +114,8 @@ class _Transfer:
         import requests
 
         with requests.Session() as session:
-            session.max_redirects = REDIRECTS
+            # Redirects are followed by `_attempt`: requests reads their bodies, however long.
+            session.get_redirect_target = lambda _response: None  # type: ignore[method-assign]
             for pause in (*PAUSES, None):
                 try:
                     self._attempt(session, url)
@@ -136,8 +138,14 @@ class _Transfer:
             headers["Range"] = f"bytes={held}-"
             headers |= {"If-Range": self.tag} if self.tag else {}
         try:
-            with session.get(url, stream=True, timeout=SILENCE, headers=headers) as response:
-                self._receive(response, held)
+            for _ in range(REDIRECTS + 1):
+                with session.get(url, stream=True, timeout=SILENCE, headers=headers) as response:
+                    onward = requests.Session.get_redirect_target(session, response)
+                    if onward is None:
+                        self._receive(response, held)
+                        return
+                    url = urljoin(url, onward)
+            raise _Failure(f"more than {REDIRECTS} redirects")
         except _Failure:
             raise
         except requests.exceptions.InvalidSchema:

@@ -29,6 +29,7 @@ from offrl.results.formats import assigns
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder
 from offrl.running.events import Event, OnEvent
+from offrl.running.following import when_changed
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class _Followed:
     board: Board
     looked: float = 0.0  # when
     step: int = 0  # up to which everything is passed on
+    changed: tuple[int, ...] = ()  # when the run's files were, at the last look
 
 
 class Follower:
@@ -181,6 +183,11 @@ class Follower:
         A row may be written before the losses up to it, so while the run goes on rows wait for
         these.
         """
+        files = (run.folder.metrics_file, run.folder.rows_file)
+        changed = tuple(when_changed(path) for path in files)
+        if changed == run.changed and not ended:
+            return
+        run.changed = changed
         try:
             lines = read_curves(run.folder.metrics_file)
         except OSError:

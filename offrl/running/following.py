@@ -27,7 +27,7 @@ class Following:
         for job in jobs:
             folder = RunFolder(job.folder(self.root), self.root)
             files = (folder.record_file, folder.rows_file, folder.checkpoint)
-            times = tuple(_changed(path) for path in files)
+            times = tuple(when_changed(path) for path in files)
             if self._seen.get(job.place) == times:
                 continue
             self._seen[job.place] = times
@@ -55,7 +55,8 @@ def stands(job: Job, folder: RunFolder) -> Event:
     return Event(job, status, step, score, cause)
 
 
-def _changed(path: Path) -> int:
+def when_changed(path: Path) -> int:
+    """The time at which a file was changed last, in nanoseconds; 0 where there is none."""
     try:
         return path.stat(follow_symlinks=False).st_mtime_ns
     except OSError:

@@ -21,7 +21,7 @@ from offrl.running.launchers import Launcher, find_executor
 
 pytest.importorskip("ray")
 
-STEPS = 1600
+STEPS = 6_000
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from offrl.running.runner import enlist, plan
 
 submitit = pytest.importorskip("submitit")
 
-STEPS = 4000
+STEPS = 12_000
 QUEUE = ("squeue", "--noheader", "--partition=low", "--format=%A %T")
 
 

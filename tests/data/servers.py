@@ -101,7 +101,9 @@ class Hostile(Server):
 
     def answer(self, request: _Handler) -> None:
         path = request.path
-        request.send_response(200)
+        request.send_response(302 if path == "/onward" else 200)
+        if path == "/onward":
+            request.send_header("Location", "/gone")
         if path == "/packed":
             request.send_header("Content-Encoding", "gzip")
         if path == "/long":

@@ -10,7 +10,7 @@ from sources import npz
 from offrl.data.card import Choices, File, Source
 from offrl.data.columns import Columns
 from offrl.data.dataset import Dataset, load_dataset
-from offrl.data.deposit import deposit_derived, write_rows
+from offrl.data.deposit import deposit, deposit_derived, write_rows
 from offrl.data.loader import writer_of
 from offrl.data.transforms import Subset, subset
 from offrl.errors import InputError
@@ -26,6 +26,23 @@ def source(folder: Path) -> Dataset:
     for name, values in columns.items():
         setattr(data, name, values)
     return data
+
+
+def test_rows_whose_card_cannot_be_written_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_path: Path) -> str:
+        raise KeyboardInterrupt
+
+    columns = source(tmp_path).columns()
+    with monkeypatch.context() as patched:
+        patched.setattr("offrl.data.deposit.digest", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            deposit(columns, tmp_path / "mine.toml", {"title": "mine"})
+    assert {path.name for path in tmp_path.iterdir()} == {"data.npz"}
+    deposit(columns, tmp_path / "mine.toml", {"title": "mine"})
+    with pytest.raises(InputError, match="is there already"):
+        deposit(columns, tmp_path / "mine.toml", {"title": "mine"})
 
 
 def exported(data: Dataset, path: Path) -> Path:

@@ -184,6 +184,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
         ("/endless", None, "more than 2,097,152, the limit for a file whose card gives no size"),
         ("/endless", 500_000, "more than the 500,000 of the card's size"),
         ("/long", None, "1,000,000,000,000,000 bytes, more than 2,097,152, the limit"),
+        ("/onward", None, "more than 2,097,152"),  # whose own body has no end either
         ("/packed", None, "a packed answer that grows more than 100 times"),
         ("/slow", None, "slower than 1024 bytes per second for [01] s"),
     ],
