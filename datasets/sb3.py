@@ -54,7 +54,7 @@ def read(path: Path, card: Card) -> Columns:
                     f"{path}: {key}: shape {values.shape}, expected {shape} first, as rewards have"
                 )
         order = _order(archive, path, shape[0])
-        notes = []
+        notes: list[str] = []
         if card.action_count is None:
             raw["actions"] = _unscaled(archive, raw["actions"], path, notes)
     steps, environments = len(order), shape[1]

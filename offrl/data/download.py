@@ -115,7 +115,7 @@ class _Transfer:
 
         with requests.Session() as session:
             # Redirects are followed by `_attempt`: requests reads their bodies, however long.
-            session.get_redirect_target = lambda _response: None  # type: ignore[method-assign]
+            setattr(session, "get_redirect_target", lambda _response: None)  # noqa: B010
             for pause in (*PAUSES, None):
                 try:
                     self._attempt(session, url)

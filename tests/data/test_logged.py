@@ -94,7 +94,7 @@ def test_without_an_episode_column_terminals_and_timeouts_end_episodes() -> None
 
 
 def test_a_name_alone_stands_for_a_list_of_columns() -> None:
-    one = Roles("obs_*", "dose", "r", episode="patient", time="t", terminal="died")  # type: ignore[arg-type]
+    one = Roles("obs_*", "dose", "r", episode="patient", time="t", terminal="died")
     several = Roles(["obs_*"], ["dose"], "r", episode="patient", time="t", terminal="died")
     first, second = (table_columns(frame_table(log()), roles) for roles in (one, several))
     assert first.observations.tolist() == second.observations.tolist()

@@ -106,7 +106,7 @@ def test_a_full_buffer_of_stable_baselines3_begins_with_its_oldest_row(tmp_path:
 
 def test_actions_of_stable_baselines3_get_the_simulators_bounds(tmp_path: Path) -> None:
     """It keeps them in [-1, 1]: 0.5 is three quarters of the way from low to high."""
-    bounds = {"low": np.array([-2.0, 0.0]), "high": np.array([2.0, 10.0])}
+    bounds: dict[str, Any] = {"low": np.array([-2.0, 0.0]), "high": np.array([2.0, 10.0])}
     data = load_dataset(sb3(tmp_path / "bounds.npz", **bounds))
     assert data.actions[0].tolist() == [1.0, 7.5]
     assert not any("keeps them" in note for note in data.notes)
