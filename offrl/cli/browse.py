@@ -295,6 +295,7 @@ def _refilled(documentation: str, width: int) -> Iterator[str]:
 
 def _show_protocol(protocol: "Protocol") -> None:
     """Prints what a paper's appendix does: what all data sets share, and what they do not."""
+    from offrl.data.altered import of_all_runs
     from offrl.data.card import shipped_cards
     from offrl.data.resolve import id_of
     from offrl.reporting.values import value_text
@@ -323,7 +324,7 @@ def _show_protocol(protocol: "Protocol") -> None:
             if (job.label, job.seed) == (label, protocol.seeds[0]):
                 budget = job.evaluation.model_dump(include={"every", "episodes"})
                 values = {"steps": job.steps, **budget, **job.config}
-                settings[job.dataset] = {
+                settings[of_all_runs(job.dataset)] = {
                     key: f"{value:g}"
                     if isinstance(value, float)
                     else value_text(value, commas=True)

@@ -288,6 +288,15 @@ def subset_data(
     share: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Of the episodes, in (0, 1].")
     ] = None,
+    rows: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Episodes of at most N rows together.")
+    ] = None,
+    from_returns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH", help="Only episodes whose return is between these quantiles."
+        ),
+    ] = None,
     by: Annotated[
         str,
         typer.Option(
@@ -303,14 +312,17 @@ def subset_data(
 
     Example: offrl data subset pointmaze-quickstart --share 0.1 --by top -o best.toml
     """
+    from offrl.data.choosing import Subset
     from offrl.data.dataset import load_dataset
     from offrl.data.deposit import deposit_derived
-    from offrl.data.transforms import Subset, subset
+    from offrl.toml import validate
 
-    chosen = Subset(episodes, share, by, seed)
+    given = {"episodes": episodes, "share": share, "rows": rows, "by": by, "seed": seed}
+    values: dict[str, Any] = {**given, "from_returns": from_returns}
+    chosen = validate(Subset, values, "subset")
     with progress_bar(name) as progress:
         data = load_dataset(name, progress=progress, trust=trust or ())
-    card = deposit_derived(subset(data.columns(), chosen), data.card, data.checksum, chosen, output)
+    card = deposit_derived(chosen.made(data.columns()), data.card, data.checksum, chosen, output)
     for line in card.notes.splitlines()[-1:]:
         print_line(line)
     print_line(load_dataset(card))

@@ -246,11 +246,26 @@ class Card(Strict):
     family: str = ""  # who published the data, such as "d4rl"
     group: str = ""  # the data sets with which a table averages its scores, such as "antmaze"
     _origin: Origin = PrivateAttr(default=Origin())
+    _clean: "Card | None" = PrivateAttr(default=None)
 
     @property
     def origin(self) -> Origin:
         """Where the card was read."""
         return self._origin
+
+    @property
+    def clean(self) -> "Card | None":
+        """The card of the data set of which an altered one is made; None for one that is not."""
+        return self._clean
+
+    def altered(self, name: str) -> "Card":
+        """The card of a data set that transforms make of this one's, called `name`.
+
+        It keeps simulator and reference returns: policies are scored as on the clean one.
+        """
+        copy = self.model_copy(update={"id": name, "expected": Expected()})
+        copy._clean = self
+        return copy
 
     @property
     def action_count(self) -> int | None:

@@ -5,6 +5,7 @@ into the `cache`, and open the cache, with which later loads begin. Every number
 depends on is checked on the way.
 """
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offrl.data.cache import NotCached, cached_folder, open_columns
+from offrl.data.altered import altered_folder, joined, of_all_runs, parted, write_altered
+from offrl.data.cache import NotCached, cached_folder, lock, open_columns
 from offrl.data.card import Card
 from offrl.data.columns import NAMES, Columns, Totals, episodes
 from offrl.data.convert import check_expected, convert
@@ -164,7 +166,7 @@ class Dataset:
     def validation(self) -> "Dataset | None":
         """The published validation split, loaded on first use, or None where there is none."""
         if self.split == "train" and self.card.source.validation:
-            return _load(self.card, "validation", None, self.check)
+            return _load(self.card.clean or self.card, "validation", None, self.check)
         return None
 
     @property
@@ -234,7 +236,8 @@ def load_dataset(
     Args:
         source: the id of a shipped card (`neorl2-dmsd`), `LOADER:NAME` for data that a loader
             fetches by name (`minari:D4RL/door/human-v2`), a Card, or a path: a card (.toml), or a
-            file or folder that a loader reads.
+            file or folder that a loader reads. Behind an id or a path may stand transforms, such as
+            `ID+corrupt[observations,rate=0.3,seed=0]`.
         view: which rows are taken, one of the loader's views; by default the card's.
         progress: called with done and total while files are downloaded or made.
         trust: cards, folders of data or `LOADER:NAME`, whose code may run: a loader or a maker that
@@ -244,7 +247,38 @@ def load_dataset(
 
     Raises InputError, one line, for anything that is missing, damaged or not as the card says.
     """
+    if isinstance(source, str) and parted(source)[1]:
+        return _altered(source, view, progress, trust, check)
     return _load(resolve(source, view, trust), "train", progress, check)
+
+
+def _altered(
+    name: str, view: str | None, progress: Progress | None, trust: Files, check: bool
+) -> Dataset:
+    """What transforms make of a data set, from the cache or made for it."""
+    of, transforms = parted(name)
+
+    def opened(source: str, check: bool) -> Dataset:
+        return load_dataset(source, view=view, progress=progress, trust=trust, check=check)
+
+    clean = opened(of, check=False)
+    others = {other: opened(other, check=False) for t in transforms for other in t.others}
+    name = joined(clean.card.id, transforms)
+    card = clean.card.altered(of_all_runs(name))
+    checksums = [clean.checksum, *(other.checksum for other in others.values())]
+    folder = altered_folder(clean.card, name, checksums)
+    with contextlib.suppress(NotCached):
+        return Dataset(card, "train", folder, check=check)
+    with lock(folder):
+        with contextlib.suppress(NotCached):
+            return Dataset(card, "train", folder, check=check)  # another process was faster
+        log.info("%s: altering %s", name, of)
+        columns = opened(of, check).columns()
+        parts = {other: opened(other, check).columns() for other in others}
+        for transform in transforms:
+            columns = transform.made(columns, parts)
+        write_altered(folder, columns, clean.notes)
+    return Dataset(card, "train", folder, check=check)
 
 
 def _load(card: Card, split: str, progress: Progress | None, check: bool) -> Dataset:

@@ -7,13 +7,13 @@ from typing import Any
 
 from offrl.data.cache import digest
 from offrl.data.card import Card, Choices, read_card
+from offrl.data.choosing import Subset
 from offrl.data.columns import Columns, check_columns, totals
 from offrl.data.loader import Writes, writer_of
 from offrl.data.logged import table_columns
 from offrl.data.roles import Roles
 from offrl.data.sequences import episode_columns
 from offrl.data.tables import Table
-from offrl.data.transforms import Subset, parted
 from offrl.errors import InputError
 from offrl.files import replacing, replacing_folder, user_path
 from offrl.text import visible
@@ -123,7 +123,7 @@ def _deposit_own(
 ) -> Card:
     notes, held_out = columns.notes, None
     if validation:
-        held_out, columns = parted(columns, Subset(share=validation))
+        held_out, columns = Subset(share=validation).parted(columns)
         if not len(columns.rewards):
             raise InputError("validation takes all episodes; choose a smaller share")
         episodes = int((held_out.terminations | held_out.truncations).sum())

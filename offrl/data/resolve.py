@@ -1,9 +1,11 @@
 """Step 1 of loading: what a user means by an id, a path, a name or a card, as a card."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+from offrl.data.altered import is_altered, joined, parted
 from offrl.data.cache import cached_folder, kept_card
 from offrl.data.card import Card, File, Source, read_card, shipped_cards
 from offrl.data.foreign import check_ordinary, reading
@@ -32,6 +34,14 @@ def resolve(source: str | Path | Card, view: str | None = None, trust: Files = (
     its loader is code that it may not name.
     """
     files = trusted(trust)
+    if (isinstance(source, Card) and source.clean) or (
+        isinstance(source, str) and is_altered(source)
+    ):
+        name = source.id if isinstance(source, Card) else source
+        raise InputError(
+            f"{name}: is made of {parted(name)[0]} when it is loaded, and has no source of its "
+            f"own; give the latter, or export it: offrl data export {shlex.quote(name)} --to FILE"
+        )
     if isinstance(source, Card):
         origin = source.origin
         card = source.read_from(Origin(origin.file, (*origin.trust, *files))) if files else source
@@ -53,10 +63,11 @@ def is_path(source: str) -> bool:
 
 def id_of(source: str) -> str:
     """The id of the card that a text names; the text where it is no path, or holds no card."""
-    if not is_path(source):
+    name, transforms = parted(source)
+    if not is_path(name):
         return source
     try:
-        return resolve(source).id
+        return joined(resolve(name).id, transforms)
     except InputError:  # whoever loads it says what is wrong
         return source
 

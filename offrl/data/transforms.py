@@ -1,76 +1,254 @@
-"""Transforms: pure functions that make rows of other rows, decided by their parameters alone."""
+"""Transforms: pure functions that make rows of other rows, decided by their parameters alone.
 
-from dataclasses import dataclass
-from typing import Any
+Each is a frozen record whose text, such as `corrupt[observations,random,rate=0.3,range=1,seed=0]`,
+holds all of its parameters and is part of the altered data set's name; `altered` reads such names.
+A row is one of the view that is trained on.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from offrl.data.columns import Columns, episodes
-from offrl.errors import InputError, unknown
+from offrl.data.columns import BLOCK, Columns, episodes
+from offrl.errors import InputError
+from offrl.toml import Strict
 
-ORDERS = ("random", "top", "bottom", "first")
+Parts = Mapping[str, Columns]  # the rows of other data sets, by name
+NO_PARTS: Parts = {}
+
+LARGEST_SEED = 2**32 - 1  # that numpy's RandomState takes
+RUN = re.compile(r"run(:\d+)?")  # the seed of each run, and what it is for one of them
+FAR = 30  # a random reward lies within so many ranges of 0 (Yang et al. 2024, attack.py)
 
 
-@dataclass(frozen=True)
-class Subset:
-    """Some whole episodes, in the order of the data set.
+class Transform(Strict):
+    """What all have: parameters, and the rows that follow from them."""
 
-    Those that come first by `by` are taken, so a smaller subset lies inside a larger one.
+    kind: ClassVar[str]
+    bare: ClassVar[tuple[str, ...]] = ()  # parameters that stand without their names, in order
+    seed: int | str = 0  # or "run": each run's own
 
-    Attributes:
-        episodes: how many, or
-        share: of all, in (0, 1]; at least one.
-        by: random, top or bottom (by return), or first.
-        seed: of the random order.
-    """
+    @field_validator("seed")
+    @classmethod
+    def _is_a_seed(cls, seed: int | str) -> int | str:
+        known = RUN.fullmatch(seed) if isinstance(seed, str) else 0 <= seed <= LARGEST_SEED
+        if not known:
+            raise PydanticCustomError(
+                "seed",
+                'expected a whole number from 0 to {most}, or "run" for the run\'s own',
+                {"most": LARGEST_SEED},
+            )
+        return seed
 
-    episodes: int | None = None
-    share: float | None = None
-    by: str = "random"
-    seed: int = 0
+    @property
+    def drawn(self) -> int:
+        """The seed that is drawn with. Raises InputError where it is a run's and none is known."""
+        if isinstance(self.seed, int):
+            return self.seed
+        seed = self.seed.partition(":")[2]
+        if not seed or int(seed) > LARGEST_SEED:
+            expected = "a run's, which a protocol has; give a number" if not seed else "too large"
+            raise InputError(f"{self}: its seed is {expected}")
+        return int(seed)
 
-    def __post_init__(self) -> None:
-        if (self.episodes is None) == (self.share is None):
-            raise InputError("subset: expected episodes or share, one of the two")
-        if self.episodes is not None and self.episodes < 1:
-            raise InputError(f"subset: episodes is {self.episodes}; expected at least 1")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise InputError(f"subset: share is {self.share}; expected more than 0, up to 1")
-        if self.by not in ORDERS:
-            raise unknown("order of episodes", self.by, ORDERS)
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Names of the other data sets from which rows come."""
+        return ()
+
+    def parameters(self) -> dict[str, Any]:
+        """All that decide what is made."""
+        return {
+            key: value
+            for key in type(self).model_fields
+            if (value := getattr(self, key)) is not None
+        }
 
     def __str__(self) -> str:
-        size = f"{self.episodes} episodes" if self.share is None else f"share {self.share:g}"
-        seed = f", seed {self.seed}" if self.by == "random" else ""
-        return f"subset ({size} by {self.by}{seed})"
+        values = self.parameters()
+        named = [f"{key}={text_of(value)}" for key, value in values.items() if key not in self.bare]
+        seed = [part for part in named if part.startswith("seed=")]
+        named = [part for part in named if part not in seed]
+        return f"{self.kind}[{','.join([*(values[key] for key in self.bare), *named, *seed])}]"
+
+    @classmethod
+    def read(cls, text: str) -> dict[str, Any]:
+        """The parameters in a text such as `observations,rate=0.3`, which are texts still."""
+        values: dict[str, Any] = {}
+        bare = iter(cls.bare)
+        for part in filter(None, text.split(",")):
+            key, equals, value = part.partition("=")
+            if not equals:
+                key, value = next(bare, part), part
+            values[key] = value
+        return values
+
+    def made(self, columns: Columns, others: Parts = NO_PARTS) -> Columns:
+        """The rows that it makes of others; its notes say what was done.
+
+        Args:
+            columns: of the data set, in whole episodes.
+            others: those of the data sets that `others` names.
+        """
+        raise NotImplementedError
 
 
-def subset(columns: Columns, chosen: Subset) -> Columns:
-    """The rows of the episodes that are chosen. Raises InputError for more than there are."""
-    return parted(columns, chosen)[0]
+class Corrupt(Transform):
+    """Some rows have wrong values in one column (RIQL: Yang et al. 2024, attack.py).
 
-
-def parted(columns: Columns, chosen: Subset) -> tuple[Columns, Columns]:
-    """The rows of the episodes that are chosen, and those of the others, which may be none.
-
-    Raises InputError where more are chosen than there are.
+    The rows are those where a draw of RandomState(seed) is below the rate; the same generator
+    draws, row by row, what is added to them: uniform in [-range, range] times the column's standard
+    deviation (population, whole set). A random reward is replaced by one in [-30, 30] ranges, an
+    adversarial one is multiplied by -range. A next observation is not that of the next row any
+    more, and an action may leave its bounds. The standard deviation is summed in float64 here, in
+    float32 there.
     """
+
+    kind = "corrupt"
+    bare = ("element", "mode")
+    element: Literal["observations", "actions", "rewards", "next_observations"]
+    mode: Literal["random", "adversarial"] = "random"
+    rate: float = Field(default=0.3, gt=0, le=1)
+    range: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        if self.mode == "adversarial" and self.element != "rewards":
+            raise PydanticCustomError(
+                "adversarial",
+                "adversarial {element} need a critic trained on the data, which is not made here; "
+                "choose mode random, or adversarial rewards",
+                {"element": self.element},
+            )
+        return self
+
+    def made(self, columns: Columns, others: Parts = NO_PARTS) -> Columns:  # noqa: ARG002
+        """The rows, some of which are corrupted."""
+        _check_numbers(columns, self)
+        old: NDArray[np.float32] = getattr(columns, self.element)
+        generator = np.random.RandomState(self.drawn)
+        rows = np.flatnonzero(generator.random_sample(len(old)) < self.rate)
+        new = np.array(old)
+        if self.mode == "adversarial":
+            new[rows] *= -self.range
+        elif self.element == "rewards":
+            limit = FAR * self.range
+            new[rows] = generator.uniform(-limit, limit, len(rows))
+        else:
+            spread = _spread(old)
+            for block in _blocks(rows, len(spread)):
+                noise = generator.uniform(-self.range, self.range, (len(block), len(spread)))
+                new[block] += (noise * spread).astype(np.float32)
+        note = f"{self}: {len(rows):,} of {len(old):,} {self.element.replace('_', ' ')} corrupted"
+        return changed(columns, note, **{self.element: new})
+
+
+class Noise(Transform):
+    """Gaussian noise on a column, of `scale` standard deviations of its own in each dimension.
+
+    Observations are noisy as of a sensor: the one after a step is the same as in the next row
+    wherever it was.
+    """
+
+    kind = "noise"
+    bare = ("element",)
+    element: Literal["observations", "actions", "rewards"]
+    scale: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+
+    def made(self, columns: Columns, others: Parts = NO_PARTS) -> Columns:  # noqa: ARG002
+        """The rows, one column of which is noisy."""
+        _check_numbers(columns, self)
+        generator = np.random.default_rng(self.drawn)
+        old = getattr(columns, self.element)
+        spread = self.scale * _spread(old)
+        new: dict[str, NDArray[np.float32]] = {self.element: _noisy(old, spread, generator)}
+        if self.element == "observations":
+            after = _noisy(columns.next_observations, spread, generator)
+            for rows in _blocks(np.arange(len(old) - 1), old.shape[1]):
+                same = (columns.next_observations[rows] == old[rows + 1]).all(1)
+                same &= ~(columns.terminations[rows] | columns.truncations[rows])
+                after[rows[same]] = new["observations"][rows[same] + 1]
+            new["next_observations"] = after
+        return changed(columns, f"{self}: Gaussian noise on all {self.element}", **new)
+
+
+class Delay(Transform):
+    """Rewards are summed over so many steps and given at the last of them, or the episode's."""
+
+    kind = "delay"
+    steps: int = Field(ge=2)
+    seed: Literal[0] = 0  # nothing is drawn
+
+    def parameters(self) -> dict[str, Any]:
+        """Without a seed."""
+        return {"steps": self.steps}
+
+    def made(self, columns: Columns, others: Parts = NO_PARTS) -> Columns:  # noqa: ARG002
+        """The rows with their rewards delayed; returns stay, but for rounding."""
+        starts, lengths, _ = episode_returns(columns)
+        rows = len(columns.rewards)
+        first = np.flatnonzero((np.arange(rows) - np.repeat(starts, lengths)) % self.steps == 0)
+        last = np.append(first[1:], rows) - 1
+        rewards = np.zeros(rows, dtype=np.float32)
+        rewards[last] = np.add.reduceat(np.asarray(columns.rewards, dtype=np.float64), first)
+        return changed(columns, f"{self}: rewards come every {self.steps} steps", rewards=rewards)
+
+
+def text_of(value: Any) -> str:
+    """A parameter in a name: the shortest text of which it is read again."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "..".join(map(text_of, value))
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def episode_returns(
+    columns: Columns,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The first row, the length and the return of each episode."""
     starts, lengths = episodes(columns.terminations, columns.truncations)
-    count = chosen.episodes
-    if count is None:
-        count = max(1, round(float(chosen.share or 0) * len(starts)))
-    if count > len(starts):
-        raise InputError(f"subset: {count:,} episodes of {len(starts):,}; choose fewer")
-    order = np.arange(len(starts))
-    if chosen.by == "random":
-        order = np.random.default_rng(chosen.seed).permutation(len(starts))
-    elif chosen.by != "first":
-        returns = np.add.reduceat(np.asarray(columns.rewards, dtype=np.float64), starts)
-        order = np.argsort(-returns if chosen.by == "top" else returns, kind="stable")
-    taken = np.zeros(len(starts), dtype=np.bool_)
-    taken[order[:count]] = True
-    rows = np.repeat(taken, lengths)
-    parts: list[dict[str, Any]] = [
-        {name: values[kept] for name, values in columns.arrays().items()} for kept in (rows, ~rows)
-    ]
-    return Columns(**parts[0]), Columns(**parts[1])
+    returns = np.add.reduceat(np.asarray(columns.rewards, dtype=np.float64), starts)
+    return starts, lengths, returns
+
+
+def changed(columns: Columns, note: str, **arrays: Any) -> Columns:
+    """The rows with other columns, and one more note."""
+    return replace(columns, **arrays, notes=[*columns.notes, note], source=None)
+
+
+def _blocks(rows: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in blocks whose values take little memory."""
+    size = max(1, BLOCK // width)
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+def _spread(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The standard deviation (population) of each dimension, in float64; (dim,) or ()."""
+    rows, width = np.arange(len(values)), values[0].size
+    mean = values.mean(0, dtype=np.float64)
+    squares = sum(np.square(values[block] - mean).sum(0) for block in _blocks(rows, width))
+    return np.asarray(np.sqrt(squares / len(values)))
+
+
+def _noisy(
+    values: NDArray[np.float32], spread: NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.float32]:
+    noisy = np.array(values)
+    for block in _blocks(np.arange(len(values)), values[0].size):
+        noise = generator.standard_normal((len(block), *values.shape[1:])) * spread
+        noisy[block] += noise.astype(np.float32)
+    return noisy
+
+
+def _check_numbers(columns: Columns, transform: Transform) -> None:
+    """Raises InputError where a transform would add to actions that are choices."""
+    if getattr(transform, "element", "") == "actions" and columns.actions.dtype.kind == "i":
+        raise InputError(f"{transform}: its actions are discrete, to which no noise can be added")

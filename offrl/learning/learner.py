@@ -39,6 +39,7 @@ class Algorithm(Stateful, ABC):
     agreement: ClassVar[str | None] = None  # the code whose updates its own were measured to match
     view: ClassVar[str | None] = None  # of the data, where it needs another than the card's
     actions: ClassVar[frozenset[str]] = frozenset((CONTINUOUS,))  # of the data: kinds that it takes
+    accepts_action_free: ClassVar[bool] = False  # rows without an action: NaN, discrete -1
     # Fields of the config in which replicas of one batch may differ: numbers that the learner takes
     # as tensors (R, 1) too; and those that `prepare` alone reads.
     varying: ClassVar[frozenset[str]] = frozenset()

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from offrl import registry
+from offrl.data.altered import of_all_runs, of_run, placed
 from offrl.data.dataset import Dataset
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
@@ -38,7 +39,7 @@ class Job:
     """One run: one algorithm, one data set, one seed."""
 
     protocol: str  # id@version
-    dataset: str  # an id or a path, as the protocol gives it
+    dataset: str  # an id or a path, as the protocol gives it, with the run's seed where it has it
     label: str  # the algorithm's name in reports
     algorithm: str  # registered name or path
     config: dict[str, Any]  # complete, defaults included
@@ -70,15 +71,19 @@ class Job:
     def place(self) -> tuple[str, ...]:
         """The names of the folders, one in another, in which the run lives."""
         protocol = self.protocol.partition("@")[0]
-        if is_path(self.dataset):
-            dataset = Path(self.dataset).stem
-        else:
-            dataset = self.dataset.replace(":", "-").replace("/", "-")
+        dataset = placed(of_all_runs(self.dataset), _folder_name)
         return protocol, dataset, f"{self.label}-{self.config_hash}", f"seed-{self.seed}"
 
     def folder(self, root: Path) -> Path:
         """Where the run lives below `root`; RunFolder takes no link on the way for a folder."""
         return root.joinpath(*(plain(name, str(root)) for name in self.place))
+
+
+def _folder_name(dataset: str) -> str:
+    """What stands for a data set in the names of folders."""
+    if is_path(dataset):
+        return Path(dataset).stem
+    return dataset.replace(":", "-").replace("/", "-")
 
 
 def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:
@@ -185,7 +190,7 @@ def expand(
                 jobs += [
                     Job(
                         protocol=f"{protocol.id}@{protocol.version}",
-                        dataset=dataset,
+                        dataset=of_run(dataset, seed),
                         label=label,
                         algorithm=name,
                         config=config,

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from offrl import registry
+from offrl.data.altered import entry_name, placed
 from offrl.data.resolve import is_path
 from offrl.errors import InputError, unknown
 from offrl.files import user_path
@@ -140,7 +141,7 @@ class Protocol(Strict):
     title: str
     source: str  # the publication it follows, or who made it
     notes: str = ""  # where it differs from the source
-    datasets: list[str] = Field(min_length=1)
+    datasets: list[str] = Field(min_length=1)  # an altered one's name holds its transforms
     seeds: list[Whole] = Field(min_length=1)
     steps: Positive  # gradient steps per run
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of products, on a GPU
@@ -183,6 +184,15 @@ class Protocol(Strict):
                 {"label": repr(label)},
             )
         return values
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        """Names in place of tables; see `offrl.data.altered`."""
+        try:
+            return [entry_name(entry) for entry in given] if isinstance(given, list) else given
+        except InputError as error:
+            raise PydanticCustomError("transform", "{fault}", {"fault": str(error)}) from None
 
     @field_validator("datasets", "seeds")
     @classmethod
@@ -251,8 +261,8 @@ def _found(
         for label, entry in protocol.algorithms.items()
     }
     datasets = [_placed(folder, dataset) for dataset in protocol.datasets]
-    placed = protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
-    return placed.read_from(origin), ids | {protocol.id}
+    here = protocol.model_copy(update={"algorithms": algorithms, "datasets": datasets})
+    return here.read_from(origin), ids | {protocol.id}
 
 
 def _extended(
@@ -288,11 +298,12 @@ def _extended(
 def _over(base: Protocol, values: Tables, folder: Path) -> Tables:
     """The tables of a protocol that extends `base`, of its file's own `values`."""
     datasets, own = values.get("datasets"), values.get("algorithms")
-    if isinstance(datasets, list) and all(isinstance(name, str) for name in datasets):
-        placed = [_placed(folder, name) for name in datasets]
-    else:
-        placed = base.datasets
-    inherited = on_datasets(tables(base), placed, own if isinstance(own, dict) else ())
+    names = base.datasets
+    if isinstance(datasets, list):
+        given = [entry_name(entry) for entry in datasets]
+        if all(isinstance(name, str) for name in given):
+            names = [_placed(folder, name) for name in given]
+    inherited = on_datasets(tables(base), names, own if isinstance(own, dict) else ())
     return merged(inherited, {key: value for key, value in values.items() if key != "extends"})
 
 
@@ -314,13 +325,13 @@ def _placed_entry(
         origin: of the file that names its code.
     """
 
-    def placed(datasets: list[str]) -> list[str]:
+    def absolute(datasets: list[str]) -> list[str]:
         return [_placed(folder, d) if d in names else _placed_pattern(folder, d) for d in datasets]
 
-    on = [some.model_copy(update={"datasets": placed(some.datasets)}) for some in entry.on]
+    on = [some.model_copy(update={"datasets": absolute(some.datasets)}) for some in entry.on]
     changes: dict[str, Any] = {"on": on} if on else {}
     if entry.datasets is not None:
-        changes["datasets"] = placed(entry.datasets)
+        changes["datasets"] = absolute(entry.datasets)
     if (name := entry.algorithm or label).endswith(".py"):
         changes["algorithm"] = str(folder / user_path(name))
     return entry.model_copy(update=changes).read_from(origin)
@@ -328,7 +339,11 @@ def _placed_entry(
 
 def _placed(folder: Path, dataset: str) -> str:
     """A data set of a protocol's file: ids stay, a path starts at the file's folder."""
-    return str(folder / user_path(dataset)) if is_path(dataset) else dataset
+
+    def absolute(name: str) -> str:
+        return str(folder / user_path(name)) if is_path(name) else name
+
+    return placed(dataset, absolute)
 
 
 def _placed_pattern(folder: Path, pattern: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from offrl.data.altered import parted, placed
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.describe import share_outside
 from offrl.data.resolve import is_path, resolve
@@ -211,7 +212,7 @@ def plan(
             f"protocol {protocol.id}: has none of these algorithms on any of these data sets; "
             f"see offrl show {protocol.id}"
         )
-    _check_scored(protocol, list(dict.fromkeys(job.dataset for job in jobs)), files)
+    _check_scored(protocol, list(dict.fromkeys(parted(job.dataset)[0] for job in jobs)), files)
     planned = Plan(
         jobs,
         {
@@ -505,5 +506,9 @@ def _log_share_outside(data: Dataset, spec: Spec) -> None:
 
 def _absolute(dataset: str) -> str:
     """An existing path as seen from anywhere; ids and other names unchanged."""
-    path = Path(dataset)
-    return str(path.resolve()) if is_path(dataset) and path.exists() else dataset
+
+    def absolute(name: str) -> str:
+        path = Path(name)
+        return str(path.resolve()) if is_path(name) and path.exists() else name
+
+    return placed(dataset, absolute)

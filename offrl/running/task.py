@@ -1,11 +1,13 @@
 """The work of a job: an algorithm with its config, on prepared data, for a simulator."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from offrl.data.card import Environment
+from offrl.data.choosing import has_action
 from offrl.data.dataset import Dataset
 from offrl.data.transitions import Transitions, transitions
 from offrl.errors import InputError
@@ -24,6 +26,8 @@ from offrl.learning.single import build, schedule_of
 from offrl.learning.spec import Spec, WatchedSpec, rescaled
 from offrl.running.faults import AlgorithmError, blaming
 from offrl.running.jobs import Job, configure
+
+log = logging.getLogger(__name__)
 
 
 def learner_spec(data: Transitions, actions: Actions, steps: int) -> Spec:
@@ -62,12 +66,21 @@ def prepare(job: Job, dataset: Dataset) -> Workload:
     environment = dataset.card.scoring()[0] if dataset.card.environment else None
     check_kind(job, dataset)
     actions = actions_of(dataset, environment)
-    given = transitions(dataset)
+    given = taken_rows(job, dataset)
     if actions.rescaled:
         given = replace(given, actions=rescaled(given.actions, actions.low, actions.high))
     with blaming(algorithm, "prepare"):
         data = algorithm.prepare(given, config)
     return Workload(algorithm, config, environment, data, learner_spec(data, actions, job.steps))
+
+
+def taken_rows(job: Job, dataset: Dataset) -> Transitions:
+    """The rows that a job's algorithm is given: those with an action, where it takes no others."""
+    given = transitions(dataset)
+    if dataset.card.clean is None or find_algorithm(job.algorithm).accepts_action_free:
+        return given
+    known = has_action(given.actions)
+    return given if known.all() else given.rows(known)
 
 
 def actions_of(dataset: Dataset, environment: Environment | None) -> Actions:
@@ -78,7 +91,7 @@ def actions_of(dataset: Dataset, environment: Environment | None) -> Actions:
     held = Actions(count=dataset.action_count)
     if held.count is None:
         # Where there is a simulator, only the number of dimensions is compared.
-        bound = 1.0 if environment else float(np.abs(dataset.actions).max()) or 1.0
+        bound = 1.0 if environment else float(np.nanmax(np.abs(dataset.actions))) or 1.0
         held = Actions.within(bound, dataset.actions.shape[1])
     if environment is None:
         return held
@@ -122,6 +135,14 @@ def check(job: Job, dataset: Dataset) -> tuple[Spec, str]:
     The latter is as of `schedule_of`. Raises InputError where `job` cannot run on `dataset`.
     """
     work = prepare(job, dataset)
+    if (rows := len(taken_rows(job, dataset).rewards)) < len(dataset):
+        log.warning(
+            "%s: algorithm %s takes no rows without an action, so it trains on %s of %s",
+            dataset.card.id,
+            job.label,
+            f"{rows:,}",
+            f"{len(dataset):,}",
+        )
     try:
         with blaming(work.algorithm, "__init__"):
             spec = WatchedSpec.of(work.spec)

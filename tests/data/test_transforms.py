@@ -1,0 +1,240 @@
+"""Transforms of columns, and data sets that are named by them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sources import npz
+
+from offrl.data.altered import entry_name, joined, of_all_runs, of_run, parted
+from offrl.data.choosing import DropActions, Mix, has_action
+from offrl.data.columns import NAMES, Columns
+from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.resolve import resolve
+from offrl.data.transforms import Corrupt, Delay, Noise
+from offrl.errors import InputError
+from offrl.toml import validate
+
+GOLDEN_ROWS = [14, 15, 16]  # of Yang et al. 2024's attack.py: seed 0, 20 rows, rate 0.3
+GOLDEN_DRAWS = [0.95723668, 0.59831713, -0.07704128]  # uniform in [-1, 1], the next three
+
+
+def rows(count: int, length: int = 5, width: int = 3, seed: int = 0) -> Columns:
+    """Episodes of equal lengths; next observations are those of the next row."""
+    rng = np.random.default_rng(seed)
+    states = rng.normal(size=(count + 1, width)).astype(np.float32)
+    ends = np.arange(1, count + 1) % length == 0
+    return Columns(
+        observations=states[:-1],
+        actions=rng.uniform(-1, 1, (count, 2)).astype(np.float32),
+        rewards=rng.normal(size=count).astype(np.float32),
+        next_observations=states[1:],
+        terminations=np.zeros(count, dtype=np.bool_),
+        truncations=ends,
+    )
+
+
+def changed(before: Columns, after: Columns) -> dict[str, list[int]]:
+    """The rows in which columns differ, by the names of these columns."""
+    differ = {
+        name: (np.atleast_2d((one != after.arrays()[name]).T).any(0)).nonzero()[0].tolist()
+        for name, one in before.arrays().items()
+    }
+    return {name: numbers for name, numbers in differ.items() if numbers}
+
+
+def test_corrupted_rows_are_those_of_the_reference() -> None:
+    columns = rows(20)
+    made = Corrupt(element="observations").made(columns)
+    assert changed(columns, made) == {"observations": GOLDEN_ROWS}
+    added = made.observations[14] - columns.observations[14]
+    spread = columns.observations.astype(np.float64).std(0)
+    assert added / spread == pytest.approx(GOLDEN_DRAWS, abs=1e-6)
+    many = Corrupt(element="actions").made(rows(1000))
+    assert len(changed(rows(1000), many)["actions"]) == 307
+
+
+def test_corrupt_rewards_are_replaced_or_turned_around() -> None:
+    columns = rows(20)
+    replaced = Corrupt(element="rewards").made(columns)
+    assert changed(columns, replaced) == {"rewards": GOLDEN_ROWS}
+    assert replaced.rewards[14:17] == pytest.approx(30 * np.array(GOLDEN_DRAWS), abs=1e-5)
+    turned = Corrupt(element="rewards", mode="adversarial", range=2.0).made(columns)
+    assert changed(columns, turned) == {"rewards": GOLDEN_ROWS}
+    assert np.array_equal(turned.rewards[14:17], -2 * columns.rewards[14:17])
+
+
+def test_noise_on_observations_is_that_of_a_sensor() -> None:
+    """What is seen after a step is what the next row begins with; its size is as asked for."""
+    columns = rows(20_000)
+    made = Noise(element="observations", scale=0.5).made(columns)
+    inside = np.flatnonzero(~columns.truncations)
+    assert np.array_equal(made.next_observations[inside], made.observations[inside + 1])
+    noise = (made.observations - columns.observations).std(0)
+    assert noise / columns.observations.std(0) == pytest.approx([0.5] * 3, rel=0.03)
+    last = np.flatnonzero(columns.truncations)
+    assert (made.next_observations[last] != columns.next_observations[last]).any(1).all()
+    assert set(changed(columns, made)) == {"observations", "next_observations"}
+
+
+def test_delayed_rewards_come_at_the_end_of_their_steps() -> None:
+    columns = rows(10)
+    columns.rewards[:] = np.arange(1, 11)
+    made = Delay(steps=3).made(columns)
+    assert made.rewards.tolist() == [0, 0, 6, 0, 9, 0, 0, 21, 0, 19]
+
+
+def test_the_labelled_part_is_that_of_the_lower_returns() -> None:
+    """Twenty episodes: without the lowest, a tenth of 19 is 1, of the lower half of the ranks."""
+    columns = rows(100)
+    columns.rewards[:] = np.repeat(np.random.default_rng(1).permutation(20), 5)
+    made = DropActions(keep=0.2).made(columns)
+    labels = has_action(made.actions)
+    assert len(labels) == 95
+    assert 0 not in made.rewards  # the episode of the lowest return
+    assert labels.sum() == 3 * 5
+    assert set(made.rewards[labels].astype(int)) <= {*range(1, 10)}
+    assert np.isnan(made.actions[~labels]).all()
+    with pytest.raises(InputError, match="leaves the actions of none of 20 episodes"):
+        DropActions(keep=0.01).made(columns)
+    columns.actions = np.zeros(100, dtype=np.int64)
+    assert (DropActions(keep=0.2).made(columns).actions >= 0).sum() == 15
+
+
+def test_a_mixture_has_whole_episodes_of_each() -> None:
+    """As in Hong et al.: of each, episodes until it has more than its share."""
+    good, bad = rows(200, seed=1), rows(500, length=10, seed=2)
+    mixed = Mix(of=[("bad", 0.9)]).made(good, {"bad": bad})
+    held = [
+        np.flatnonzero((mixed.observations[:, None] == part.observations).all(2).any(1))
+        for part in (good, bad)
+    ]
+    assert held[0].tolist() == list(range(25))  # more than 20
+    assert held[1].tolist() == list(range(25, 25 + 180))  # more than 175
+    assert np.flatnonzero(mixed.truncations).tolist() == [
+        *range(4, 25, 5),
+        *range(34, 205, 10),
+    ]
+    assert "the data set itself 12.1951% (25 rows of 5 episodes)" in mixed.notes[0]
+    assert "bad 87.8049% (180 rows of 18 episodes)" in mixed.notes[0]
+    with pytest.raises(InputError, match="895 rows of bad, which has 500"):
+        Mix(of=[("bad", 0.9)], rows=1000).made(good, {"bad": bad})
+    more = Mix(of=[("bad", 0.9)], rows=1000, replace=True).made(good, {"bad": bad})
+    assert len(more.rewards) > 1000
+    with pytest.raises(InputError, match="bad has other observations"):
+        Mix(of=[("bad", 0.9)]).made(good, {"bad": rows(20, width=4)})
+
+
+def test_every_transform_repeats_itself_and_differs_by_seed() -> None:
+    columns, parts = rows(100), {"b": rows(100, seed=3)}
+    names = "corrupt[rewards] noise[actions] subset[share=0.5] drop-actions[keep=0.3] mix[b=0.5]"
+    for name in names.split():
+        first, again, other = (
+            parted(f"a+{name[:-1]},seed={seed}]")[1][0].made(columns, parts) for seed in (1, 1, 2)
+        )
+        assert all(
+            np.array_equal(first.arrays()[key], again.arrays()[key], equal_nan=key == "actions")
+            for key in NAMES
+        )
+        assert len(first.rewards) != len(other.rewards) or changed(first, other)
+
+
+@pytest.mark.parametrize(
+    ("given", "whole"),
+    [
+        ("corrupt[rewards]", "corrupt[rewards,random,rate=0.3,range=1,seed=0]"),
+        (
+            "corrupt[actions,rate=0.25,seed=run]",
+            "corrupt[actions,random,rate=0.25,range=1,seed=run]",
+        ),
+        ("subset[share=0.1,by=top,seed=4]", "subset[share=0.1,by=top]"),
+        ("subset[from_returns=0..0.5]", "subset[from_returns=0..0.5]"),
+        ("delay[steps=20]+noise[rewards]", "delay[steps=20]+noise[rewards,scale=0.1,seed=0]"),
+        ("mix[b/c.toml=0.95]", "mix[b/c.toml=0.95,replace=false,seed=0]"),
+        ("drop-actions[]", "drop-actions[from_returns=0..0.5,keep=0.1,seed=0]"),
+    ],
+)
+def test_a_name_holds_all_parameters(given: str, whole: str) -> None:
+    name = joined(*parted(f"a-v2+{given}"))
+    assert name == f"a-v2+{whole}" == entry_name(name)
+    assert joined(*parted(name)) == name
+    of_seed = of_run(name, 7)
+    assert of_all_runs(of_seed) == name
+    assert ("seed=run:7" in of_seed) == ("seed=run" in name)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("a+corupt[rewards]", "unknown transform 'corupt'; did you mean 'corrupt'"),
+        ("a+corrupt[]", r"corrupt\[\]: element: Field required"),
+        ("a+corrupt[rewards,rate=2]", "rate: Input should be less than or equal to 1"),
+        ("a+corrupt[rewards,level=2]", "level: Extra inputs are not permitted"),
+        ("a+corrupt[actions,adversarial]", "need a critic trained on the data"),
+        ("a+corrupt[actions,seed=-1]", "expected a whole number from 0 to 4294967295"),
+        ("a+corrupt[actions,seed=run:3]", "expected a whole number or run"),
+        ("a+mix[b=1]", "leave some of 1 to the data set itself"),
+        ("a+mix[b=0.1,b=0.2]", "a data set stands there twice"),
+        ("a+subset[seed=1]", "expected episodes, share or rows"),
+        ("a+subset[from_returns=1..0]", "expected two shares that rise"),
+        ({"dataset": "a", "transforms": [{"kind": "delay"}]}, "transform delay: steps: Field req"),
+        ({"dataset": "a", "transforms": [{"steps": 2}]}, "unknown transform 'None'"),
+        ({"dataset": "a"}, "data set: transforms: Field required"),
+    ],
+)
+def test_a_fault_in_a_transform_is_one_line(entry: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        entry_name(entry)
+    assert "\n" not in str(raised.value)
+
+
+def clean(folder: Path) -> Dataset:
+    return load_dataset(npz(folder / "data.npz"))
+
+
+def test_an_altered_set_is_loaded_by_its_name(tmp_path: Path, own_cache: Path) -> None:
+    """It is made once, keeps the card, says what was done, and has a checksum of its own."""
+    data = clean(tmp_path)
+    path = str(tmp_path / "data.npz")
+    altered = load_dataset(f"{path}+corrupt[rewards,seed=3]", check=True)
+    whole = "corrupt[rewards,random,rate=0.3,range=1,seed=3]"
+    assert altered.card.id == f"{data.card.id}+{whole}"
+    assert altered.notes[-1].startswith(f"{whole}: ")
+    assert altered.checksum != data.checksum
+    assert set(changed(data.columns(), altered.columns())) == {"rewards"}
+    (folder,) = (own_cache / "altered").glob("data*")
+    again = load_dataset(f"{path}+{whole}")
+    assert again.folder == altered.folder == folder
+    (folder / "rewards.npy").write_bytes(b"damaged")
+    assert load_dataset(f"{path}+{whole}", check=True).checksum == altered.checksum
+    with pytest.raises(InputError, match="a run's, which a protocol has; give a number"):
+        load_dataset(f"{path}+{whole[:-2]}run]")
+    seeded = load_dataset(f"{path}+{whole[:-2]}run:3]")
+    assert seeded.card.id == f"{data.card.id}+{whole[:-2]}run]"
+    assert seeded.checksum == altered.checksum
+    for source in (f"{path}+{whole}", altered.card):
+        with pytest.raises(InputError, match=r"is made of .* when it is loaded"):
+            resolve(source)
+
+
+def test_a_data_set_of_other_columns_is_another_altered_one(
+    tmp_path: Path, own_cache: Path
+) -> None:
+    clean(tmp_path)
+    name = f"{tmp_path / 'data.npz'}+noise[rewards]"
+    first = load_dataset(name)
+    npz(tmp_path / "data.npz", seed=1)
+    second = load_dataset(name)
+    assert first.folder != second.folder
+    assert first.checksum != second.checksum
+    assert len([*(own_cache / "altered").glob("data*")]) == 2
+
+
+def test_discrete_actions_take_no_noise() -> None:
+    columns = rows(20)
+    columns.actions = np.zeros(20, dtype=np.int64)
+    for transform in (Corrupt(element="actions"), Noise(element="actions")):
+        with pytest.raises(InputError, match="its actions are discrete"):
+            transform.made(columns)
+    assert validate(Noise, {"element": "rewards"}, "noise").made(columns).actions is columns.actions
