@@ -5,6 +5,7 @@ DIR/summary.csv        one row per algorithm, metric and interval method
 DIR/summary.json       the same, with seed, reps, scale, failures, notes, versions, provenance
 DIR/comparisons.csv    one row per pair of algorithms
 DIR/tables/            scores per data set as .csv, .md and .tex; the ranking; aggregates of groups;
+                       altered data sets beside the clean ones;
                        how often each takes each rank; Welch's tests per data set; failures
 DIR/figures/           each figure as .svg with its numbers as .csv, and as .pdf or .png on request
 """
@@ -190,6 +191,8 @@ def _write_tables(findings: Findings, folder: Path) -> None:
         "tables/ranking.csv": findings.ranking,
         "tables/scores.csv": findings.per_task,
     }
+    if len(findings.robustness):
+        frames["tables/robustness.csv"] = findings.robustness
     if len(findings.groups):
         frames["tables/groups.csv"] = findings.groups
     if findings.comparison is not None and findings.ranks is not None:
@@ -264,6 +267,7 @@ class _Page:
             ranking=list(self._ranking()),
             holes=bool((findings.per_task["n"] + findings.per_task["n_failed"] == 0).any()),
             groups=list(self._groups()),
+            robustness=list(self._robustness()),
             matrix=list(self._matrix()),
             pairs=self._pairs(),
             legend=[name for name in findings.algorithms if self.looks[name]["color"] != REST],
@@ -347,6 +351,24 @@ class _Page:
                 if of
             ]
             yield {"name": Name(group) if group else "", "rows": rows, "sums": sums}
+
+    def _robustness(self) -> Iterator[dict[str, Any]]:
+        """The rows of the table of altered data sets, by data set."""
+        places = {name: place for place, name in enumerate(self.findings.algorithms)}
+        datasets = {name: place for place, name in enumerate(self.findings.datasets)}
+        rows = self.findings.robustness.to_dict("records")
+        words = self.words
+        for row in sorted(rows, key=lambda r: (datasets[r["dataset"]], places[r["algorithm"]])):
+            yield {
+                "dataset": self.name(row["dataset"]),
+                "algorithm": self.name(row["algorithm"]),
+                "clean": words.score(row["clean_mean"]),
+                "altered": words.score(row["altered_mean"]),
+                "difference": words.difference(row["difference"]),
+                "interval": words.interval(row["ci_low"], row["ci_high"]),
+                "ratio": words.probability(row["ratio"]),
+                "runs": f"{row['n_clean']} / {row['n_altered']}",
+            }
 
     def _sum(self, value: float) -> dict[str, Any]:
         return {"text": self.words.score(value), "value": None if math.isnan(value) else value}

@@ -25,6 +25,7 @@ from offrl.statistics.profiles import curve, profile
 from offrl.statistics.ranks import ranks
 from offrl.statistics.remarks import explain
 from offrl.statistics.resampling import COVERAGE, Resampling
+from offrl.statistics.robustness import robustness
 from offrl.statistics.summary import per_group, per_task, summarise
 from offrl.statistics.tuning_budget import online_performance
 from offrl.version import __version__
@@ -68,6 +69,7 @@ class Findings:
         resampling: that of summary and comparison.
         summary: aggregates over all data sets.
         per_task: scores per data set.
+        robustness: altered data sets beside the clean ones; no row where none stand together.
         groups: aggregates per group of data sets; no row without groups.
         profile: performance profiles; no row where no algorithm has all data sets.
         curves: learning curves by data set, and by None over all of several; none where the scores
@@ -88,6 +90,7 @@ class Findings:
     resampling: Resampling
     summary: pd.DataFrame
     per_task: pd.DataFrame
+    robustness: pd.DataFrame
     groups: pd.DataFrame
     profile: pd.DataFrame
     curves: Mapping[str | None, pd.DataFrame]
@@ -183,6 +186,7 @@ class Findings:
             "groups": {name: list(members) for name, members in self.naming.groups.items()},
             "ranking": _rows(self.ranking),
             "summary": _rows(self.summary),
+            **({"robustness": _rows(self.robustness)} if len(self.robustness) else {}),
             "comparisons": [] if self.comparison is None else _rows(self.comparison.pairs),
             "failures": [vars(failure) for failure in self.table.failures],
             "notes": list(self.notes),
@@ -265,6 +269,7 @@ def compute(
         resampling=resampling,
         summary=summary,
         per_task=tasks,
+        robustness=robustness(final),
         groups=per_group(final, naming.groups),
         profile=profile(final, resampling=few),
         curves=_curves(table, replace(resampling, reps=None), stage(progress, 80, 100)),
