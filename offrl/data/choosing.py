@@ -1,7 +1,6 @@
 """Transforms that take whole episodes: some of one data set, those with actions, or of several."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -124,10 +123,10 @@ class Subset(_Ranked):
 class DropActions(_Ranked):
     """Actions are known of some episodes alone (SS-ORL: Zheng et al. 2023, data.py).
 
-    Of the episodes by rising return, without the lowest, which that code leaves out, `keep` of all
-    have actions, drawn from those whose rank is within `from_returns`. The actions of the others
-    are NaN, and -1 where they are discrete: an algorithm that does not take such rows trains on the
-    labelled ones alone.
+    Of the episodes by rising return, without the lowest, which that code leaves out, a share `keep`
+    of all have actions, drawn from those whose rank is within `from_returns`. The actions of the
+    others, of the lowest too, are NaN, and -1 where they are discrete: an algorithm that does not
+    take such rows trains on the labelled ones alone.
     """
 
     kind = "drop-actions"
@@ -152,13 +151,11 @@ class DropActions(_Ranked):
         rows = np.repeat(labelled, lengths)
         actions: Any = np.array(columns.actions)
         actions[~rows] = -1 if actions.dtype.kind == "i" else np.nan
-        stays = np.repeat(np.arange(len(lengths)) != lowest, lengths)
         note = (
-            f"{self}: {int(rows.sum()):,} rows of {count:,} episodes have actions, of "
-            f"{int(stays.sum()):,} rows of {len(kept):,} episodes; that of the lowest return is "
-            "left out"
+            f"{self}: {int(rows.sum()):,} of {len(rows):,} rows, those of {count:,} of "
+            f"{len(lengths):,} episodes, have actions"
         )
-        return changed(_rows(replace(columns, actions=actions), stays), note)
+        return changed(columns, note, actions=actions)
 
 
 class Mix(Transform):
@@ -297,6 +294,8 @@ def _gathered(parts: Sequence[tuple[Columns, NDArray[np.int64]]]) -> Columns:
         arrays[name] = np.empty((total, *first.shape[1:]), dtype=first.dtype)
         row = 0
         for columns, index in parts:
-            np.take(getattr(columns, name), index, axis=0, out=arrays[name][row : row + len(index)])
+            into = arrays[name][row : row + len(index)]
+            # Any other mode makes a copy of all first.
+            np.take(getattr(columns, name), index, axis=0, out=into, mode="clip")
             row += len(index)
     return Columns(**arrays)

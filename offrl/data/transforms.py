@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from offrl.data.columns import BLOCK, Columns, episodes
+from offrl.data.columns import Columns, episodes
 from offrl.errors import InputError
 from offrl.toml import Strict
 
@@ -24,6 +24,7 @@ NO_PARTS: Parts = {}
 
 LARGEST_SEED = 2**32 - 1  # that numpy's RandomState takes
 RUN = re.compile(r"run(:\d+)?")  # the seed of each run, and what it is for one of them
+BLOCK = 2**19  # numbers drawn together, as float64
 FAR = 30  # a random reward lies within so many ranges of 0 (Yang et al. 2024, attack.py)
 
 

@@ -46,7 +46,7 @@ def test_altered_sets_stand_beside_the_clean_one(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         events = offrl.run("robust.toml", "runs", workers=1)
     assert [event.status for event in events] == [Status.DONE] * 6
-    assert "algorithm bc takes no rows without an action, so it trains on 10 of 15" in caplog.text
+    assert "algorithm bc takes no rows without an action, so it trains on 10 of 20" in caplog.text
     identities = [folder.record().identity for folder in run_folders(Path("runs"))]
     by_name: dict[str, list[str]] = {}
     for identity in identities:
