@@ -188,14 +188,14 @@ class _Transfer:
         if start:
             log.info("%s: goes on after %s bytes", one_line(response.url), f"{start:,}")
         try:
-            self._write(response, start)
+            self._write(response, start, packed)
         except BaseException:
             if packed:  # its bytes are not those that a server counts
                 self.path.unlink(missing_ok=True)
             raise
 
-    def _write(self, response: Any, start: int) -> None:
-        length = int(response.headers.get("Content-Length", 0))
+    def _write(self, response: Any, start: int, packed: bool) -> None:
+        length = 0 if packed else int(response.headers.get("Content-Length", 0))
         total = start + length if length else 0
         self._check_total(total)
         done, since, begun = start, start, time.monotonic()

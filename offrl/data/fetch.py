@@ -43,7 +43,8 @@ def fetch(
             its name, else by its checksum among the folder's files of the same suffix.
         progress: called with bytes done and bytes in all, for each download anew.
 
-    Raises InputError where a file cannot be had or its checksum differs; nothing is left behind.
+    Raises InputError where a file cannot be had or its checksum differs. What came of a download
+    that broke off stays for the next attempt where the card has a checksum.
     """
     splits = ["train", "validation"] if card.source.validation else ["train"]
     return [path for split in splits for path in fetch_split(card, split, directory_from, progress)]
@@ -186,9 +187,10 @@ def _download(card: Card, file: File, target: Path, progress: Progress | None) -
 
 
 def _place(part: Path, target: Path) -> None:
-    """Puts a whole file in its place."""
-    with writing(target) as temporary:
-        part.replace(temporary)
+    """Puts a whole file in its place by one rename: whoever stops it has the one or the other."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
 
 
 def _addresses(file: File) -> list[str]:

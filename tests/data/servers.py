@@ -37,6 +37,7 @@ class Server:
         self.lengths: dict[str, int] = {}  # that are announced in place of the true ones
         self.tags: dict[str, str] = {}  # the ETag; with one, or `ranges`, parts are served
         self.ranges = False
+        self.packed = False  # whether bodies are sent by gzip, asked for or not
         self.pause = 0.0  # seconds between the blocks of a body
         self.requests: list[str] = []
         self.asked: list[str | None] = []  # the Range of each request
@@ -83,6 +84,9 @@ class Server:
         if tag:
             request.send_header("ETag", tag)
         rest = body[start:]
+        if self.packed:
+            rest = gzip.compress(rest)
+            request.send_header("Content-Encoding", "gzip")
         request.send_header("Content-Length", str(self.lengths.get(path, len(rest))))
         request.end_headers()
         if path in self.cut | self.cut_always:

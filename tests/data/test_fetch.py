@@ -200,6 +200,41 @@ def test_a_download_has_limits(
     assert kept(own_cache) == []
 
 
+def test_a_packed_answer_may_have_another_length_than_the_file(
+    tmp_path: Path, own_cache: Path, server: Server
+) -> None:
+    """Its announced length is that of the packed bytes; the card's size is the file's."""
+    data = npz(tmp_path / "a.npz", rows=100).read_bytes()
+    server.files["/a.npz"] = data
+    server.packed = True
+    file = {"name": "a.npz", "urls": [f"{server.url}/a.npz"], "size": len(data)}
+    assert len(load_dataset(card([file]))) == 100
+    (path,) = kept(own_cache)
+    assert path.read_bytes() == data
+
+
+def test_a_download_that_is_stopped_in_its_last_rename_is_not_lost(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = npz(tmp_path / "a.npz", rows=100)
+    checksum = hashlib.sha256(original.read_bytes()).hexdigest()
+    source = card([{"name": "a.npz", "urls": [str(original)], "sha256": checksum}])
+    rename = Path.replace
+
+    def stopped(path: Path, target: Path) -> Path:
+        if Path(target).name == "a.npz":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(source)
+    original.unlink()
+    assert fetch(source) == kept(own_cache)
+    assert left_over(own_cache) == []
+
+
 # --- files from a folder ---
 
 
