@@ -23,7 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data import Card, Columns, actions, check_size, column, disk_usage, flags, open_archive
+from offrl.data import (
+    Card,
+    Columns,
+    actions,
+    check_size,
+    column,
+    cut_off,
+    disk_usage,
+    flags,
+    open_archive,
+)
 from offrl.errors import InputError
 
 SUFFIXES = (".npz",)
@@ -62,18 +72,17 @@ def read(path: Path, card: Card) -> Columns:
     raw = {key: _in_sequence(values, order) for key, values in raw.items()}
     dones = flags(raw["dones"], path, "dones", rows)
     timeouts = flags(raw["timeouts"], path, "timeouts", rows)
-    unfinished = np.zeros(rows, dtype=np.bool_)
-    unfinished[steps - 1 :: steps] = True
-    unfinished &= ~(dones | timeouts)
-    if count := int(unfinished.sum()):
-        notes.append(f"the buffer ends inside an episode {count} times: marked as truncated")
+    ends = np.zeros(rows, dtype=np.bool_)
+    ends[steps - 1 :: steps] = True
+    terminations = dones & ~timeouts
+    truncations = cut_off(ends, terminations, timeouts, notes)
     return Columns(
         observations=column(raw["observations"], path, "observations", rows, 2),
         actions=actions(raw["actions"], path, "actions", rows, card.action_count),
         rewards=column(raw["rewards"], path, "rewards", rows, 1),
         next_observations=column(raw["next_observations"], path, "next_observations", rows, 2),
-        terminations=dones & ~timeouts,
-        truncations=timeouts | unfinished,
+        terminations=terminations,
+        truncations=truncations,
         notes=notes,
     )
 

@@ -18,7 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from offrl.data import Card, Columns, actions, check_size, column, disk_usage, flags, open_archive
+from offrl.data import (
+    Card,
+    Columns,
+    actions,
+    check_size,
+    column,
+    cut_off,
+    disk_usage,
+    flags,
+    open_archive,
+)
 from offrl.errors import InputError
 
 SUFFIXES = (".npz",)
@@ -82,16 +92,14 @@ def read(path: Path, card: Card) -> Columns:
     if "collector.traj_ids" in raw:
         ids = column(raw["collector.traj_ids"], path, "collector.traj_ids", rows, 1)
         ends[:-1] |= ids[1:] != ids[:-1]
-    unfinished = ends & ~(terminations | truncations)
-    notes = []
-    if count := int(unfinished.sum()):
-        notes.append(f"{count} episodes end with no flag: marked as truncated")
+    notes: list[str] = []
+    truncations = cut_off(ends, terminations, truncations, notes)
     return Columns(
         observations=column(raw["observation"], path, "observation", rows, 2),
         actions=actions(raw["action"], path, "action", rows, card.action_count),
         rewards=column(raw["next.reward"], path, "next.reward", rows, 1),
         next_observations=column(raw["next.observation"], path, "next.observation", rows, 2),
         terminations=terminations,
-        truncations=truncations | unfinished,
+        truncations=truncations,
         notes=notes,
     )

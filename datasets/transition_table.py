@@ -8,6 +8,7 @@ ends it.
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def read(path: Path, card: Card) -> Columns:
                 "your own: offrl data import"
             )
         columns = {group: _numbered(group, names) for group in GROUPS}
+        notes = _after_gaps(columns, names)
         if "action" in names:
             columns["action"] = ["action"]
         columns |= {name: [name] for name in SINGLE}
@@ -80,6 +82,7 @@ def read(path: Path, card: Card) -> Columns:
         next_observations=taken("next_observation", 2),
         terminations=flags(raw.pop("termination"), path, "termination", rows),
         truncations=flags(raw.pop("truncation"), path, "truncation", rows),
+        notes=notes,
     )
 
 
@@ -125,6 +128,20 @@ def _lacking(names: list[str]) -> list[str]:
     wanted = ["observation_0", "next_observation_0", *SINGLE]
     acting = [] if {"action", "action_0"} & {*names} else ["action_0"]
     return [name for name in wanted if name not in names] + acting
+
+
+def _after_gaps(columns: dict[str, list[str]], names: list[str]) -> list[str]:
+    """One note on the numbered columns that a gap in the numbers leaves out, if there are any."""
+    left_out = [
+        name
+        for group, taken in columns.items()
+        for name in names
+        if re.fullmatch(rf"{group}_\d+", name) and name not in taken
+    ]
+    if not left_out:
+        return []
+    shown = ", ".join(left_out[:8]) + (", ..." if len(left_out) > 8 else "")
+    return [f"left out, as the numbers before them have a gap: {shown}"]
 
 
 def _numbered(group: str, names: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from offrl.data.columns import Totals as Totals
     from offrl.data.columns import actions as actions
     from offrl.data.columns import column as column
+    from offrl.data.columns import cut_off as cut_off
     from offrl.data.columns import flags as flags
     from offrl.data.dataset import Dataset as Dataset
     from offrl.data.dataset import load_dataset as load_dataset
@@ -48,7 +49,7 @@ _NAMES = {
         "find_card",
         "shipped_cards",
     ),
-    "columns": ("Columns", "Totals", "actions", "column", "flags"),
+    "columns": ("Columns", "Totals", "actions", "column", "cut_off", "flags"),
     "dataset": ("Dataset", "load_dataset"),
     "links": ("refuse_links",),
     "observations": ("flatten", "layout_of"),

@@ -226,6 +226,19 @@ def flags(values: ArrayLike, where: Path, key: str, rows: int) -> NDArray[np.boo
     return np.asarray(numbers != 0)
 
 
+def cut_off(
+    ends: NDArray[np.bool_],
+    terminations: NDArray[np.bool_],
+    truncations: NDArray[np.bool_],
+    notes: list[str],
+) -> NDArray[np.bool_]:
+    """Truncations, with one where an episode ends with no flag, of which a note has the number."""
+    unflagged = ends & ~(terminations | truncations)
+    if count := int(unflagged.sum()):
+        notes.append(f"{count} episodes end with no flag: marked as truncated")
+    return truncations | unflagged
+
+
 def episodes(
     terminations: NDArray[np.bool_], truncations: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sources import npz
 
@@ -48,6 +49,18 @@ def test_rows_whose_card_cannot_be_written_do_not_stay(
 def exported(data: Dataset, path: Path) -> Path:
     write_rows(path, data.columns(), data.card, writer_of(path)[1])
     return path
+
+
+def test_numbered_columns_after_a_gap_are_named(tmp_path: Path) -> None:
+    frame = pd.read_parquet(exported(source(tmp_path), tmp_path / "whole.parquet"))
+    gap = frame.rename(columns={"observation_1": "observation_7", "action_1": "action_3"})
+    gap.drop(columns="next_observation_1").to_parquet(tmp_path / "gap.parquet")
+    data = load_dataset(tmp_path / "gap.parquet")
+    assert data.observations.shape == data.actions.shape == (20, 1)
+    assert data.notes == [
+        "left out, as the numbers before them have a gap: observation_7, observation_2, action_3, "
+        "next_observation_2"
+    ]
 
 
 @pytest.mark.parametrize("name", ["back.parquet", "back.hdf5", "back.h5", "back"])

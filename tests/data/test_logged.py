@@ -39,6 +39,12 @@ def written(frame: pd.DataFrame, path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_the_rows_of_a_table_are_counted_by_its_line_ends(end: str, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(end.join(["a,b", "1,2", "3,4", ""]).encode())
+    assert open_table(tmp_path / "log.csv").most == 4  # with the names, and one without an end
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_rows_are_put_in_the_order_of_episodes_and_times(suffix: str, tmp_path: Path) -> None:
     columns = table_columns(open_table(written(log(), tmp_path / f"log{suffix}")), ROLES)
