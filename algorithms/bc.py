@@ -49,7 +49,7 @@ from offrl.learning import (
     Streams,
     Widths,
     adam,
-    losses,
+    cloning,
     step,
 )
 
@@ -97,16 +97,14 @@ class BC(Learner):
             self.best_error = torch.full((len(seeds),), torch.inf, device=device)
             self.best_step = torch.zeros(len(seeds), device=device)
 
-    def _act(self, actor: MLP, observations: Tensor) -> Tensor:
-        outputs = actor(self.states(observations))
-        if self.discrete:
-            return outputs.argmax(-1)
-        return self.max_action * torch.tanh(outputs) if self.config.output == "tanh" else outputs
+    @property
+    def bound(self) -> float | None:
+        """Of tanh actions; None where the outputs are linear."""
+        return self.max_action if self.config.output == "tanh" else None
 
     def _cloning_loss(self, observations: Tensor, actions: Tensor) -> Tensor:
-        if self.discrete:
-            return losses.choice_loss(self.actor(self.states(observations)), actions)
-        return losses.cloning_loss(self._act(self.actor, observations), actions)
+        outputs = self.actor(self.states(observations))
+        return cloning.imitation_loss(outputs, actions, self.discrete, self.bound)
 
     def actor_loss(self, batch: Batch) -> Loss:
         """L, of the data's actions."""
@@ -122,7 +120,9 @@ class BC(Learner):
 
     def policy(self) -> StatelessPolicy:
         """The actor as the config's `checkpoint` says: the last, or the best on validation."""
-        return StatelessPolicy(lambda observations: self._act(self.acting, observations))
+        return StatelessPolicy(
+            lambda o: cloning.acted(self.acting(self.states(o)), self.discrete, self.bound)
+        )
 
     # --- Variants ---
 

@@ -35,8 +35,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from offrl.learning import (
     CONTINUOUS,
@@ -58,7 +56,7 @@ from offrl.learning import (
     Transitions,
     Widths,
     adam,
-    losses,
+    cloning,
     rewards,
     step,
 )
@@ -136,17 +134,10 @@ class PercentBC(Learner):
         rows = [np.arange(starts[k], starts[k] + lengths[k]) for k in kept]
         return data.rows(np.concatenate(rows))
 
-    def _act(self, observations: Tensor) -> Tensor:
-        outputs = self.actor(self.states(observations))
-        return outputs.argmax(-1) if self.discrete else self.max_action * torch.tanh(outputs)
-
     def actor_loss(self, batch: Batch) -> Loss:
         """L, of the data's actions."""
-        if self.discrete:
-            logits = self.actor(self.states(batch.observations))
-            loss = losses.choice_loss(logits, batch.actions)
-        else:
-            loss = losses.cloning_loss(self._act(batch.observations), batch.actions)
+        outputs = self.actor(self.states(batch.observations))
+        loss = cloning.imitation_loss(outputs, batch.actions, self.discrete, self.max_action)
         return loss, {"actor/loss": loss.detach()}
 
     def update(self, batch: Batch) -> Metrics:
@@ -157,4 +148,6 @@ class PercentBC(Learner):
 
     def policy(self) -> StatelessPolicy:
         """The actor, which is deterministic."""
-        return StatelessPolicy(self._act)
+        return StatelessPolicy(
+            lambda o: cloning.acted(self.actor(self.states(o)), self.discrete, self.max_action)
+        )

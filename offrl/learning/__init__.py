@@ -5,7 +5,7 @@ An algorithm file imports all that it needs from here, in one line.
 
 from offrl.data.transitions import Transitions
 from offrl.errors import InputError
-from offrl.learning import losses, rewards
+from offrl.learning import cloning, losses, rewards
 from offrl.learning.batch import Batch, Windows
 from offrl.learning.fields import (
     Count,
@@ -108,6 +108,7 @@ __all__ = [
     "adam",
     "adamw",
     "aligned",
+    "cloning",
     "copy_every",
     "cosine_decay",
     "look_up",

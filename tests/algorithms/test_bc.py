@@ -1,5 +1,6 @@
 """Cloning of discrete actions against a few lines of plain torch, and its loss by hand."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -53,12 +54,27 @@ def test_updates_on_discrete_actions_are_those_of_plain_torch(name: str) -> None
         linear = [layer for layer in net if isinstance(layer, nn.Linear)]
         for weight, layer in zip(actor.weights, linear, strict=True):
             torch.testing.assert_close(weight[0].double(), layer.weight.T, rtol=1e-4, atol=1e-6)
+        seen = 10 * double["observations"]
+        taken = learner.policy().act(seen)[0]
+        assert taken.tolist() == net((seen[0] - mean) / (std + 1e-3)).argmax(-1).tolist()
+        assert len(set(taken.tolist())) > 1
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def test_the_best_tenth_keeps_discrete_actions_as_they_are() -> None:
-    data = battery.choices(battery.data())
-    prepared = find_algorithm("percent_bc").prepare(data, battery.small("percent_bc", fraction=0.5))
+def test_the_best_half_keeps_the_discrete_actions_of_its_episodes() -> None:
+    """Four episodes of which the second and the last have the highest returns, the last first."""
+    data = battery.choices(battery.data(rows=8))
+    ends = np.array([0, 1, 0, 0, 1, 1, 0, 1], dtype=np.float32)
+    given = dataclasses.replace(
+        data,
+        actions=np.array([0, 1, 2, 0, 1, 2, 0, 1]),
+        rewards=np.array([1, 1, 3, 0, 0, 1, 2, 5], dtype=np.float32),
+        terminations=np.zeros(8, dtype=np.float32),
+        truncations=ends,
+    )
+    config = battery.small("percent_bc", fraction=0.5)
+    prepared = find_algorithm("percent_bc").prepare(given, config)
     assert prepared.actions.dtype == np.int64
-    assert 0 < len(prepared.actions) < len(data.actions)
+    assert prepared.actions.tolist() == [0, 1, 2, 0, 1]
+    assert prepared.rewards.tolist() == [2, 5, 3, 0, 0]
