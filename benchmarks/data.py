@@ -1,15 +1,18 @@
 """How long a million D4RL-shaped transitions take to convert and to load, and in how much memory.
 
-    python benchmarks/data.py [--transitions 1000000] [--minari]
+    python benchmarks/data.py [--transitions 1000000] [--against CHECKOUT] [--rounds 3]
 
 Each figure comes from a process of its own. Memory is the peak above what the process held before
-it began (imports included), over the size of the columns. `--minari` adds 13,210 episodes of dict
-observations, the shape of Minari's pointmaze-umaze-v2.
+it began (imports included), over the size of the columns. Minari's set has 13,333 episodes of dict
+observations, the shape of its pointmaze-umaze-v2; a table of one's own is imported from CSV.
+With `--against` each HDF5 file is read by another checkout in turn; the figures are medians.
 """
 
 import argparse
 import json
+import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +36,41 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 size = sum(getattr(data, name).nbytes for name in NAMES)
 print(json.dumps({"seconds": seconds, "peak": peak / size, "size": size, "rows": len(data)}))
 """
+
+
+IMPORT = """
+import json, resource, sys, time
+import numpy, pandas, pyarrow.csv, pyarrow.parquet
+from offrl.data.columns import NAMES
+from offrl.data.dataset import load_dataset
+from offrl.data.deposit import deposit_table
+from offrl.data.roles import Roles
+from offrl.data.tables import open_table
+from pathlib import Path
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+before, start = resident(), time.perf_counter()
+roles = Roles(["o_*"], ["a_*"], "r", (), "episode", "t")
+card = deposit_table(open_table(Path(sys.argv[1])), roles, sys.argv[1] + ".toml", None, 0)
+data = load_dataset(card)
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+size = sum(getattr(data, name).nbytes for name in NAMES)
+print(json.dumps({"seconds": seconds, "peak": peak / size, "size": size, "rows": len(data)}))
+"""
+
+
+def csv_file(path: Path, rows: int) -> None:
+    """A table like halfcheetah_medium-v2: 17 observations, 6 actions, 1000 steps an episode."""
+    import pyarrow
+    from pyarrow import csv
+
+    rng = np.random.default_rng(np.random.SeedSequence(0))
+    columns = {"episode": np.arange(rows) // 1000, "t": np.arange(rows) % 1000}
+    columns |= {f"o_{k}": rng.normal(size=rows).astype(np.float32) for k in range(17)}
+    columns |= {f"a_{k}": rng.uniform(-1, 1, rows).astype(np.float32) for k in range(6)}
+    csv.write_csv(pyarrow.table(columns | {"r": rng.normal(size=rows).astype(np.float32)}), path)
 
 
 def d4rl_file(path: Path, rows: int, successors: bool) -> None:
@@ -90,11 +128,11 @@ def minari_data(root: Path, rows: int) -> Path:
     return root / "benchmark" / "maze-v0"
 
 
-def measure(source: Path, cache: Path) -> dict[str, float]:
-    """The figures of one load in a fresh process."""
+def measure(source: Path, cache: Path, code: Path, step: str = STEP) -> dict[str, float]:
+    """The figures of one load in a fresh process, by the offrl of a checkout."""
     done = subprocess.run(
-        [sys.executable, "-c", STEP, str(source)],
-        env=os.environ | {"OFFRL_CACHE": str(cache)},
+        [sys.executable, "-P", "-c", step, str(source)],
+        env=os.environ | {"OFFRL_CACHE": str(cache), "PYTHONPATH": str(code)},
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -102,28 +140,52 @@ def measure(source: Path, cache: Path) -> dict[str, float]:
     return figures
 
 
+def row(name: str, figures: list[dict[str, float]], again: list[dict[str, float]]) -> str:
+    """A line of the table, of medians."""
+    middle = {key: statistics.median(f[key] for f in figures) for key in figures[0]}
+    load = statistics.median(f["seconds"] for f in again) if again else math.nan
+    rate = middle["rows"] / middle["seconds"]
+    return (
+        f"{name:34}{middle['rows']:>12,.0f}{middle['size'] / 1e6:>8.0f}{middle['seconds']:>11.2f}"
+        f"{rate:>12,.0f}{middle['peak']:>11.2f}{load:>10.4f}"
+    )
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="Time and memory of converting and loading.")
     parser.add_argument("--transitions", type=int, default=1_000_000)
-    parser.add_argument("--minari", action="store_true", help="also a Minari data set")
+    parser.add_argument("--against", type=Path, help="another checkout, for HDF5")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    own = Path(__file__).resolve().parents[1]
+    checkouts = {"": own} | ({" (other)": arguments.against} if arguments.against else {})
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         sources = {}
         for name, successors in (("HDF5", False), ("HDF5, next_observations", True)):
             sources[name] = root / f"{successors}.hdf5"
             d4rl_file(sources[name], arguments.transitions, successors)
-        if arguments.minari:
-            sources["Minari, dict"] = minari_data(root, arguments.transitions)
-        print(f"{'source':26}{'rows':>12}{'MB':>8}{'convert s':>12}{'peak / MB':>12}{'load s':>10}")
+        print(
+            f"{'source':34}{'rows':>12}{'MB':>8}{'seconds':>11}{'rows / s':>12}{'peak / MB':>11}"
+            f"{'load s':>10}"
+        )
         for name, path in sources.items():
-            first = measure(path, root / "cache")
-            second = measure(path, root / "cache")
-            print(
-                f"{name:26}{first['rows']:>12,}{first['size'] / 1e6:>8.0f}{first['seconds']:>12.2f}"
-                f"{first['peak']:>12.2f}{second['seconds']:>10.3f}"
-            )
+            figures: dict[str, list[dict[str, float]]] = {key: [] for key in checkouts}
+            again: dict[str, list[dict[str, float]]] = {key: [] for key in checkouts}
+            for _ in range(arguments.rounds):
+                for key, code in checkouts.items():
+                    with tempfile.TemporaryDirectory(dir=root) as cache:
+                        figures[key].append(measure(path, Path(cache), code))
+                        again[key].append(measure(path, Path(cache), code))
+            for key in checkouts:
+                print(row(name + key, figures[key], again[key]), flush=True)
+        path = minari_data(root, arguments.transitions)
+        first, second = (measure(path, root / "minari cache", own) for _ in range(2))
+        print(row("Minari, dict, 75 steps an episode", [first], [second]), flush=True)
+        csv_file(root / "own.csv", arguments.transitions)
+        imported = measure(root / "own.csv", root / "csv cache", own, IMPORT)
+        print(row("CSV, imported and loaded", [imported], []))
 
 
 if __name__ == "__main__":

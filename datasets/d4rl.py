@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from offrl.data import (
     Card,
     Columns,
+    Room,
     Steps,
     Totals,
     actions,
@@ -35,6 +36,7 @@ from offrl.data import (
     column,
     disk_usage,
     flags,
+    moved,
     open_archive,
     precedes,
     refuse_links,
@@ -57,6 +59,7 @@ IDS = re.compile(r"(episode|traj\w*)(_ids?|_ind(ex|ices))?$")
 MARKS = re.compile(
     "episod|traj|valids|" + "|".join(p.pattern for p in (ENDS, BEGINS, LENGTHS, STEPS))
 )
+BLOCK = 2**16  # rows that are copied together
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
@@ -166,10 +169,10 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
     for key in D4RL_KEYS:  # before they are read: one text may stand in every row
         if key in file and not _is_numeric(file[key]):
             raise InputError(f"{path}: {key}: expected numbers, found {file[key].dtype}")
-    check_size(path, [file[key] for key in used if _is_numeric(file[key])], disk_usage(path))
+    room = Room(path, [file[key] for key in used if _is_numeric(file[key])], disk_usage(path))
 
     def numbers(key: str, axes: int) -> Floats:
-        return column(_floats(file[key]), path, key, rows, axes)
+        return column(_stored(file[key]), path, key, rows, axes, room.empty)
 
     said: Any = file.get("discrete_action")  # of d3rlpy
     discrete = getattr(said, "shape", None) == () and _is_numeric(said) and np.any(said[()])
@@ -186,7 +189,7 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
     rewards = numbers("rewards", 1)
     totals = _totals(rewards, terminals | timeouts)
     observations = numbers("observations", 2)
-    taken = actions(_floats(file["actions"]), path, "actions", rows, card.action_count)
+    taken = actions(_stored(file["actions"]), path, "actions", rows, card.action_count, room.empty)
     if card.view == "qlearning":
         keep = ~timeouts
         keep[-1] = False
@@ -220,24 +223,34 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
             )
     if not keep.any():
         raise InputError(f"{path}: the {card.view} view keeps none of its {rows} rows")
-    kept = slice(None) if keep.all() else np.flatnonzero(keep)
     if successors is None:
-        after = np.minimum(np.arange(1, rows + 1), rows - 1)
-        if card.view == "transitions":
-            after[terminals] = np.flatnonzero(terminals)
-        successors = observations[after[kept]]
+        successors = _successors(observations, terminals, keep, card.view, room)
     else:
-        successors = successors[kept]
+        successors = moved(successors, keep)
     return Columns(
-        observations=observations[kept],
-        actions=taken[kept],
-        rewards=rewards[kept],
+        observations=moved(observations, keep),
+        actions=moved(taken, keep),
+        rewards=moved(rewards, keep),
         next_observations=successors,
-        terminations=terminals[kept],
-        truncations=truncations[kept],
+        terminations=terminals[keep],
+        truncations=truncations[keep],
         notes=notes,
         source=totals,
     )
+
+
+def _successors(
+    observations: Floats, terminals: Bools, keep: Bools, view: str, room: Room
+) -> Floats:
+    """The observations of the rows after those that are kept."""
+    kept = np.flatnonzero(keep)
+    after = np.minimum(kept + 1, len(observations) - 1)
+    if view == "transitions":
+        after[terminals[keep]] = kept[terminals[keep]]
+    found = room.empty((len(kept), observations.shape[1]), np.float32)
+    for first in range(0, len(kept), BLOCK):
+        found[first : first + BLOCK] = observations[after[first : first + BLOCK]]
+    return found
 
 
 def _totals(rewards: Floats, ends: Bools) -> Totals:
@@ -253,11 +266,9 @@ def _is_numeric(stored: Any) -> bool:
     return stored.dtype.kind in "fiub"
 
 
-def _floats(stored: Any) -> NDArray[Any]:
-    """A column, read as float32 where HDF5 can convert on the way."""
-    if stored.dtype.kind == "f" and hasattr(stored, "astype"):
-        return np.asarray(stored.astype(np.float32)[()])
-    return np.asarray(stored[()])
+def _stored(array: Any) -> Any:
+    """A column, which `column` reads in blocks where HDF5 can, else whole."""
+    return array if hasattr(array, "chunks") else array[()]
 
 
 def _marks(file: Mapping[str, Any]) -> list[str]:

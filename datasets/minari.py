@@ -11,7 +11,9 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from offrl.data import (
     Choices,
     Columns,
     Environment,
+    Nested,
     Reference,
+    Room,
     Wrapper,
     actions,
     check_size,
@@ -34,9 +38,11 @@ from offrl.data import (
     flatten,
     layout_of,
     nested_arrays,
+    open_nested,
     path_stamp,
     ragged_blocks,
     refuse_links,
+    size_of,
 )
 from offrl.errors import InputError, unknown
 from offrl.files import plain
@@ -45,6 +51,7 @@ SUFFIXES = ()  # a data set is a folder
 WRITES = ("",)
 VIEWS = ("transitions",)
 VERSION = 1  # raised whenever the same file would be read otherwise
+FLAT = ("actions", "rewards", "terminations", "truncations")  # of an episode
 MOST_TEXT = 2**26  # bytes of metadata, which declare two bounds for each number of a space
 Floats = NDArray[np.float32]
 
@@ -114,12 +121,16 @@ def read(path: Path, card: Card) -> Columns:
     import minari
 
     folder = _data(path)
-    for file in sorted(folder.glob("*.hdf5")):
-        refuse_links(file)
-    _check_metadata(folder)
+    room = _check_metadata(folder)
     dataset = minari.MinariDataset(folder)
-    _check_content(dataset, folder)
-    columns = _read(dataset, path, card)
+    if dataset.storage.FORMAT == "hdf5" and _is_plain(dataset):
+        with open_nested(folder / "main_data.hdf5") as file:
+            columns = _read(dataset, _episodes(dataset, file), path, card, room)
+    else:
+        for main in sorted(folder.glob("*.hdf5")):
+            refuse_links(main)
+        _check_content(dataset, folder)
+        columns = _read(dataset, dataset.iterate_episodes(), path, card, room)
     if card.reference is None:
         metadata = _json(folder / "metadata.json")
         columns.notes += filter(None, [_reference(metadata, {})])
@@ -285,8 +296,8 @@ def _reference(metadata: dict[str, Any], keys: dict[str, Any]) -> str:
     return ""
 
 
-def _check_metadata(folder: Path) -> None:
-    """Raises InputError where metadata promise more than there is memory, or would run code.
+def _check_metadata(folder: Path) -> Room:
+    """Room for the columns. Raises InputError where metadata promise much, or would run code.
 
     Without declared spaces Minari makes the environment that the metadata name, to ask it.
     """
@@ -300,7 +311,7 @@ def _check_metadata(folder: Path) -> None:
         numbers[key] = _numbers(json.loads(metadata[key]), folder)
     rows, episodes = int(metadata["total_steps"]), int(metadata["total_episodes"])
     widths = 2 * numbers["observation_space"] + numbers["action_space"]  # with successors
-    check_size(folder, [(max(1, rows), widths), (2 * episodes,)], disk_usage(folder))
+    return Room(folder, [(max(1, rows), widths), (2 * episodes,)], disk_usage(folder))
 
 
 def _numbers(space: Any, folder: Path) -> int:
@@ -390,15 +401,15 @@ def _check_content(dataset: Any, folder: Path) -> None:
 def _check_arrays(main: Path, frames: _Frames) -> None:
     import h5py
 
-    stored, kept = disk_usage(main), []
-    infos: dict[str, list[Any]] = {}
+    stored, kept = disk_usage(main), 0
+    infos: Counter[str] = Counter()
     with h5py.File(main, "r") as file:
         for name, item in nested_arrays(main, file):
             episode, *rest = name.strip("/").split("/")
             if rest[:1] == ["infos"]:  # read with their episode, and dropped
-                infos.setdefault(episode, []).append(item)
+                infos[episode] += size_of([item])
             else:
-                kept.append(item)
+                kept += size_of([item])
             space = frames.space_of(rest)
             encoded = _is_picture(space) and item.shape[1:] != space.shape
             if item.dtype.hasobject and item.shape:
@@ -408,9 +419,8 @@ def _check_arrays(main: Path, frames: _Frames) -> None:
             elif encoded and item.ndim == 2:
                 check_size(main, [item], stored)
                 frames.check(item, space)
-        check_size(main, kept, stored)
-        for arrays in infos.values():
-            check_size(main, arrays, stored)
+        for size in (kept, *infos.values()):
+            check_size(main, [(size // 4,)], stored)
 
 
 def _check_tables(dataset: Any, folder: Path, frames: _Frames) -> None:
@@ -427,19 +437,73 @@ def _check_tables(dataset: Any, folder: Path, frames: _Frames) -> None:
             size += check_table(Path(file), stored, size, frames.check_block)
 
 
-def _read(dataset: Any, path: Path, card: Card) -> Columns:
+@dataclass
+class _Episode:
+    """An episode as Minari gives it, without what offrl drops."""
+
+    id: int
+    observations: Any
+    actions: NDArray[Any]
+    rewards: NDArray[Any]
+    terminations: NDArray[Any]
+    truncations: NDArray[Any]
+
+
+def _is_plain(dataset: Any) -> bool:
+    """Whether all that is stored of a data set is numbers, neither images nor texts."""
+    return all(map(_is_plain_space, (dataset.observation_space, dataset.action_space)))
+
+
+def _is_plain_space(space: Any) -> bool:
+    from gymnasium import spaces
+
+    if parts := _parts(space, ""):
+        return all(map(_is_plain_space, parts.values()))
+    numbers = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    return isinstance(space, numbers) and not _is_picture(space)
+
+
+def _episodes(dataset: Any, file: Nested) -> Iterator[_Episode]:
+    """The episodes of a plain data set in HDF5, as Minari would give them."""
+    for number in range(dataset.total_episodes):
+        group = file.group(f"episode_{number}")
+        yield _Episode(
+            number,
+            _stored(file, group, "observations", dataset.observation_space),
+            *(file.read(group, key) for key in FLAT),
+        )
+
+
+def _stored(file: Nested, group: Any, name: str, space: Any) -> Any:
+    """The array of a space, or the arrays of its parts as a dict or a tuple."""
+    parts = _parts(space, "_index_")
+    if not parts:
+        return file.read(group, name)
+    inside = file.group(name, group)
+    found = {key: _stored(file, inside, key, part) for key, part in parts.items()}
+    return tuple(found.values()) if isinstance(space.spaces, tuple) else found
+
+
+def _read(dataset: Any, episodes: Iterable[Any], path: Path, card: Card, room: Room) -> Columns:
     import gymnasium
 
     declared = card.environment.observation_keys if card.environment else []
     total = int(dataset.total_steps)
     layout = layout_of(dataset.observation_space, declared, str(path))
     first = _first_action(dataset.action_space, path, card)
-    columns: dict[str, list[NDArray[Any]]] = {
-        key: []
-        for key in ("observations", "actions", "rewards", "next", "terminations", "truncations")
+    width = sum(math.prod(shape) for shape in layout.values())
+    acting = math.prod(dataset.action_space.shape or (1,))
+    kind = np.float32 if card.actions is None else np.int64
+    made: dict[str, NDArray[Any]] = {
+        "observations": room.empty((total, width), np.float32),
+        "actions": room.empty((total, acting), kind),
+        "rewards": room.empty((total,), np.float32),
+        "next": room.empty((total, width), np.float32),
+        "terminations": np.empty(total, np.float32),
+        "truncations": np.empty(total, np.float32),
     }
-    unfinished = dropped = own = seen = 0
-    for episode in dataset.iterate_episodes():
+    unfinished = dropped = own = seen = rows = 0
+    for episode in episodes:
         steps = len(episode.rewards)
         where = f"{path}: episode {episode.id}"
         if steps == 0:
@@ -480,13 +544,24 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
                 if keep == 0:
                     continue
                 truncations[keep - 1] = True
-        columns["observations"].append(observations[:keep])
-        columns["next"].append(observations[1 : keep + 1])
-        taken = taken[:keep].reshape(keep, -1)
-        columns["actions"].append(taken - first if first else taken)
-        columns["rewards"].append(np.asarray(episode.rewards)[:keep])
-        columns["terminations"].append(terminations[:keep])
-        columns["truncations"].append(truncations[:keep])
+        part = {
+            "observations": observations[:keep],
+            "actions": taken[:keep].reshape(keep, -1) - first,
+            "rewards": np.asarray(episode.rewards)[:keep],
+            "next": observations[1 : keep + 1],
+            "terminations": terminations[:keep],
+            "truncations": truncations[:keep],
+        }
+        for key, values in part.items():
+            if values.shape[1:] != made[key].shape[1:]:
+                shapes = values.shape[1:], made[key].shape[1:]
+                raise InputError(
+                    f"{where}: {key}: shape {shapes[0]} a step, expected {shapes[1]}; collect or "
+                    "fetch the data set again"
+                )
+            with np.errstate(over="ignore"):  # infinity is found below
+                made[key][rows : rows + keep] = values
+        rows += keep
     notes = []
     if "" not in layout and not declared:
         parts = "tuple" if isinstance(dataset.observation_space, gymnasium.spaces.Tuple) else "dict"
@@ -503,7 +578,6 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
             f"{own} terminated episodes lack their final observation: gave the terminal rows their "
             f"own observation as successor"
         )
-    rows = sum(map(len, columns["rewards"]))
     if rows == 0:
         raise InputError(f"{path}: holds no transitions; collect or fetch the data set again")
     if rows + dropped != total:
@@ -512,20 +586,16 @@ def _read(dataset: Any, path: Path, card: Card) -> Columns:
             f"it again, or collect it again"
         )
 
-    def joined(key: str) -> NDArray[Any]:
-        parts = columns.pop(key)  # freed as soon as it is copied
-        try:
-            return np.concatenate(parts)
-        except ValueError as error:
-            raise InputError(f"{path}: {key}: episodes differ in shape ({error})") from None
+    def found(key: str) -> NDArray[Any]:
+        return made.pop(key)[:rows]
 
     return Columns(
-        observations=column(joined("observations"), path, "observations", rows, 2),
-        actions=actions(joined("actions"), path, "actions", rows, card.action_count),
-        rewards=column(joined("rewards"), path, "rewards", rows, 1),
-        next_observations=column(joined("next"), path, "next", rows, 2),
-        terminations=flags(np.concatenate(columns.pop("terminations")), path, "terminations", rows),
-        truncations=flags(np.concatenate(columns.pop("truncations")), path, "truncations", rows),
+        observations=column(found("observations"), path, "observations", rows, 2),
+        actions=actions(found("actions"), path, "actions", rows, card.action_count),
+        rewards=column(found("rewards"), path, "rewards", rows, 1),
+        next_observations=column(found("next"), path, "next", rows, 2),
+        terminations=flags(found("terminations"), path, "terminations", rows),
+        truncations=flags(found("truncations"), path, "truncations", rows),
         notes=notes,
     )
 

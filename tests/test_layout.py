@@ -190,6 +190,7 @@ def test_content_modules_do_not_import_their_neighbours() -> None:
 NAMED = {
     "data.archive": {"zipfile"},
     "data.links": {"h5py"},
+    "data.nested": {"h5py"},
     "data.unfolded": {"h5py"},
     "evaluation.capsules": {"mujoco"},
     "results.provenance": {"gymnasium-robotics", "hopper", "minari", "mujoco"},

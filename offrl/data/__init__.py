@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from offrl.data.columns import column as column
     from offrl.data.columns import cut_off as cut_off
     from offrl.data.columns import flags as flags
+    from offrl.data.columns import moved as moved
     from offrl.data.dataset import Dataset as Dataset
     from offrl.data.dataset import load_dataset as load_dataset
     from offrl.data.foreign import check_size as check_size
     from offrl.data.foreign import disk_usage as disk_usage
+    from offrl.data.foreign import size_of as size_of
     from offrl.data.links import refuse_links as refuse_links
     from offrl.data.loader import path_stamp as path_stamp
+    from offrl.data.nested import Nested as Nested
+    from offrl.data.nested import open_nested as open_nested
     from offrl.data.observations import flatten as flatten
     from offrl.data.observations import layout_of as layout_of
+    from offrl.data.room import Room as Room
     from offrl.data.sequences import episode_columns as episode_columns
     from offrl.data.steps import Steps as Steps
     from offrl.data.steps import precedes as precedes
@@ -49,12 +54,22 @@ _NAMES = {
         "find_card",
         "shipped_cards",
     ),
-    "columns": ("Columns", "Totals", "actions", "column", "cut_off", "flags"),
+    "columns": (
+        "Columns",
+        "Totals",
+        "actions",
+        "column",
+        "cut_off",
+        "flags",
+        "moved",
+    ),
     "dataset": ("Dataset", "load_dataset"),
     "links": ("refuse_links",),
+    "nested": ("Nested", "open_nested"),
     "observations": ("flatten", "layout_of"),
-    "foreign": ("check_size", "disk_usage"),
+    "foreign": ("check_size", "disk_usage", "size_of"),
     "loader": ("path_stamp",),
+    "room": ("Room",),
     "sequences": ("episode_columns",),
     "steps": ("Steps", "precedes"),
     "transitions": ("Transitions",),

@@ -1,5 +1,6 @@
 """What a loader reads: checked columns, a row per transition."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ NAMES = (
 )
 
 
+Empty = Callable[[tuple[int, ...], Any], NDArray[Any]]  # of a shape and a dtype
 FLAGS = ("terminations", "truncations")
 BLOCK = 2**22  # numbers looked at together: a mask of all would cost a quarter of a column
+ROWS = 2**16  # moved together
 
 
 @dataclass(frozen=True)
@@ -56,43 +59,100 @@ class Columns:
         return {name: getattr(self, name) for name in NAMES}
 
 
-def column(values: ArrayLike, where: Path, key: str, rows: int, axes: int) -> NDArray[np.float32]:
+def column(
+    values: Any, where: Path, key: str, rows: int, axes: int, empty: Empty = np.empty
+) -> NDArray[np.float32]:
     """One column of a file as float32, checked.
 
     Args:
-        values: as read.
+        values: as read, or an array of an open HDF5 file, which is read in blocks of rows.
         where: the file, for messages.
         key: the column's name in the file, for messages.
         rows: the length that all columns of the file have.
         axes: 2 for vectors per row, 1 for numbers per row; a column (rows, 1) counts as either.
+        empty: makes the array of a column that is read here; see `Room`.
 
     Raises InputError for another shape, for text, and for the first NaN or infinity.
     """
-    given = np.asarray(values)
+    given = values if _is_in_file(values) else np.asarray(values)
+    shape = given.shape or ()
     if given.dtype.kind not in "fiub":
         raise InputError(f"{where}: {key}: expected numbers, found {given.dtype}")
     if rows == 0:
         raise InputError(f"{where}: {key}: no rows; expected at least one transition")
-    if given.ndim == 0 or len(given) != rows:
+    if not shape or shape[0] != rows:
         raise InputError(
-            f"{where}: {key}: {len(given) if given.ndim else 'no'} rows, but the first column has "
+            f"{where}: {key}: {shape[0] if shape else 'no'} rows, but the first column has "
             f"{rows}; all columns need the same length, so fetch or write the file again"
         )
-    if axes == 1 and given.shape == (rows, 1):
-        given = given[:, 0]
-    elif axes == 2 and given.ndim == 1:
-        given = given[:, None]
-    if given.ndim != axes or 0 in given.shape:
+    form = shape
+    if axes == 1 and shape == (rows, 1):
+        form = (rows,)
+    elif axes == 2 and len(shape) == 1:
+        form = (rows, 1)
+    if len(form) != axes or 0 in form:
         expected = "(rows,)" if axes == 1 else "(rows, dimensions)"
-        raise InputError(f"{where}: {key}: shape {given.shape}, expected {expected}")
+        raise InputError(f"{where}: {key}: shape {shape}, expected {expected}")
     with np.errstate(over="ignore"):  # float64 beyond float32 turns to infinity: caught below
-        result = np.ascontiguousarray(given, dtype=np.float32)
-    _check_finite(result, given, where, key)
+        if isinstance(given, np.ndarray):
+            result = np.ascontiguousarray(given.reshape(form), dtype=np.float32)
+            _check_finite(result, given, where, key)
+            return result
+        result = empty(form, np.float32)
+        chunk = given.chunks[0] if given.chunks else 1  # each is unpacked once
+        block = max(1, BLOCK // result[0].size // chunk) * chunk
+        for first in range(0, rows, block):
+            part = given[first : first + block]
+            result[first : first + block] = part.reshape(-1, *form[1:])
+            _check_finite(result[first : first + block], part, where, key, first)
     return result
 
 
-def _check_finite(values: NDArray[Any], given: NDArray[Any], where: Path, key: str) -> None:
-    """Raises InputError for the first NaN or infinity among numbers, shown as it was given."""
+def _is_in_file(values: Any) -> bool:
+    """Whether an array is one of an open HDF5 file, of which nothing is read yet."""
+    return hasattr(values, "chunks") and hasattr(values, "file")
+
+
+def moved(values: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[Any]:
+    """The rows that are kept, moved to the front in place: a copy would be a second column."""
+    if kept.all():
+        return values
+    rows = np.flatnonzero(kept)
+    for first in range(0, len(rows), ROWS):
+        part = rows[first : first + ROWS]
+        values[first : first + len(part)] = values[part]
+    return values[: len(rows)]
+
+
+def moments(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and population standard deviation of each dimension of values (N, dimensions).
+
+    To the last bit those of numpy in float64, which takes memory for all values at once.
+    """
+    if values.shape[1] == 1:  # whose sums numpy makes in another order
+        return values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    mean = _summed(values, lambda block: block.astype(np.float64)) / len(values)
+    squares = _summed(values, lambda block: np.square(block - mean))
+    return mean, np.sqrt(squares / len(values))
+
+
+def _summed(
+    values: NDArray[Any], of: Callable[[NDArray[Any]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """The sum over all rows, each added to the sum of those before it, of a function of blocks."""
+    total, rows = np.zeros(values.shape[1]), max(1, BLOCK // 8 // values.shape[1])
+    for first in range(0, len(values), rows):
+        total = np.concatenate([total[None], of(values[first : first + rows])]).sum(0)
+    return total
+
+
+def _check_finite(
+    values: NDArray[Any], given: NDArray[Any], where: Path, key: str, before: int = 0
+) -> None:
+    """Raises InputError for the first NaN or infinity among numbers, shown as it was given.
+
+    `before` are the rows of the column that precede these.
+    """
     rows = max(1, BLOCK // values[0].size)
     for start in range(0, len(values), rows):
         block = values[start : start + rows]
@@ -100,8 +160,8 @@ def _check_finite(values: NDArray[Any], given: NDArray[Any], where: Path, key: s
             row = start + int(np.argwhere(~np.isfinite(block.reshape(len(block), -1)))[0, 0])
             bad = np.ravel(given[row])[~np.isfinite(np.ravel(values[row]))]
             raise InputError(
-                f"{where}: {key}: {bad[0]} in row {row} (counted from 0); expected finite float32 "
-                f"numbers, so repair or leave out that episode"
+                f"{where}: {key}: {bad[0]} in row {before + row} (counted from 0); expected finite "
+                f"float32 numbers, so repair or leave out that episode"
             )
 
 
@@ -155,32 +215,38 @@ def _wrong(where: Path, name: str, what: str) -> InputError:
 
 
 def actions(
-    values: ArrayLike, where: Path, key: str, rows: int, count: int | None = None
+    values: Any,
+    where: Path,
+    key: str,
+    rows: int,
+    count: int | None = None,
+    empty: Empty = np.empty,
 ) -> NDArray[np.float32] | NDArray[np.int64]:
     """The column of actions, checked as `column` does.
 
     Args:
-        values: as read.
+        values: as read, or an array of an open HDF5 file.
         where: the file, for messages.
         key: the column's name in the file, for messages.
         rows: the length that all columns of the file have.
         count: of discrete actions, as the card has it (`Card.action_count`).
+        empty: makes the array of a column that is read here; see `Room`.
 
     Returns float32 (rows, dimensions), or int64 (rows,) where there is a count.
 
     Raises InputError for integers without a count, which are choices among several and not
     quantities, and for an action that is none of the choices.
     """
-    given = np.asarray(values)
     if count is not None:
-        return _choices(given, where, key, rows, count)
+        return _choices(np.asarray(values), where, key, rows, count)
+    given = values if _is_in_file(values) else np.asarray(values)
     if given.dtype.kind in "iub":
         raise InputError(
             f"{where}: {key} are {given.dtype}, so discrete, and its card does not say how many "
             f"there are; give a card with actions.count, or write them as floats if they are "
             f"quantities"
         )
-    return column(given, where, key, rows, 2)
+    return column(given, where, key, rows, 2, empty)
 
 
 def _choices(

@@ -101,7 +101,7 @@ def parts(path: Path) -> Iterator[Path]:
             yield part
 
 
-def check_size(where: str | Path, arrays: Iterable[Any], stored: int) -> None:
+def check_size(where: str | Path, arrays: Iterable[Any], stored: int, memory: bool = True) -> None:
     """Raises InputError where arrays are larger than the memory that is free, or a bomb.
 
     A few bytes may declare any shape, and compression or fill values make it real. So the sizes
@@ -112,20 +112,26 @@ def check_size(where: str | Path, arrays: Iterable[Any], stored: int) -> None:
         arrays: with `shape` and `dtype`, and `chunks` where stored so, not read yet; or the shapes
             of float32 arrays.
         stored: the bytes that the file takes on disk.
+        memory: False where they need not lie in memory; see `Room`.
     """
-    needed = sum(map(_bytes, arrays))
+    needed = size_of(arrays)
     if needed > max(MODEST, DENSEST * stored):
         raise InputError(
             f"{where}: needs {_gib(needed)} of memory, but holds {_gib(stored)} on disk: more than "
             f"{DENSEST} to 1, as a damaged or hostile file would; if it is right, write it again "
             f"without compression or fill values"
         )
-    free = free_memory()
+    free = free_memory() if memory else None
     if free is not None and needed > free:
         raise InputError(
             f"{where}: needs at least {_gib(needed)} of memory, but {_gib(free)} are free; end "
             f"other programs, take a larger machine, or split the data"
         )
+
+
+def size_of(arrays: Iterable[Any]) -> int:
+    """The bytes that arrays take, as `check_size` takes them."""
+    return sum(map(_bytes, arrays))
 
 
 def _bytes(array: Any) -> int:
@@ -175,10 +181,11 @@ def free_memory(root: Path = Path("/")) -> int | None:
     with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
         import resource
 
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-            limits.append(max(0, soft - pages * os.sysconf("SC_PAGE_SIZE")))
+        sizes = Path("/proc/self/statm").read_text(encoding="ascii").split()
+        for kind, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+            soft, _ = resource.getrlimit(kind)
+            if soft != resource.RLIM_INFINITY:
+                limits.append(max(0, soft - int(sizes[place]) * os.sysconf("SC_PAGE_SIZE")))
     return min(limits, default=None)
 
 

@@ -29,13 +29,19 @@ def refuse_links(path: Path) -> None:
                 if kind != h5l.TYPE_HARD:
                     raise _outside(path, where, "is a link to another file")
                 item = h5o.open(group, name)
-                if isinstance(item, h5d.DatasetID) and (source := _source(item)):
-                    raise _outside(path, where, f"lies in the file {source}")
+                if isinstance(item, h5d.DatasetID):
+                    refuse_source(path, where, item.get_create_plist())
                 if isinstance(item, h5g.GroupID):
                     address = h5o.get_info(item).addr
                     if address not in seen:
                         seen.add(address)
                         waiting.append((where, item))
+
+
+def refuse_source(path: Path, where: str, plan: Any) -> None:
+    """Raises InputError where an array of an HDF5 file has values of another file, by its plan."""
+    if source := _source(plan):
+        raise _outside(path, where, f"lies in the file {source}")
 
 
 def _links(group: Any) -> list[tuple[bytes, int]]:
@@ -45,11 +51,10 @@ def _links(group: Any) -> list[tuple[bytes, int]]:
     return found
 
 
-def _source(item: Any) -> str | None:
+def _source(plan: Any) -> str | None:
     """Another file from which an array's values come, or None."""
     from h5py import h5d
 
-    plan = item.get_create_plist()
     if plan.get_layout() == h5d.VIRTUAL:
         names = (plan.get_virtual_filename(i) for i in range(plan.get_virtual_count()))
         return next((name for name in names if name != "."), None)

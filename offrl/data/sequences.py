@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data.columns import Columns, actions, column, flags
+from offrl.data.columns import Columns, actions, column, flags, moved
 from offrl.data.foreign import reading
 from offrl.errors import InputError
 
-BLOCK = 2**16  # rows that are moved together
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -165,27 +164,16 @@ class Ordered:
             after[terminals] = np.flatnonzero(terminals)
             successors = self.observations[after[~lost]]
         else:
-            successors = _left(self.successors, lost)
+            successors = moved(self.successors, ~lost)
         return Columns(
-            observations=_left(self.observations, lost),
-            actions=_left(self.actions, lost),
-            rewards=_left(self.rewards, lost),
+            observations=moved(self.observations, ~lost),
+            actions=moved(self.actions, ~lost),
+            rewards=moved(self.rewards, ~lost),
             next_observations=successors,
-            terminations=_left(terminals, lost),
-            truncations=_left(cut, lost),
+            terminations=moved(terminals, ~lost),
+            truncations=moved(cut, ~lost),
             notes=notes,
         )
-
-
-def _left(values: NDArray[Any], lost: Bools) -> NDArray[Any]:
-    """The rows that are not lost, moved to the front: a copy would be a second column."""
-    if not lost.any():
-        return values
-    kept = np.flatnonzero(~lost)
-    for first in range(0, len(kept), BLOCK):
-        rows = kept[first : first + BLOCK]
-        values[first : first + len(rows)] = values[rows]
-    return values[: len(kept)]
 
 
 def counted(number: Any, noun: str) -> str:

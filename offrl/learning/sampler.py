@@ -1,6 +1,7 @@
 """Samplers turn training data into batches with a replica axis."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offrl.data.foreign import free_memory
 from offrl.data.transitions import Transitions
 from offrl.errors import Damaged
 from offrl.learning.batch import Batch, Windows
 from offrl.learning.streams import Streams
 
+SHARE = 6  # of the memory that is free, the part that the copy of a column may take
 BATCHED = (
     "observations",
     "actions",
@@ -40,8 +43,17 @@ class Sampler(Protocol):
 
 
 def _tensor(column: np.ndarray, device: torch.device | str) -> Tensor:
-    """A column as float32; discrete actions as they are, int64."""
+    """A column as float32; discrete actions as they are, int64.
+
+    It is a copy, unless that would take much of the memory that is free: columns of the cache are
+    pages of its files, which the system reads as they are drawn from.
+    """
     dtype = torch.int64 if column.dtype == np.int64 else torch.float32
+    free = free_memory() if torch.device(device).type == "cpu" else None
+    if free is not None and SHARE * column.nbytes > free:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it cannot be written, and is not
+            return torch.from_numpy(column).to(dtype)
     return torch.tensor(column, dtype=dtype, device=device)
 
 

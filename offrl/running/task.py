@@ -8,6 +8,7 @@ import numpy as np
 
 from offrl.data.card import Environment
 from offrl.data.choosing import has_action
+from offrl.data.columns import moments
 from offrl.data.dataset import Dataset
 from offrl.data.transitions import Transitions, transitions
 from offrl.errors import InputError
@@ -35,6 +36,7 @@ def learner_spec(data: Transitions, actions: Actions, steps: int) -> Spec:
 
     Its actions are those of the simulator where they lie in [-a, a], else rescaled to [-1, 1].
     """
+    mean, deviation = moments(data.observations)
     return Spec(
         observation_dim=data.observations.shape[1],
         action_dim=len(actions.low),
@@ -43,8 +45,8 @@ def learner_spec(data: Transitions, actions: Actions, steps: int) -> Spec:
         action_count=actions.count,
         action_low=actions.low if actions.rescaled else None,
         action_high=actions.high if actions.rescaled else None,
-        observation_mean=data.observations.mean(0, dtype=np.float64).astype(np.float32),
-        observation_std=data.observations.std(0, dtype=np.float64).astype(np.float32),
+        observation_mean=mean.astype(np.float32),
+        observation_std=deviation.astype(np.float32),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from offrl.data.dataset import load_dataset
 from offrl.data.links import refuse_links
+from offrl.data.nested import open_nested
 from offrl.errors import InputError
 
 Write = Callable[[Any, Path], None]
@@ -57,12 +58,22 @@ def test_bytes_of_other_files_are_refused(tmp_path: Path, write: Write) -> None:
     )
     with pytest.raises(InputError, match=message):
         load_dataset(tmp_path / "a.hdf5")
-    folder = tmp_path / "mine-v0" / "data"
-    folder.mkdir(parents=True)
-    (tmp_path / "a.hdf5").rename(folder / "main_data.hdf5")
-    (folder / "metadata.json").write_text('{"data_format": "hdf5"}')
-    with pytest.raises(InputError, match=message.replace("a\\.", "main_data\\.")):
-        load_dataset(tmp_path / "mine-v0")
+
+
+@pytest.mark.parametrize("write", [external_link, nested_link, external_storage, virtual])
+def test_bytes_of_other_files_are_refused_in_nested_files(tmp_path: Path, write: Write) -> None:
+    with h5py.File(tmp_path / "secret.hdf5", "w") as file:
+        file["x"] = np.ones((4, 2))
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        group = file.create_group("g")
+        group["x"] = np.ones((4, 2))
+        write(group, tmp_path / "secret.hdf5")
+    message = r"'observations' (is a link; its arrays may lie|lies in the file \S+secret\.hdf5)"
+    with open_nested(tmp_path / "a.hdf5") as nested:
+        group = nested.group("g")
+        assert nested.read(group, "x").tolist() == np.ones((4, 2)).tolist()
+        with pytest.raises(InputError, match=rf"a\.hdf5: {message}"):
+            nested.read(group, "observations")
 
 
 @pytest.mark.usefixtures("own_cache")
