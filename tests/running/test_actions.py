@@ -195,6 +195,7 @@ def test_data_and_simulator_have_the_same_actions(
         ("minatar", "MinAtar/Breakout-v1", 400, 3),
     ],
 )
+@pytest.mark.filterwarnings("ignore:builtin type .* has no __module__:DeprecationWarning")
 def test_simulators_of_discrete_actions_can_be_played(
     package: str, name: str, size: int, count: int
 ) -> None:
