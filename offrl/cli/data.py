@@ -55,13 +55,21 @@ def make_data(
     again: Annotated[bool, typer.Option("--again", help="Make it anew if it is there.")] = False,
     trust: Trusted = None,
 ) -> None:
-    """Make a data set that needs no download.
+    """Make a data set that needs no download, or one that transforms alter.
 
     Example: offrl data make pointmaze-quickstart
     """
+    from offrl.data.altered import is_altered
+    from offrl.data.dataset import load_dataset
     from offrl.data.fetch import make
     from offrl.data.resolve import resolve
+    from offrl.running.attacks import attacked
 
+    if is_altered(name):
+        data = load_dataset(name, trust=trust or (), attack=attacked)
+        for line in (*data.notes, data, data.folder):
+            print_line(line)
+        return
     with progress_bar(name) as progress:
         path = make(resolve(name, trust=trust or ()), progress, again)
     print_line(path)

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from offrl.data.fetch import fetch_split
 from offrl.data.resolve import resolve
 from offrl.data.roles import Roles
 from offrl.data.tables import frame_table
+from offrl.data.transforms import Corrupt
 from offrl.errors import InputError
 from offrl.progress import Progress
 from offrl.trust import Files
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+Attack = Callable[[Corrupt, Columns], Columns]
 
 
 class Dataset:
@@ -230,6 +232,7 @@ def load_dataset(
     progress: Progress | None = None,
     trust: Files = (),
     check: bool = False,
+    attack: Attack | None = None,
 ) -> Dataset:
     """The data set that `source` names, mapped from the cache; the first use fills the cache.
 
@@ -244,16 +247,22 @@ def load_dataset(
             is a Python file, a simulator that neither offrl nor a plug-in has.
         check: compare the checksums of the cached columns, once per process (about a second per
             GB); a damaged column is converted again. Runs do so before they start.
+        attack: makes adversarial rows, which needs a critic: `offrl.running.attacks.attacked`.
 
     Raises InputError, one line, for anything that is missing, damaged or not as the card says.
     """
     if isinstance(source, str) and parted(source)[1]:
-        return _altered(source, view, progress, trust, check)
+        return _altered(source, view, progress, trust, check, attack)
     return _load(resolve(source, view, trust), "train", progress, check)
 
 
 def _altered(
-    name: str, view: str | None, progress: Progress | None, trust: Files, check: bool
+    name: str,
+    view: str | None,
+    progress: Progress | None,
+    trust: Files,
+    check: bool,
+    attack: Attack | None,
 ) -> Dataset:
     """What transforms make of a data set, from the cache or made for it."""
     of, transforms = parted(name)
@@ -276,7 +285,10 @@ def _altered(
         columns = opened(of, check).columns()
         parts = {other: opened(other, check).columns() for other in others}
         for transform in transforms:
-            columns = transform.made(columns, parts)
+            if attack is not None and isinstance(transform, Corrupt) and transform.attacks:
+                columns = attack(transform, columns)
+            else:
+                columns = transform.made(columns, parts)
         write_altered(folder, columns, clean.notes)
     return Dataset(card, "train", folder, check=check)
 

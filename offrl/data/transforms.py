@@ -108,7 +108,8 @@ class Corrupt(Transform):
     deviation (population, whole set). A random reward is replaced by one in [-30, 30] ranges, an
     adversarial one is multiplied by -range. A next observation is not that of the next row any
     more, and an action may leave its bounds. The standard deviation is summed in float64 here, in
-    float32 there.
+    float32 there. Other adversarial values need `critic`, an algorithm whose critic is trained on
+    the data for `updates`: see `offrl.running.attacks`.
     """
 
     kind = "corrupt"
@@ -118,23 +119,45 @@ class Corrupt(Transform):
     rate: float = Field(default=0.3, gt=0, le=1)
     range: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
+    critic: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$")
+    updates: int | None = Field(default=None, ge=1)
+
     @model_validator(mode="after")
-    def _can_be_made(self) -> Self:
-        if self.mode == "adversarial" and self.element != "rewards":
-            raise PydanticCustomError(
-                "adversarial",
-                "adversarial {element} need a critic trained on the data, which is not made here; "
-                "choose mode random, or adversarial rewards",
-                {"element": self.element},
+    def _has_its_critic(self) -> Self:
+        if self.attacks != (self.critic is not None) or self.attacks != (self.updates is not None):
+            expected = (
+                "adversarial {element} need critic, the name of an algorithm, and updates, for "
+                "which it is trained on the data"
             )
+            others = "only adversarial values other than rewards take critic and updates"
+            fault = expected if self.attacks else others
+            raise PydanticCustomError("critic", fault, {"element": self.element})
         return self
 
+    @property
+    def attacks(self) -> bool:
+        """Whether the values are those that a critic trained on the data likes least."""
+        return self.mode == "adversarial" and self.element != "rewards"
+
+    def rows(self, count: int, generator: np.random.RandomState) -> NDArray[np.int64]:
+        """The rows that are corrupted, of so many; the first that the generator draws."""
+        return np.flatnonzero(generator.random_sample(count) < self.rate)
+
+    def corrupted(self, columns: Columns, rows: NDArray[np.int64], new: Any) -> Columns:
+        """The rows with another column, and a note of it."""
+        of = f"{len(rows):,} of {len(new):,} {self.element.replace('_', ' ')}"
+        return changed(columns, f"{self}: {of} corrupted", **{self.element: new})
+
     def made(self, columns: Columns, others: Parts = NO_PARTS) -> Columns:  # noqa: ARG002
-        """The rows, some of which are corrupted."""
+        """The rows, some of which are corrupted. Raises InputError where that needs a critic."""
+        if self.attacks:
+            raise InputError(
+                f"{self}: is made by a run, or by offrl data make, which trains its critic first"
+            )
         _check_numbers(columns, self)
         old: NDArray[np.float32] = getattr(columns, self.element)
         generator = np.random.RandomState(self.drawn)
-        rows = np.flatnonzero(generator.random_sample(len(old)) < self.rate)
+        rows = self.rows(len(old), generator)
         new = np.array(old)
         if self.mode == "adversarial":
             new[rows] *= -self.range
@@ -142,12 +165,11 @@ class Corrupt(Transform):
             limit = FAR * self.range
             new[rows] = generator.uniform(-limit, limit, len(rows))
         else:
-            spread = _spread(old)
+            spread = spread_of(old)
             for block in _blocks(rows, len(spread)):
                 noise = generator.uniform(-self.range, self.range, (len(block), len(spread)))
                 new[block] += (noise * spread).astype(np.float32)
-        note = f"{self}: {len(rows):,} of {len(old):,} {self.element.replace('_', ' ')} corrupted"
-        return changed(columns, note, **{self.element: new})
+        return self.corrupted(columns, rows, new)
 
 
 class Noise(Transform):
@@ -167,7 +189,7 @@ class Noise(Transform):
         _check_numbers(columns, self)
         generator = np.random.default_rng(self.drawn)
         old = getattr(columns, self.element)
-        spread = self.scale * _spread(old)
+        spread = self.scale * spread_of(old)
         new: dict[str, NDArray[np.float32]] = {self.element: _noisy(old, spread, generator)}
         if self.element == "observations":
             after = _noisy(columns.next_observations, spread, generator)
@@ -231,7 +253,7 @@ def _blocks(rows: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
         yield rows[first : first + size]
 
 
-def _spread(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def spread_of(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """The standard deviation (population) of each dimension, in float64; (dim,) or ()."""
     rows, width = np.arange(len(values)), values[0].size
     mean = values.mean(0, dtype=np.float64)

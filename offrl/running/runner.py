@@ -28,6 +28,7 @@ from offrl.progress import Progress
 from offrl.results.leases import check_locks
 from offrl.results.rows import Identity, Status
 from offrl.results.store import LOCK_SECONDS, Held, RunFolder, Shorter, State
+from offrl.running.attacks import attacked
 from offrl.running.boards import find_board, following
 from offrl.running.changes import Changes, changed
 from offrl.running.decisions import decide, decided
@@ -216,7 +217,9 @@ def plan(
     planned = Plan(
         jobs,
         {
-            (name, view): load_dataset(name, view=view, progress=progress, trust=files, check=True)
+            (name, view): load_dataset(
+                name, view=view, progress=progress, trust=files, check=True, attack=attacked
+            )
             for name, view in dict.fromkeys((job.dataset, job.view) for job in jobs)
         },
     )

@@ -3,12 +3,18 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import offrl
+from offrl.data.altered import parted
+from offrl.data.columns import Columns
+from offrl.data.transforms import Corrupt
 from offrl.errors import InputError
 from offrl.results.rows import Status
 from offrl.results.store import run_folders
+from offrl.running.attacks import attacked, trained
 from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 
@@ -62,6 +68,40 @@ def test_altered_sets_stand_beside_the_clean_one(caplog: pytest.LogCaptureFixtur
         Status.DONE
     ] * 6
     assert stamps == {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*.json*")}
+
+
+@pytest.mark.parametrize("element", ["observations", "actions", "next_observations"])
+def test_adversarial_values_are_those_that_the_critic_likes_least(element: str) -> None:
+    """Lower than clean and than random ones by the same critic, within range, and again so."""
+    name = f"corrupt[{element},adversarial,rate=0.5,range=0.5,critic=sac_n,updates=3,seed=3]"
+    with pytest.raises(InputError, match="is made by a run, or by offrl data make"):
+        offrl.load_dataset(f"pend.toml+{name}")
+    clean = offrl.load_dataset("pend.toml").columns()
+    data = offrl.load_dataset(f"pend.toml+{name}", attack=attacked)
+    (transform,) = parted(f"a+{name}")[1]
+    assert isinstance(transform, Corrupt)
+    rows = np.flatnonzero(np.random.RandomState(3).random_sample(20) < 0.5)
+    before, after = clean.arrays()[element], data.columns().arrays()[element]
+    assert np.flatnonzero((before != after).any(1)).tolist() == rows.tolist()
+    limit = 0.5 * before.std(0) * (1 + 1e-5)
+    assert (np.abs(after - before) <= limit + 1e-6).all()
+    value, policy = trained(transform, clean)
+    random = Corrupt(element=element, rate=0.5, range=0.5, seed=3).made(clean)  # type: ignore[arg-type]
+
+    def mean(columns: Columns) -> float:
+        states, actions = (torch.from_numpy(np.array(a)) for a in pair(columns))
+        with torch.no_grad():
+            taken = policy(states[None]) if element == "next_observations" else actions[None]
+            return float(value(states[None], taken)[0, rows].mean())
+
+    def pair(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+        if element == "next_observations":
+            return columns.next_observations, columns.actions
+        return columns.observations, columns.actions
+
+    assert mean(data.columns()) < min(mean(clean), mean(random))
+    if element == "actions":
+        assert np.array_equal(attacked(transform, clean).actions, after)
 
 
 def test_a_protocol_that_extends_takes_altered_sets(tmp_path: Path) -> None:
