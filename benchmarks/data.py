@@ -26,6 +26,8 @@ import json, resource, sys, time
 import h5py, minari  # libraries count as before
 from offrl.data.columns import NAMES
 from offrl.data.dataset import load_dataset
+from offrl.data.loader import loaders
+loaders()
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()

@@ -36,6 +36,7 @@ from offrl.data import (
     column,
     disk_usage,
     flags,
+    gathered,
     moved,
     open_archive,
     precedes,
@@ -59,7 +60,6 @@ IDS = re.compile(r"(episode|traj\w*)(_ids?|_ind(ex|ices))?$")
 MARKS = re.compile(
     "episod|traj|valids|" + "|".join(p.pattern for p in (ENDS, BEGINS, LENGTHS, STEPS))
 )
-BLOCK = 2**16  # rows that are copied together
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
@@ -248,9 +248,7 @@ def _successors(
     if view == "transitions":
         after[terminals[keep]] = kept[terminals[keep]]
     found = room.empty((len(kept), observations.shape[1]), np.float32)
-    for first in range(0, len(kept), BLOCK):
-        found[first : first + BLOCK] = observations[after[first : first + BLOCK]]
-    return found
+    return gathered(observations, after, found)
 
 
 def _totals(rewards: Floats, ends: Bools) -> Totals:

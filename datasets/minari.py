@@ -51,7 +51,7 @@ SUFFIXES = ()  # a data set is a folder
 WRITES = ("",)
 VIEWS = ("transitions",)
 VERSION = 1  # raised whenever the same file would be read otherwise
-FLAT = ("actions", "rewards", "terminations", "truncations")  # of an episode
+FLAT = ("rewards", "terminations", "truncations")  # numbers of an episode's steps
 MOST_TEXT = 2**26  # bytes of metadata, which declare two bounds for each number of a space
 Floats = NDArray[np.float32]
 
@@ -123,14 +123,15 @@ def read(path: Path, card: Card) -> Columns:
     folder = _data(path)
     room = _check_metadata(folder)
     dataset = minari.MinariDataset(folder)
-    if dataset.storage.FORMAT == "hdf5" and _is_plain(dataset):
-        with open_nested(folder / "main_data.hdf5") as file:
-            columns = _read(dataset, _episodes(dataset, file), path, card, room)
-    else:
-        for main in sorted(folder.glob("*.hdf5")):
-            refuse_links(main)
-        _check_content(dataset, folder)
-        columns = _read(dataset, dataset.iterate_episodes(), path, card, room)
+    with np.errstate(over="ignore"):  # float64 beyond float32 turns to infinity, found at the end
+        if dataset.storage.FORMAT == "hdf5" and _is_plain(dataset):
+            with open_nested(folder / "main_data.hdf5") as file:
+                columns = _read(dataset, _episodes(dataset, file), path, card, room)
+        else:
+            for main in sorted(folder.glob("*.hdf5")):
+                refuse_links(main)
+            _check_content(dataset, folder)
+            columns = _read(dataset, dataset.iterate_episodes(), path, card, room)
     if card.reference is None:
         metadata = _json(folder / "metadata.json")
         columns.notes += filter(None, [_reference(metadata, {})])
@@ -464,13 +465,15 @@ def _is_plain_space(space: Any) -> bool:
 
 
 def _episodes(dataset: Any, file: Nested) -> Iterator[_Episode]:
-    """The episodes of a plain data set in HDF5, as Minari would give them."""
+    """The episodes of a plain data set in HDF5, as Minari would give them, as float32."""
+    space = dataset.observation_space
     for number in range(dataset.total_episodes):
         group = file.group(f"episode_{number}")
         yield _Episode(
             number,
-            _stored(file, group, "observations", dataset.observation_space),
-            *(file.read(group, key) for key in FLAT),
+            _stored(file, group, "observations", space),
+            file.read(group, "actions"),
+            *(file.read(group, key, np.float32) for key in FLAT),
         )
 
 
@@ -478,7 +481,7 @@ def _stored(file: Nested, group: Any, name: str, space: Any) -> Any:
     """The array of a space, or the arrays of its parts as a dict or a tuple."""
     parts = _parts(space, "_index_")
     if not parts:
-        return file.read(group, name)
+        return file.read(group, name, np.float32)
     inside = file.group(name, group)
     found = {key: _stored(file, inside, key, part) for key, part in parts.items()}
     return tuple(found.values()) if isinstance(space.spaces, tuple) else found
@@ -559,8 +562,7 @@ def _read(dataset: Any, episodes: Iterable[Any], path: Path, card: Card, room: R
                     f"{where}: {key}: shape {shapes[0]} a step, expected {shapes[1]}; collect or "
                     "fetch the data set again"
                 )
-            with np.errstate(over="ignore"):  # infinity is found below
-                made[key][rows : rows + keep] = values
+            made[key][rows : rows + keep] = values
         rows += keep
     notes = []
     if "" not in layout and not declared:

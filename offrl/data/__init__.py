@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from offrl.data.columns import column as column
     from offrl.data.columns import cut_off as cut_off
     from offrl.data.columns import flags as flags
+    from offrl.data.columns import gathered as gathered
     from offrl.data.columns import moved as moved
     from offrl.data.dataset import Dataset as Dataset
     from offrl.data.dataset import load_dataset as load_dataset
@@ -61,6 +62,7 @@ _NAMES = {
         "column",
         "cut_off",
         "flags",
+        "gathered",
         "moved",
     ),
     "dataset": ("Dataset", "load_dataset"),

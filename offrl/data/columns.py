@@ -24,6 +24,7 @@ Empty = Callable[[tuple[int, ...], Any], NDArray[Any]]  # of a shape and a dtype
 FLAGS = ("terminations", "truncations")
 BLOCK = 2**22  # numbers looked at together: a mask of all would cost a quarter of a column
 ROWS = 2**16  # moved together
+LONG = 32  # neighbouring rows that are quicker to copy together
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ def column(
             _check_finite(result, given, where, key)
             return result
         result = empty(form, np.float32)
+        if given.dtype == np.float32:
+            given.read_direct(result.reshape(shape))
+            _check_finite(result, result, where, key)
+            return result
         chunk = given.chunks[0] if given.chunks else 1  # each is unpacked once
         block = max(1, BLOCK // result[0].size // chunk) * chunk
         for first in range(0, rows, block):
@@ -118,10 +123,23 @@ def moved(values: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[Any]:
     if kept.all():
         return values
     rows = np.flatnonzero(kept)
-    for first in range(0, len(rows), ROWS):
-        part = rows[first : first + ROWS]
-        values[first : first + len(part)] = values[part]
-    return values[: len(rows)]
+    return gathered(values, rows, values[: len(rows)])
+
+
+def gathered(values: NDArray[Any], rows: NDArray[np.int64], into: NDArray[Any]) -> NDArray[Any]:
+    """`into`, filled with rows of values: neighbours together, as most rows of episodes are.
+
+    It may be the front of the values where no row comes before its new place.
+    """
+    firsts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1])
+    if len(firsts) > len(rows) // LONG:
+        firsts = np.arange(0, len(rows), ROWS)
+        for first in firsts:
+            into[first : first + ROWS] = values[rows[first : first + ROWS]]
+        return into
+    for first, end in zip(firsts, [*firsts[1:], len(rows)], strict=True):
+        into[first:end] = values[rows[first] : rows[first] + end - first]
+    return into
 
 
 def moments(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

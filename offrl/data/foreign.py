@@ -115,7 +115,7 @@ def check_size(where: str | Path, arrays: Iterable[Any], stored: int, memory: bo
         memory: False where they need not lie in memory; see `Room`.
     """
     needed = size_of(arrays)
-    if needed > max(MODEST, DENSEST * stored):
+    if needed > most_bytes(stored):
         raise InputError(
             f"{where}: needs {_gib(needed)} of memory, but holds {_gib(stored)} on disk: more than "
             f"{DENSEST} to 1, as a damaged or hostile file would; if it is right, write it again "
@@ -127,6 +127,11 @@ def check_size(where: str | Path, arrays: Iterable[Any], stored: int, memory: bo
             f"{where}: needs at least {_gib(needed)} of memory, but {_gib(free)} are free; end "
             f"other programs, take a larger machine, or split the data"
         )
+
+
+def most_bytes(stored: int) -> int:
+    """The bytes that what a file of so many bytes declares may take."""
+    return max(MODEST, DENSEST * stored)
 
 
 def size_of(arrays: Iterable[Any]) -> int:

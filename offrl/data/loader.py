@@ -198,6 +198,7 @@ def loaders() -> dict[str, Loader]:
     return every
 
 
+@functools.cache
 def _reads(module_name: str) -> bool:
     """Whether the source of a module assigns SUFFIXES, as loaders do; it is not imported."""
     spec = importlib.util.find_spec(module_name)  # imports the packages above it

@@ -1,7 +1,8 @@
-"""Arrays of an HDF5 file of many small groups, by path: quickly, and in little memory.
+"""Arrays of an HDF5 file of many small groups, by name: quickly, and in little memory.
 
-HDF5 keeps what it knows of each group that it has seen, and h5py looks twice at each array. A file
-of ten thousand episodes would take hundreds of megabytes and most of a minute.
+HDF5 keeps what it knows of each group that it has seen, and h5py makes some objects for each
+question about an array. A file of ten thousand episodes would take hundreds of megabytes and most
+of a minute.
 """
 
 import contextlib
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from offrl.data.foreign import check_size, disk_usage
+from offrl.data.foreign import check_size, disk_usage, most_bytes
 from offrl.data.links import refuse_source
 from offrl.errors import InputError
 
@@ -28,54 +29,67 @@ class Nested:
     """
 
     def __init__(self, path: Path, file: Any):
-        from h5py import h5p
+        from h5py import h5d, h5g, h5l, h5p, h5s, h5t
 
         self._path, self._file = path, file
         self._stored, self._size = disk_usage(path), 0
+        self._most = most_bytes(self._stored)
+        self._open_group, self._open_array = h5g.open, h5d.open
+        self._all, self._hard, self._chunked = h5s.ALL, h5l.TYPE_HARD, h5d.CHUNKED
+        self._type_of = h5t.py_create
+        self._types: dict[np.dtype[Any], Any] = {}
         self._access = h5p.create(h5p.DATASET_ACCESS)
         self._access.set_chunk_cache(1, 0, 1.0)  # each chunk is read once
 
     def group(self, name: str, within: Any = None) -> Any:
-        """A group of the file or of another group. Raises KeyError where there is none."""
-        from h5py import h5g
+        """A group of the file or of another group. Raises KeyError where there is none.
 
-        above = within or self._file
-        self._check_link(above, name)
-        return h5g.open(above, name.encode())
+        Raises InputError where something in it is a link: it may lead out of the file.
+        """
+        found = self._open_group(within or self._file, name.encode())
+        links: list[bytes] = []
 
-    def read(self, group: Any, name: str) -> NDArray[Any]:
+        def look(inside: bytes, info: Any) -> None:
+            if info.type != self._hard:
+                links.append(inside)
+
+        found.links.iterate(look, info=True)
+        if links:
+            raise InputError(
+                f"{self._path}: {links[0].decode(errors='replace')!r:.80} in {name!r:.80} is a "
+                "link; its arrays may lie elsewhere, so copy them into one file"
+            )
+        return found
+
+    def read(self, group: Any, name: str, dtype: DTypeLike = None) -> NDArray[Any]:
         """The values of an array of a group. Raises KeyError where there is none.
 
-        Raises InputError where its values are no numbers, are elsewhere, or are too many.
+        Args:
+            group: which `group` returned.
+            name: of the array.
+            dtype: to which HDF5 converts them; None for the stored one.
+
+        Raises InputError where its values are no numbers, are elsewhere, or are too many, and what
+        h5py does where they cannot be converted.
         """
-        from h5py import h5d, h5s
-
-        self._check_link(group, name)
-        array = h5d.open(group, name.encode(), self._access)
-        plan, dtype, shape = array.get_create_plist(), array.dtype, array.shape
-        refuse_source(self._path, name, plan)
-        if dtype.kind not in "fiub" or not shape:
-            raise InputError(f"{self._path}: {name!r:.80} is of {dtype!s:.40}; expected numbers")
-        chunk = plan.get_chunk() if plan.get_layout() == h5d.CHUNKED else ()
-        self._size += max(4, dtype.itemsize) * math.prod(shape)
-        unpacked = max(self._size, dtype.itemsize * math.prod(chunk))
-        check_size(self._path, [(unpacked // 4,)], self._stored, memory=False)
-        values = np.empty(shape, dtype)
-        array.read(h5s.ALL, h5s.ALL, values)
+        array = self._open_array(group, name.encode(), self._access)
+        plan, shape = array.get_create_plist(), array.shape
+        layout = plan.get_layout()
+        if layout != self._chunked:
+            refuse_source(self._path, name, plan)
+        kind = np.dtype(array.dtype if dtype is None else dtype)
+        if kind.kind not in "fiub" or not shape:
+            raise InputError(f"{self._path}: {name!r:.80} is of {kind!s:.40}; expected numbers")
+        self._size += max(4, kind.itemsize) * math.prod(shape)
+        chunk = plan.get_chunk() if layout == self._chunked else ()
+        unpacked = max(self._size, 8 * math.prod(chunk))
+        if unpacked > self._most:
+            check_size(self._path, [(unpacked // 4,)], self._stored, memory=False)
+        if kind not in self._types:
+            self._types[kind] = self._type_of(kind)
+        values = np.empty(shape, kind)
+        array.read(self._all, self._all, values, self._types[kind])
         return values
-
-    def _check_link(self, group: Any, name: str) -> None:
-        from h5py import h5l
-
-        try:
-            kind = group.links.get_info(name.encode()).type
-        except RuntimeError as error:  # of HDF5, which says no name
-            raise KeyError(f"{name!r:.80}: {error}") from error
-        if kind != h5l.TYPE_HARD:
-            raise InputError(
-                f"{self._path}: {name!r:.80} is a link; its arrays may lie elsewhere, so copy them "
-                "into one file"
-            )
 
 
 @contextlib.contextmanager

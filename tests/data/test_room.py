@@ -92,6 +92,14 @@ def test_columns_lie_in_a_file_where_they_would_fill_the_memory(
         paged.empty((2**50,), np.float32)
 
 
+@pytest.mark.parametrize("period", [2, 3, 500])
+def test_rows_are_moved_in_place(period: int) -> None:
+    values = np.arange(200_000, dtype=np.float32).reshape(-1, 2)
+    kept = np.arange(100_000) % period != 1
+    expected = values[kept]
+    assert np.array_equal(moved(values, kept), expected)
+
+
 def test_a_file_that_declares_much_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign, "MODEST", 2**10)
     with pytest.raises(InputError, match=r"needs .* of memory, but holds"):

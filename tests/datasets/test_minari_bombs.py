@@ -152,7 +152,7 @@ def test_arrays_that_are_larger_than_their_file(
         "e-v0": (one_value_for_many("episode_0/infos/x"), "longer than the file"),
         "f-v0": (one_value_for_many("episode_0/observations"), "longer than the file"),
     }
-    plain = {"b-v0": "needs 1.0 GiB of memory", "f-v0": "is of object; expected numbers"}
+    plain = {"b-v0": "needs 1.0 GiB of memory", "f-v0": "cannot be read as minari data"}
     messages = {}
     for name, (damage, message) in cases.items():
         shown = episode(3, observations=pictures(3))
