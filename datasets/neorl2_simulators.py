@@ -12,7 +12,7 @@ Reference: polixir/NeoRL2 at b50d91d0a65916a89342a4f6978188b17cb2d97a. Known dif
    it after some 50 to 100 steps. Single steps agree (one published row of 18,000 errs by 1.25e-3).
 """
 
-from typing import Any, SupportsFloat
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -20,7 +20,7 @@ from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from offrl.evaluation.lockstep import Lockstep
+from offrl.evaluation.lockstep import Lockstep, Row
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -105,28 +105,10 @@ class DMSDVector(Lockstep):
         return observations, rewards, np.zeros(self.num_envs, np.bool_)
 
 
-class DMSD(gymnasium.Env[Array, Array]):
-    """The double mass-spring-damper: one row of DMSDVector; Gymnasium's wrapper limits its time."""
+class DMSD(Row):
+    """The double mass-spring-damper."""
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self._row = DMSDVector(1, max_episode_steps=None)
-        self.observation_space = self._row.single_observation_space
-        self.action_space = self._row.single_action_space
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, Info]:
-        """The first observation, shape (6,)."""
-        super().reset(seed=seed, options=options)
-        observations, _ = self._row.reset(seed=[seed])
-        return observations[0], {}
-
-    def step(self, action: Array) -> tuple[Array, SupportsFloat, bool, bool, Info]:
-        """The next observation and its reward; neither terminates nor truncates."""
-        observations, rewards, _, _, _ = self._row.step(np.asarray(action)[None])
-        return observations[0], float(rewards[0]), False, False, {}
+    rows = DMSDVector
 
 
 # --- SafetyHalfCheetah: run, but not faster than a limit ---

@@ -23,6 +23,7 @@ from offrl.data.families import family_tables
 from offrl.errors import InputError, unknown
 from offrl.files import plain, user_path
 from offrl.registry import modules, resources, simulator_plugins
+from offrl.text import one_line
 from offrl.toml import Strict, read_toml, validate
 from offrl.trust import Files, Origin, trusted
 
@@ -321,7 +322,7 @@ class Card(Strict):
             lacking = "environment" if self.environment is None else "reference"
             raise InputError(
                 f"data set {self.id}: its card has no [{lacking}], so a policy cannot be scored"
-                f"{f'; its notes may say why (offrl show {self.id})' if self.notes else ''}; give "
+                f"{f' (its notes: {one_line(self.notes[:300])})' if self.notes else ''}; give "
                 "a card (TOML) that has one"
             )
         if self.reference.fault:

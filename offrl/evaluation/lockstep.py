@@ -5,8 +5,9 @@ Rows are reset by the caller, as in `SyncVectorEnv(autoreset_mode=DISABLED)`:
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar, SupportsFloat
 
+import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
@@ -117,3 +118,28 @@ class Lockstep(VectorEnv[Array, Array, Array]):
             truncations = self.steps >= self.max_episode_steps
         self._over = terminations | truncations
         return observations, rewards, terminations, truncations, {}
+
+
+class Row(gymnasium.Env[Array, Array]):
+    """One episode of a lockstep simulator, for `gymnasium.make`, whose wrapper limits its time."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    rows: ClassVar[type[Lockstep]]
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._row: Lockstep = self.rows(1, max_episode_steps=None, **kwargs)
+        self.observation_space = self._row.single_observation_space
+        self.action_space = self._row.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, Info]:
+        """The first observation."""
+        super().reset(seed=seed, options=options)
+        observations, _ = self._row.reset(seed=[seed])
+        return observations[0], {}
+
+    def step(self, action: Array) -> tuple[Array, SupportsFloat, bool, bool, Info]:
+        """The next observation, its reward, and whether the episode terminated there."""
+        observations, rewards, terminations, _, _ = self._row.step(np.asarray(action)[None])
+        return observations[0], float(rewards[0]), bool(terminations[0]), False, {}

@@ -81,9 +81,11 @@ def test_a_card_is_shown_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
     assert "Simglucose-train.npz (MD5 6195a3634379f576958440b7e0c8fc53)" in words
     assert "transitions 100,257, episodes 280, mean return 353.452" in words
     assert "validation: transitions 20,018, episodes 62" in words
-    assert "no environment: a policy cannot be scored" in words
+    assert "offrl/Simglucose-v0, 480 steps" in words
     assert "0 is a return of 9.75, 100 one of 475.0: NeoRL-2" in words
     assert "known faults none noted" in words
+    fusion = " ".join(call("show", "neorl2-fusion").stdout.split())
+    assert "no environment: a policy cannot be scored" in fusion
     words = " ".join(call("show", "antmaze-umaze-v2").stdout.split())
     assert "AntMazeUMaze-v2, 700 steps" in words
     assert "valid with mujoco >=3.1.6,<3.5 (" in words
