@@ -7,6 +7,8 @@ card's keys at the top level.
 
 import functools
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from offrl import machine
 from offrl.data.families import family_tables
 from offrl.errors import InputError, unknown
 from offrl.files import plain, user_path
@@ -191,6 +194,35 @@ class Reference(Strict):
         return f"reference returns are {self.min:g} (min) and {self.max:g} (max): min must be below"
 
 
+class Seen(Strict):
+    """A machine on which a maker's numbers were seen."""
+
+    processor: str  # as `machine.processor` has it
+    mathematics: str  # as `machine.mathematics` has it
+    packages: dict[str, str]  # versions
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine is of the same kind."""
+        if (self.processor, self.mathematics) != (machine.processor(), machine.mathematics()):
+            return False
+        try:
+            return all(version_of(name) == version for name, version in self.packages.items())
+        except PackageNotFoundError:
+            return False
+
+
+class Made(Strict):
+    """What a maker makes, to the bit on machines like those that are listed.
+
+    On others the numbers of episodes and the mean return decide, within `tolerance`.
+    """
+
+    sha256: str  # of the columns, as `Columns.digest` has it
+    seen: list[Seen]
+    tolerance: float = Field(ge=0, lt=1)  # relative to what is expected
+
+
 class Expected(Strict):
     """What a faithful copy of the published files holds, before a view leaves rows out.
 
@@ -202,6 +234,7 @@ class Expected(Strict):
     mean_return: float | None = None
     validation_transitions: int | None = None
     validation_episodes: int | None = None
+    made: Made | None = None  # of data that a maker makes
 
 
 MOST_CHOICES = 10_000  # discrete actions: networks have an output for each

@@ -1,5 +1,6 @@
 """What a loader reads: checked columns, a row per transition."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,14 @@ class Columns:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The six columns by name."""
         return {name: getattr(self, name) for name in NAMES}
+
+    def digest(self) -> str:
+        """The SHA-256 of the six columns, one after another, each as its shape and its numbers."""
+        found = hashlib.sha256()
+        for values in self.arrays().values():
+            found.update(f"{values.dtype.str}{values.shape}".encode())
+            found.update(np.ascontiguousarray(values).data)
+        return found.hexdigest()
 
 
 def column(

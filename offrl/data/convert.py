@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from offrl import machine
 from offrl.data.cache import (
     NotCached,
     cache_folder,
@@ -44,6 +45,7 @@ def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -
         columns = _joined([_read(card, path) for path in paths])
         source = _source_totals(columns)
         check_expected(card, split, source)
+        unseen = check_made(card, columns)
         files = [
             {"path": str(path), "sha256": digest(path) if path.is_file() else None}
             for path in paths  # a folder keeps its place, so that the others keep theirs
@@ -61,7 +63,7 @@ def convert(card: Card, split: str, paths: list[Path], *, check: bool = False) -
             "split": split,
             "files": files,
             "totals": dataclasses.asdict(source),
-            "notes": [*unchecked, *columns.notes],
+            "notes": [*unchecked, *unseen, *columns.notes],
         }
         write_columns(folder, columns.arrays(), meta)
     return folder
@@ -108,13 +110,36 @@ def _joined(parts: list[Columns]) -> Columns:
     )
 
 
+def check_made(card: Card, columns: Columns) -> list[str]:
+    """What there is to say of columns that a maker made: nothing where all bits are the card's.
+
+    Raises InputError where they are not, on a machine like one on which they were seen.
+    """
+    made = card.expected.made
+    if made is None or (found := columns.digest()) == made.sha256:
+        return []
+    if any(seen.here for seen in made.seen):
+        raise InputError(
+            f"{card.id}: SHA-256 of the columns is {found}, but {made.sha256} was seen on "
+            f"{machine.processor()} with {machine.mathematics()} and these versions; make it "
+            f"again (offrl data make {card.id} --again), or correct the card"
+        )
+    return [
+        f"made on {machine.processor() or 'an unknown processor'}, on which its bits were not seen "
+        f"before: SHA-256 of the columns {found}; its counts and mean return are the card's "
+        f"within {made.tolerance:.2%}"
+    ]
+
+
 def check_expected(card: Card, split: str, source: Totals) -> None:
     """Raises InputError where the source holds something else than its card expects.
 
     Mean returns are compared to 1e-5 of their size, or 0.001: cards give three decimals, and
-    published means were summed in float32.
+    published means were summed in float32. Where a maker makes them, the card gives a tolerance
+    for mean returns and numbers of episodes.
     """
     expected = card.expected
+    tolerance = expected.made.tolerance if expected.made else 0.0
     counts = [
         ("transitions", source.transitions, expected.transitions),
         ("episodes", source.episodes, expected.episodes),
@@ -125,7 +150,8 @@ def check_expected(card: Card, split: str, source: Totals) -> None:
             ("validation episodes", source.episodes, expected.validation_episodes),
         ]
     for what, seen, wanted in counts:
-        if wanted is not None and seen != wanted:
+        allowed = tolerance * wanted if wanted and what == "episodes" else 0
+        if wanted is not None and abs(seen - wanted) > allowed:
             raise InputError(
                 f"{card.id}: {seen:,} {what}, expected {wanted:,}; the data are not those of card "
                 f"version {card.version}: fetch them again, or correct the card"
@@ -134,7 +160,7 @@ def check_expected(card: Card, split: str, source: Totals) -> None:
     if (
         split == "train"
         and mean is not None
-        and not math.isclose(source.mean_return, mean, rel_tol=1e-5, abs_tol=1e-3)
+        and not math.isclose(source.mean_return, mean, rel_tol=max(1e-5, tolerance), abs_tol=1e-3)
     ):
         raise InputError(
             f"{card.id}: mean return {source.mean_return:.6g}, expected {mean:.6g}; the data are "

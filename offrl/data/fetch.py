@@ -225,9 +225,10 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
         if path is None or not path.exists() or again:
             log.info("%s: making the data set (once; it is kept in %s)", card.id, folder)
             maker = registry.load("datasets", name, "maker")
-            if not callable(getattr(maker, "make", None)):
+            if not any(callable(getattr(maker, key, None)) for key in ("make_for", "make")):
                 raise InputError(
-                    f"card {card.id}: source.maker: {name!r} is no maker: it has no function make"
+                    f"card {card.id}: source.maker: {name!r} is no maker: it has no function make "
+                    "or make_for"
                 )
             try:
                 with made_folder(folder) as temporary:
@@ -253,6 +254,8 @@ def _call(maker: ModuleType, card: Card, name: str, folder: Path, progress: Prog
     disk.
     """
     try:
+        if callable(make_for := getattr(maker, "make_for", None)):
+            return make_for(card, folder, progress)
         return maker.make(folder, progress)
     except (InputError, OSError):
         raise

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from offrl import registry
+from offrl import machine, registry
 from offrl.results.rows import Numerics
 from offrl.version import __version__
 
@@ -60,15 +60,7 @@ def processor(device: str = "cpu") -> str:
             return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
         except (AssertionError, RuntimeError, ValueError):
             return ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        import torch
-
-        return torch.backends.cpu.get_cpu_capability()
-    named = ("vendor_id", "cpu family", "model", "model name")
-    wanted = dict(line.split(":", 1) for line in lines[:30] if ":" in line)
-    return " ".join(v.strip() for k, v in wanted.items() if k.strip() in named)
+    return machine.processor()
 
 
 def numerics(step: int, replicas: int, group: str | None, device: str, precision: str) -> Numerics:
