@@ -12,9 +12,7 @@ from offrl.data.columns import Columns, episodes
 from offrl.evaluation import collecting
 from offrl.evaluation.collecting import collect_rows
 
-HOPPER = Environment(
-    id="offrl.datasets.d4rl_locomotion:offrl/Hopper-D4RL-v2", max_episode_steps=40
-)
+HOPPER = Environment(id="offrl.datasets.d4rl_locomotion:offrl/Hopper-D4RL-v2", max_episode_steps=40)
 
 
 class Leaning:
