@@ -61,7 +61,7 @@ class Nested:
             )
         return found
 
-    def read(self, group: Any, name: str, dtype: DTypeLike = None) -> NDArray[Any]:
+    def read(self, group: Any, name: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
         """The values of an array of a group. Raises KeyError where there is none.
 
         Args:
