@@ -10,7 +10,8 @@ ends. But MuJoCo 2.1.2 changed how heavy a capsule is and how it turns
 MuJoCo 2.1.0 and before, so a policy plays with another body in v4. The classes here
 1. give the compiled model the masses and inertias of before, half-cheetah scaled to 14 as its file
    says (`settotalmass`);
-2. clip actions to [-1, 1] before the reward charges for them, as D4RL does.
+2. give a hopper's contacts the margins of before MuJoCo 3.5 (`offrl.evaluation.margins`);
+3. clip actions to [-1, 1] before the reward charges for them, as D4RL does.
 
 Known differences: none in a step from any of 1,800 states recorded with MuJoCo 2.1.0
 (`docs/simulators.md`). D4RL's random numbers were others.
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from offrl.evaluation.capsules import restore_bodies
 from offrl.evaluation.lockstep import Lockstep
+from offrl.evaluation.margins import restore_margins
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -42,6 +44,7 @@ class _D4RL(MujocoEnv):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        restore_margins(self.model)
         restore_bodies(self.model, self.data, keep_total=self.keep_total)
 
     def step(self, action: Array) -> Step:

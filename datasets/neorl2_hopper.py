@@ -8,6 +8,7 @@ Reference: polixir/NeoRL2 at b50d91d0a65916a89342a4f6978188b17cb2d97a. Known dif
 1. Upstream draws the friction from Python's global generator, which its forked workers share; here
    it comes from one with the episode's seed, so that episodes are independent.
 2. Upstream writes the friction into the model's file, here the compiled model gets it.
+3. Contact margins are those of before MuJoCo 3.5, which made the data.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from offrl.evaluation.lockstep import Lockstep
+from offrl.evaluation.margins import restore_margins
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -72,6 +74,7 @@ class RandomFrictionHopper(MujocoEnv):
     def __init__(self, **kwargs: Any) -> None:
         space = Box(-np.inf, np.inf, (13,), np.float64)
         super().__init__("hopper.xml", frame_skip=4, observation_space=space, **kwargs)
+        restore_margins(self.model)
         self._frictions = Random()
         self._friction = 0.0
 

@@ -19,6 +19,7 @@ from offrl.data.card import Environment, Wrapper, simulator_modules
 from offrl.data.observations import flatten, layout_of
 from offrl.errors import InputError, is_interrupt
 
+OWN = ("offrl.evaluation.margins:OldMargins",)  # wrappers of offrl that a card may name
 # Wrappers that draw or record: they open windows and write files, and change no episode.
 WATCHING = ("HumanRendering", "RecordVideo", "RenderCollection", "AddWhiteNoise", "ObstructView")
 # Wrappers that scale by what they have seen so far: the same policy's score would depend on the
@@ -125,10 +126,10 @@ def _place(entry_point: str) -> tuple[str, str]:
 def _wrapped(
     env: gymnasium.Env[Any, Any], wrapper: Wrapper, environment: Environment
 ) -> gymnasium.Env[Any, Any]:
-    """An environment in one of Gymnasium's own wrappers; others are refused by name."""
+    """An environment in one of Gymnasium's or offrl's wrappers; others are refused by name."""
     module, _, name = wrapper.entry_point.partition(":")
     own = module == "gymnasium.wrappers" or module.startswith("gymnasium.wrappers.")
-    if not own or not name.isidentifier() or name in WATCHING:
+    if not (own or wrapper.entry_point in OWN) or not name.isidentifier() or name in WATCHING:
         raise InputError(
             f"environment {environment.id!r} of the data set was wrapped in {wrapper.entry_point}; "
             f"offrl wraps in Gymnasium's own wrappers only, and not in those that draw or record, "
