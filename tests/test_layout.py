@@ -194,6 +194,8 @@ NAMED = {
     "data.nested": {"h5py"},
     "data.unfolded": {"h5py"},
     "evaluation.capsules": {"mujoco"},
+    "results.bundle": {"zipfile"},
+    "results.unpacking": {"zipfile"},
     "results.provenance": {"gymnasium-robotics", "hopper", "minari", "mujoco"},
     "cli.console": {"minari"},
     "cli.analysis": {"corl", "neorl2"},

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offrl.cli import analysis, browse, data, papers, policies, running, watching
+from offrl.cli import analysis, browse, data, papers, policies, results, running, watching
 from offrl.cli.console import print_line, print_message
 from offrl.errors import InputError
 from offrl.version import __version__
@@ -39,6 +39,7 @@ app.command(rich_help_panel=SCORES)(analysis.compare)
 app.command(rich_help_panel=SCORES)(analysis.budget)
 app.command(rich_help_panel=SCORES)(analysis.adastop)
 app.command(rich_help_panel=SCORES)(analysis.reproduce)
+app.add_typer(results.app, name="results", rich_help_panel=SCORES)
 
 ADVICE = {  # what to do about errors of the file system
     errno.EACCES: "give a place that you may read and write",

@@ -259,7 +259,7 @@ class RunFolder:
         rows = list(itertools.islice(self._read_rows(), kept)) if kept else []
         self._check_rows(record, rows, step, f"the checkpoint is at step {step:,}")
         with replacing(self.rows_file, SPACE, check=self.check_held) as temporary:
-            temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
+            temporary.write_text("".join(map(row_line, rows)), encoding="utf-8")
         self._keep_metrics(step)
         if record.ways != self.record().ways:
             self._write(record)
@@ -386,7 +386,7 @@ class RunFolder:
         try:
             with self.rows_file.open("a", encoding="utf-8") as file:
                 self.check_held()  # a run that is taken over has its rows in a new file
-                file.write(_line(row))
+                file.write(row_line(row))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -517,12 +517,8 @@ class RunFolder:
             )
 
     def _write(self, record: RunRecord) -> None:
-        optional = ("ways", "traceback", "trust", "attempts")
-        left_out = {key for key in optional if getattr(record, key) is None}
-        left_out |= set() if record.numerics else {"numerics"}
-        values = seal(record.model_dump(exclude=left_out))
         with replacing(self.record_file, SPACE, check=self.check_held) as temporary:
-            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(record_text(record), encoding="utf-8")
 
 
 def finish_saving(folders: Mapping[RunFolder, int]) -> None:
@@ -584,12 +580,21 @@ def run_folders(root: Path) -> list[RunFolder]:
     return [RunFolder(path, root) for path in sorted(runs)]
 
 
-def _line(row: ScoreRow) -> str:
+def record_text(record: RunRecord) -> str:
+    """What run.json holds of a record."""
+    optional = ("ways", "traceback", "trust", "attempts")
+    left_out = {key for key in optional if getattr(record, key) is None}
+    left_out |= set() if record.numerics else {"numerics"}
+    return json.dumps(seal(record.model_dump(exclude=left_out)), indent=2) + "\n"
+
+
+def row_line(row: ScoreRow) -> str:
+    """The line of evaluations.jsonl that holds a row."""
     return json.dumps(seal(row.model_dump(by_alias=True))) + "\n"
 
 
 def _as_written(line: bytes) -> ScoreRow | None:
-    """The row of a line that is as `_line` writes it, in a third of the time; None for others."""
+    """The row of a line as `row_line` writes it, in a third of the time; None for others."""
     content = unsealed_text(line.removesuffix(b"\n"))
     if (
         content is None

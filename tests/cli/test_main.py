@@ -62,6 +62,7 @@ def test_every_command_is_listed() -> None:
         "list",
         "show",
         "data",
+        "results",
         "run",
         "train",
         "status",
@@ -80,6 +81,7 @@ def test_every_command_is_listed() -> None:
     below = [
         f"data {name}" for name in ("fetch", "make", "check", "stats", "import", "export", "subset")
     ]
+    below += [f"results {name}" for name in ("pack", "unpack", "merge", "diff")]
     assert set(COMMANDS) == {"", *names, *below}
 
 
