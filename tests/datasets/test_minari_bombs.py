@@ -153,7 +153,7 @@ def test_arrays_that_are_larger_than_their_file(
         "f-v0": (one_value_for_many("episode_0/observations"), "longer than the file"),
     }
     plain = {"b-v0": "needs 1.0 GiB of memory", "f-v0": "cannot be read as minari data"}
-    messages = {}
+    messages: dict[Path, str] = {}
     for name, (damage, message) in cases.items():
         shown = episode(3, observations=pictures(3))
         seen = minari_data(monkeypatch, tmp_path, [shown], PICTURES, minari_id=f"seen/{name}")
@@ -187,7 +187,7 @@ def test_tables_that_are_larger_than_they_look(
         "parquet/e-v0": (pa.array(["x" * 2**12] * 2**15), large),
         "parquet/f-v0": (pa.array([None] * 1000, pa.list_(pa.float64(), 2**13)), large),
     }
-    messages = {}
+    messages: dict[Path, str] = {}
     for name, (infos, message) in cases.items():
         form, _ = name.split("/")
         folder = minari_data(monkeypatch, tmp_path, [episode(3)], minari_id=name, data_format=form)
@@ -239,7 +239,7 @@ def test_an_image_of_another_size_is_refused_before_it_is_decoded(
         "c-v0": (encoded(2000, 2000, "PNG"), "DecompressionBombError"),
         "d-v0": (encoded(50, 40, "GIF"), "cannot identify image"),
     }
-    messages = {}
+    messages: dict[Path, str] = {}
     for name, (image, message) in cases.items():
         one = episode(3, observations=pictures(3))
         folder = minari_data(
@@ -277,7 +277,7 @@ def test_metadata_that_promise_too_much(tmp_path: Path, monkeypatch: pytest.Monk
         "e-v0": ({"total_steps": 4}, "episode 1: 5 steps up to here, but 4 by the metadata"),
         "f-v0": ({}, "it has more than 67,108,864 bytes"),
     }
-    messages = {}
+    messages: dict[Path, str] = {}
     for name, (keys, message) in cases.items():
         folder = minari_data(monkeypatch, tmp_path, [episode(3), episode(2)], minari_id=name)
         change(folder, **keys)
