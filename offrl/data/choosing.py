@@ -186,8 +186,10 @@ class Mix(Transform):
         except (TypeError, ValueError):
             raise PydanticCustomError("pairs", "expected pairs of a name and a share") from None
         for name, _ in pairs:
-            if not isinstance(name, str) or not name or set(name) & set("[],;@"):
-                raise PydanticCustomError("name", "a name is empty, or has one of [],;@")
+            if not isinstance(name, str) or not name.isprintable() or set(name) & set("[],;@"):
+                raise PydanticCustomError("name", "a name has one of [],;@ or cannot be shown")
+            if not name:
+                raise PydanticCustomError("name", "a name is empty")
         if not (all(share > 0 for _, share in pairs) and sum(share for _, share in pairs) < 1):
             raise PydanticCustomError(
                 "shares", "expected shares above 0 that leave some of 1 to the data set itself"

@@ -176,6 +176,8 @@ def test_a_name_holds_all_parameters(given: str, whole: str) -> None:
         ("a+corrupt[actions,seed=-1]", "expected a whole number from 0 to 4294967295"),
         ("a+corrupt[actions,seed=run:3]", "expected a whole number or run"),
         ("a+mix[b=1]", "leave some of 1 to the data set itself"),
+        ("a+mix[b\u202e=0.1]", "a name has one of .* or cannot be shown"),
+        ("a+mix[=0.1]", "a name is empty"),
         ("a+mix[b=0.1,b=0.2]", "a data set stands there twice"),
         ("a+subset[seed=1]", "expected episodes, share or rows"),
         ("a+subset[from_returns=1..0]", "expected two shares that rise"),
