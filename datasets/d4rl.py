@@ -124,10 +124,14 @@ def steps(path: Path, card: Card, most: int) -> Steps | None:
         )
         seen, seen_next = (_at(file["observations"], rows) for rows in (first, first + 1))
         before = precedes(np.concatenate([qpos, qvel], 1), seen, seen_next)
-        actions = _at(file["actions"], first if before else first + 1)
-    whole = np.isfinite(np.concatenate([qpos, qvel, actions, next_qpos, next_qvel], 1)).all(1)
+        rows_taken = first if before else first + 1
+        actions, rewards = _at(file["actions"], rows_taken), _at(file["rewards"], rows_taken)
+    arrays = [qpos, qvel, actions, next_qpos, next_qvel, rewards]
+    whole = np.isfinite(np.concatenate(arrays, 1)).all(1)
+    qpos, qvel, actions, next_qpos, next_qvel, rewards = (array[whole] for array in arrays)
     note = f"a row holds the state {'before' if before else 'after'} its action"
-    return Steps(qpos[whole], qvel[whole], actions[whole], next_qpos[whole], next_qvel[whole], note)
+    ended = terminals[rows_taken][whole]
+    return Steps(qpos, qvel, actions, next_qpos, next_qvel, note, rewards[:, 0], ended)
 
 
 def _at(stored: Any, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from offrl.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from offrl.evaluation.checkup import Checkup
     from offrl.evaluation.replay import Errors
 
 app = typer.Typer(
@@ -77,33 +78,45 @@ def make_data(
 
 @app.command("check")
 def check_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> None:
-    """Read every byte again and compare checksums, counts and the mean return with the card.
+    """Read every byte again and look for faults; exit code 1 where there is one.
 
-    Where the file holds states of its simulator, up to 1,000 of its steps are made again in the
-    card's.
+    Checksums, counts and the mean return are compared with the card; ends of episodes, actions and
+    repetitions are looked at; up to 1,000 steps are made again in the simulator of the card, where
+    it can be set to states that a file holds or to observations.
 
     Example: offrl data check neorl2-dmsd
     """
-    from offrl.data.describe import check
-    from offrl.data.resolve import resolve
-    from offrl.evaluation.replay import check_steps
+    from offrl.evaluation.checkup import checkup
 
-    checked = check(name, trust=trust or ())
-    replays, unreplayed = check_steps(resolve(name, trust=trust or ()), checked.files)
+    with progress_bar(name) as progress:
+        found = checkup(name, trust=trust or (), progress=progress)
+    read = found.read
     if as_json:
-        replayed = [dataclasses.asdict(replay) for replay in replays]
-        notes = [*checked.notes, *unreplayed]
-        print_json({**dataclasses.asdict(checked), "notes": notes, "replays": replayed})
-        return
-    for split, totals in checked.totals.items():
+        print_json(
+            {
+                **dataclasses.asdict(read),
+                "notes": [*read.notes, *found.notes],
+                "replays": [dataclasses.asdict(replay) for replay in found.replays],
+                "findings": [dataclasses.asdict(finding) for finding in found.findings],
+            }
+        )
+    else:
+        _show_checkup(found)
+    if found.of_verdict("fault"):
+        raise typer.Exit(1)
+
+
+def _show_checkup(found: "Checkup") -> None:
+    read = found.read
+    for split, totals in read.totals.items():
         print_line(
-            f"{checked.id} v{checked.version} {split}: {totals.transitions:,} transitions, "
+            f"{read.id} v{read.version} {split}: {totals.transitions:,} transitions, "
             f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}"
         )
-    print_line(f"compared with: {', '.join(checked.compared)}")
-    if checked.unknown:
-        print_line(f"the card does not know: {', '.join(checked.unknown)}")
-    for replay in replays:
+    print_line(f"compared with: {', '.join(read.compared)}")
+    if read.unknown:
+        print_line(f"the card does not know: {', '.join(read.unknown)}")
+    for replay in found.replays:
         print_line(
             f"{replay.steps:,} steps of {Path(replay.file).name} made again in "
             f"{replay.environment} ({replay.note}):"
@@ -112,11 +125,17 @@ def check_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> 
         for name, errors, rounded in (
             ("positions", replay.positions, rounding[0]),
             ("velocities", replay.velocities, rounding[1]),
+            ("rewards", replay.rewards, None),
         ):
             expected = f" (by the file's rounding alone: {_errors(rounded)})" if rounded else ""
-            print_line(f"  {name} off by {_errors(errors)}{expected}")
-    for note in (*checked.notes, *unreplayed):
+            if errors is not None:
+                print_line(f"  {name} off by {_errors(errors)}{expected}")
+    for finding in found.findings:
+        split = "" if finding.split == "train" else f"{finding.split}: "
+        print_line(f"{finding.verdict}: {split}{finding.subject}: {finding.text}")
+    for note in (*read.notes, *found.notes):
         print_line(f"note: {note}")
+    print_line(found.summary)
 
 
 def _errors(errors: "Errors") -> str:

@@ -20,6 +20,8 @@ class Steps:
         next_qpos: positions (N, nq) after the action.
         next_qvel: velocities (N, nv) after the action.
         note: how the source's rows were read.
+        rewards: (N,) of these steps, where the source has them.
+        terminations: bool (N,), whether they ended the process, likewise.
     """
 
     qpos: Array
@@ -28,6 +30,8 @@ class Steps:
     next_qpos: Array
     next_qvel: Array
     note: str = ""
+    rewards: Array | None = None
+    terminations: Array | None = None
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -40,7 +40,9 @@ class Replay:
 
     `rounding` is how far data of this very simulator would be, of positions and of velocities,
     because the file rounds states: its steps from the stored states, against those from states that
-    round to them. None where the file holds double precision.
+    round to them. None where the file holds double precision. `rewards` are the differences from
+    the file's, of which `rewards_apart` are more than rounding explains, and `endings_apart` steps
+    end the process in one of the two alone; None where the source has no rewards.
     """
 
     file: str
@@ -50,6 +52,9 @@ class Replay:
     velocities: Errors
     rounding: tuple[Errors, Errors] | None
     note: str  # how the file's rows were read
+    rewards: Errors | None = None
+    rewards_apart: int | None = None
+    endings_apart: int | None = None
 
 
 def check_steps(card: Card, paths: Iterable[str | Path]) -> tuple[list[Replay], list[str]]:
@@ -96,53 +101,76 @@ def replay(environment: Environment, steps: Steps, file: str = "") -> Replay:
                 f"{stored.shape[1]}: they are of another model"
             )
 
-    def step(qpos: Array, qvel: Array, action: Array) -> tuple[Array, Array]:
+    def step(qpos: Array, qvel: Array, action: Array) -> _After:
         env.reset(seed=0)
         simulator.set_state(qpos.astype(np.float64), qvel.astype(np.float64))
-        env.step(action)
-        return simulator.data.qpos.copy(), simulator.data.qvel.copy()
+        _, reward, terminated, _, _ = env.step(action)
+        return simulator.data.qpos.copy(), simulator.data.qvel.copy(), reward, terminated
 
     with simulator_errors(environment, "set to states of the data and stepped"):
         found = _steps(step, steps.qpos, steps.qvel, steps.actions)
         rounding = None
         if steps.qpos.dtype.itemsize < 8:
             rng = np.random.default_rng(0)
-            qpos, qvel = _unrounded(steps.qpos, rng), _unrounded(steps.qvel, rng)
+            qpos, qvel = unrounded(steps.qpos, rng), unrounded(steps.qvel, rng)
             other = _steps(step, qpos, qvel, steps.actions)
             rounding = (
-                _errors(found[0], other[0].astype(steps.qpos.dtype)),
-                _errors(found[1], other[1].astype(steps.qvel.dtype)),
+                errors(found[0], other[0].astype(steps.qpos.dtype)),
+                errors(found[1], other[1].astype(steps.qvel.dtype)),
             )
     env.close()
+    paid: dict[str, Any] = {}
+    if steps.rewards is not None and steps.terminations is not None:
+        rounded = np.abs(found[2] - other[2]) if rounding else 0.0
+        paid = {
+            "rewards": errors(found[2][:, None], steps.rewards[:, None]),
+            "rewards_apart": int(differ(found[2], steps.rewards, rounded).sum()),
+            "endings_apart": int((found[3] != steps.terminations).sum()),
+        }
     return Replay(
         file=file,
         environment=environment.id.rpartition(":")[2],
         steps=len(steps),
-        positions=_errors(found[0], steps.next_qpos),
-        velocities=_errors(found[1], steps.next_qvel),
+        positions=errors(found[0], steps.next_qpos),
+        velocities=errors(found[1], steps.next_qvel),
         rounding=rounding,
         note=steps.note,
+        **paid,
     )
 
 
+_After = tuple[Array, Array, Any, Any]  # positions, velocities, reward, whether it terminated
+
+
 def _steps(
-    step: Callable[[Array, Array, Array], tuple[Array, Array]],
-    qpos: Array,
-    qvel: Array,
-    actions: Array,
-) -> tuple[Array, Array]:
-    """The states after every step."""
+    step: Callable[[Array, Array, Array], _After], qpos: Array, qvel: Array, actions: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The states after every step, its rewards, and whether it ended the process."""
     after = [step(*row) for row in zip(qpos, qvel, actions, strict=True)]
-    return np.array([state[0] for state in after]), np.array([state[1] for state in after])
+    positions, velocities, rewards, ended = (np.array(part) for part in zip(*after, strict=True))
+    return positions, velocities, rewards, ended
 
 
-def _unrounded(stored: Array, rng: np.random.Generator) -> Array:
-    """States that would be stored as these are."""
+def differ(rewards: Array, expected: Array, rounded: Array | float) -> NDArray[np.bool_]:
+    """Which rewards differ by more than rounding explains.
+
+    Args:
+        rewards: (N,), as computed again.
+        expected: (N,), as stored in float32.
+        rounded: by how much rounding of states moved them, (N,) or one for all.
+    """
+    size = 1e-4 * np.maximum(1.0, np.abs(expected))
+    return np.asarray(np.abs(rewards - expected) > size + 10 * rounded)
+
+
+def unrounded(stored: Array, rng: np.random.Generator) -> Array:
+    """Numbers that would be stored as these are."""
     half = np.spacing(np.abs(stored)).astype(np.float64) / 2
     return stored.astype(np.float64) + half * rng.uniform(-1.0, 1.0, stored.shape)
 
 
-def _errors(found: Array, expected: Array) -> Errors:
+def errors(found: Array, expected: Array) -> Errors:
+    """The errors of steps (N, numbers)."""
     apart = np.abs(found - expected).max(1)
     return Errors(
         median=float(np.median(apart)),

@@ -157,7 +157,14 @@ def test_data_that_changed_since_they_were_read(call: Call, tiny: Path) -> None:
     card.write_text(CARD + "[expected]\ntransitions = 20\n")
     assert call("data", "check", card).code == 0
     np.savez(data, **neorl2(30))  # type: ignore[arg-type]
-    assert "mine: 30 transitions, expected 20" in call("data", "check", card).error
+    checked = call("data", "check", card)
+    assert checked.code == 1
+    assert "fault: card: mine: 30 transitions, expected 20: the data are not" in checked.stdout
+    assert checked.stdout.endswith(" that cannot be checked\n")
+    findings = json.loads(call("data", "check", card, "--json").stdout)["findings"]
+    (fault,) = (finding for finding in findings if finding["verdict"] == "fault")
+    assert fault["subject"] == "card"
+    assert "30 transitions, expected 20" in call("data", "stats", card).error
 
 
 def test_a_table_of_ones_own(call: Call, tmp_path: Path) -> None:

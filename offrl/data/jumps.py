@@ -1,0 +1,109 @@
+"""How far observations are from where a step would lead: episodes that run into one show as jumps.
+
+A step is predicted as a linear function of observation and action, by least squares. Where two
+episodes run into one without a mark, the next observation is the first of another episode: several
+columns miss their prediction at once, or one does and all columns are as at known beginnings. How
+many boundaries would be seen so is measured on those that are marked.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.data.dataset import Dataset
+from offrl.progress import Progress
+
+SAMPLE = 50_000  # rows by which predictions and their usual errors are read
+USUAL = 0.99  # the quantile of a column's errors that is the unit of its scores
+SHARE = 0.25  # of the columns: so many, and two at least, miss their prediction in a jump
+HIGH = 4.0  # a score above it is a jump
+AROUND = 1.0  # widths of the range of first observations, beyond it, where one may lie too
+BLOCK = 2**20  # numbers of a block of rows
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """Scores of a data set's steps: errors of predictions, in units of their 99 % quantile.
+
+    Attributes:
+        steps: float32 (rows,), of each row's step to its successor.
+        begins: bool (rows,), whether the successor lies where episodes begin.
+        resets: float32 (episodes - 1,), from the last observation of an episode to the first of the
+            next; the step over a boundary that is not marked would have such a score.
+        columns: the number of columns of observations that move; 0 where none does.
+    """
+
+    steps: NDArray[np.float32]
+    begins: NDArray[np.bool_]
+    resets: NDArray[np.float32]
+    columns: int
+
+    @property
+    def seen(self) -> float:
+        """The share of the marked boundaries that would be seen as jumps; NaN without any."""
+        return float(np.mean(self.resets > HIGH)) if len(self.resets) else float("nan")
+
+
+class _Steps:
+    """What a step is predicted to do, and how far off that usually is."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+        rows = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).astype(np.int64))
+        before = dataset.observations[rows].astype(np.float64)
+        self.mean = before.mean(0)
+        given = self._given(rows)
+        moved = dataset.next_observations[rows] - before
+        self.weights = np.linalg.lstsq(given, moved, rcond=1e-6)[0]
+        usual = np.quantile(np.abs(moved - given @ self.weights), USUAL, axis=0)
+        # What does not move in most steps, such as a goal, is no part of a prediction.
+        moving = np.quantile(np.abs(moved), USUAL, axis=0) > 0
+        self.moving = np.flatnonzero(moving & (usual > 0))
+        self.unit = usual[self.moving]
+        first = dataset.observations[dataset.episode_starts][:, self.moving].astype(np.float64)
+        low, high = first.min(0), first.max(0)
+        room = np.maximum(AROUND * (high - low), self.unit)
+        self.low, self.high = low - room, high + room
+
+    def _given(self, rows: Array) -> Array:
+        """What predicts the step of some rows, of which observations count from their mean."""
+        actions: Array = self.dataset.actions[rows]
+        if actions.ndim == 1:
+            actions = np.eye(self.dataset.action_count or 1)[actions]
+        parts = [self.dataset.observations[rows] - self.mean, actions, np.ones((len(rows), 1))]
+        return np.concatenate(parts, axis=1)
+
+    def scores(
+        self, rows: Array, after: Array, progress: Progress | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Scores of steps from some rows to observations (rows, columns), and `Jumps.begins`."""
+        moving, count = self.moving, len(self.moving)
+        scores, begins = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)
+        if not count:
+            return scores, begins
+        several = min(count, max(2, round(SHARE * count)))
+        block = max(1, BLOCK // (self.mean.size + 8))
+        for start in range(0, len(rows), block):
+            part = slice(start, start + block)
+            here, there = rows[part], after[part][:, moving].astype(np.float64)
+            expected = self._given(here) @ self.weights[:, moving]
+            off = np.abs(there - self.dataset.observations[here][:, moving] - expected) / self.unit
+            scores[part] = np.partition(off, count - several, axis=1)[:, count - several]
+            begins[part] = ((there >= self.low) & (there <= self.high)).all(1)
+            scores[part] = np.where(begins[part], off.max(1), scores[part])
+            if progress is not None:
+                progress(min(start + block, len(rows)), len(rows))
+        return scores, begins
+
+
+def jumps(dataset: Dataset, progress: Progress | None = None) -> Jumps:
+    """The scores of a data set's steps, a block of rows at a time."""
+    steps = _Steps(dataset)
+    ends = dataset.episode_starts[1:] - 1
+    scores, begins = steps.scores(np.arange(len(dataset)), dataset.next_observations, progress)
+    resets, _ = steps.scores(ends, dataset.observations[ends + 1])
+    return Jumps(scores, begins, resets, len(steps.moving))

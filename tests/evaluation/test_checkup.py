@@ -1,0 +1,117 @@
+"""Data sets looked at from all sides, in the simulators of their cards."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from offrl.data.card import Card, Environment
+from offrl.data.findings import Finding
+from offrl.evaluation.checkup import checkup
+from offrl.evaluation.environments import make
+
+HOPPER = "offrl.datasets.d4rl_locomotion:offrl/Hopper-D4RL-v2"
+DOOR = "offrl.datasets.adroit:offrl/AdroitHandDoor-v0"
+Columns = dict[str, Any]
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def play(environment: Environment, rows: int) -> Columns:
+    """Random episodes of a simulator, as NeoRL-2 has them."""
+    env = make(environment)
+    rng = np.random.default_rng(0)
+    space: Any = env.action_space
+    played: list[tuple[Any, ...]] = []
+    observation, _ = env.reset(seed=0)
+    for _ in range(rows):
+        action: Any = (
+            rng.integers(space.n) if hasattr(space, "n") else rng.uniform(-1, 1, space.shape)
+        )
+        following, reward, terminated, truncated, _ = env.step(action)
+        played.append((observation, action, following, reward, terminated, truncated))
+        observation = following
+        if terminated or truncated:
+            observation, _ = env.reset()
+    env.close()
+    names = ("obs", "action", "next_obs", "reward", "done", "truncated")
+    columns = dict(zip(names, map(np.array, zip(*played, strict=True)), strict=True))
+    return {
+        key: values if key == "action" and values.dtype.kind == "i" else values.astype(np.float32)
+        for key, values in columns.items()
+    }
+
+
+def found(
+    path: Path, columns: Columns, environment: Environment | None, **keys: Any
+) -> dict[str, Finding]:
+    np.savez(path, **columns)
+    values = {"id": "mine", "version": 1, "title": "mine", "licence": "none", "citation": "none"}
+    source = {"loader": "neorl2", "files": [{"name": str(path)}]}
+    card = Card.model_validate({**values, "source": source, "environment": environment, **keys})
+    return {finding.subject: finding for finding in checkup(card).findings}
+
+
+def test_steps_of_a_hopper(tmp_path: Path) -> None:
+    """They are made again from observations, which lack its x and clip its velocities."""
+    hopper = Environment(id=HOPPER, max_episode_steps=50)
+    columns = play(hopper, 150)
+    assert columns["done"].any()
+    right = found(tmp_path / "a.npz", columns, hopper)
+    for subject in ("steps", "rewards of steps", "terminations of steps"):
+        assert right[subject].verdict == "ok", right[subject]
+    fallen = np.flatnonzero(columns["done"])
+    mislabelled = columns | {"done": 0 * columns["done"], "truncated": columns["done"]}
+    wrong = found(tmp_path / "b.npz", mislabelled, hopper)["terminations of steps"]
+    assert wrong.verdict != "ok"
+    assert "Hopper-D4RL-v2 terminates and the data do not" in wrong.text
+    assert set(wrong.rows) <= set(fallen.tolist())
+    scaled = found(tmp_path / "c.npz", columns | {"reward": 2 * columns["reward"]}, hopper)
+    assert scaled["steps"].verdict == "ok"
+    assert scaled["rewards of steps"].verdict == "fault"
+    # As in Gymnasium's v4, whose bodies touch the ground otherwise.
+    other = found(tmp_path / "a.npz", columns, Environment(id="Hopper-v4", max_episode_steps=50))
+    assert other["steps"].verdict == "fault"
+    assert other["rewards of steps"].verdict == "cannot be checked"
+
+
+def test_steps_of_a_cart(tmp_path: Path) -> None:
+    cart = Environment(id="CartPole-v1", max_episode_steps=30)
+    columns = play(cart, 300)
+    right = found(tmp_path / "a.npz", columns, cart, actions={"count": 2})
+    assert right["steps"].verdict == right["terminations of steps"].verdict == "ok"
+    columns["next_obs"][:, 1] += 0.1
+    wrong = found(tmp_path / "b.npz", columns, cart, actions={"count": 2})
+    assert wrong["steps"].verdict == "fault"
+    assert wrong["successors"].verdict == "fault"
+
+
+def test_the_doors_sign_is_found(tmp_path: Path) -> None:
+    """Gymnasium-Robotics pays for the distance between palm and handle, and D4RL takes it away."""
+    door = Environment(id=DOOR, max_episode_steps=200)
+    columns = play(door, 100)
+    right = found(tmp_path / "a.npz", columns, door)
+    assert right["rewards"].verdict == "ok"
+    assert right["simulator"].verdict == "cannot be checked"
+    after = columns["next_obs"]
+    columns["reward"] += 0.2 * np.linalg.norm(after[:, 29:32] - after[:, 32:35], axis=1)
+    wrong = found(tmp_path / "b.npz", columns, door)["rewards"]
+    assert wrong.verdict == "fault"
+    assert (
+        " of 100 (row 0, 1, 2, 3, 4, ...) rewards disagree with what observations show"
+        in wrong.text
+    )
+
+
+def test_counts_that_the_card_expects_otherwise(tmp_path: Path) -> None:
+    cart = Environment(id="CartPole-v1", max_episode_steps=30)
+    columns = play(cart, 60)
+    keys: dict[str, Any] = {"actions": {"count": 2}}
+    wrong = found(tmp_path / "a.npz", columns, cart, expected={"transitions": 61}, **keys)
+    assert wrong["card"].verdict == "fault"
+    assert "mine: 60 transitions, expected 61" in wrong["card"].text
+    unknown = found(tmp_path / "a.npz", columns, None, **keys)
+    assert unknown["simulator"].verdict == "cannot be checked"
+    lacking = unknown["what the card lacks"]
+    assert lacking.verdict == "cannot be checked"
+    assert "does not know transitions, episodes, mean return" in lacking.text
