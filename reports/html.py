@@ -20,14 +20,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure as Drawing
 
 from offrl import plots
 from offrl.errors import InputError
+from offrl.plots.layout import figure_of
 from offrl.plots.style import (
     COLOURS,
     DARK,
@@ -36,13 +35,13 @@ from offrl.plots.style import (
     Look,
     drawn_svg,
     file_svg,
-    page_svg,
 )
 from offrl.progress import Progress
 from offrl.reporting.conclusion import Name, conclusion, text
 from offrl.reporting.figures import LEVEL, Figure, figures
 from offrl.reporting.findings import KIND, SAME_RUNS, TOLD, Findings
 from offrl.reporting.origins import origins
+from offrl.reporting.pages import element, template
 from offrl.reporting.tables import paper_table
 from offrl.reporting.typeset import written
 from offrl.reporting.values import json_value
@@ -55,7 +54,6 @@ from offrl.statistics.labels import percent
 from offrl.statistics.pairs import POWER
 from offrl.statistics.resampling import COVERAGE
 from offrl.statistics.significance import ALPHA
-from offrl.text import one_line, visible
 
 log = logging.getLogger(__name__)
 FORMATS = ("pdf", "png")  # of figures, beside SVG
@@ -63,7 +61,6 @@ MATRIX = 60  # algorithms in the matrix of pairs, at most
 LISTED = 66  # pairs listed one by one: those of twelve algorithms
 GLYPHS = dict(zip(MARKERS, "●■▲◆▼✚✖◀▶★", strict=True))
 AS_TEXT = "\ufe0e"  # asks for a glyph, not for a picture
-READABLE = 0.75  # of its designed width is the least that a figure has: on a phone it scrolls
 
 
 def write(
@@ -138,23 +135,12 @@ def write_losses(
         "failures": losses.failures,
         "files": ["index.html", "losses.csv", "summary.json"],
     }
-    page = _template("losses.html.j2").render(
+    page = template("losses.html.j2").render(
         losses=losses, title=title or "Losses", sentences=sentences(losses), command=command
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
     written = json.dumps(record, indent=1, allow_nan=False)
     (folder / "summary.json").write_text(written + "\n", encoding="utf-8")
-
-
-def _template(name: str) -> jinja2.Template:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template(name)
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -168,21 +154,12 @@ def check_formats(formats: Sequence[str]) -> None:
 
 def _draw(figure: Figure, folder: Path, formats: Sequence[str]) -> Markup:
     """Draw and save a figure; the element for the page."""
-    drawing = figure.draw().get_figure(root=True)
-    assert isinstance(drawing, Drawing)
-    drawn = drawn_svg(drawing)
+    ax = figure.draw()
+    drawn = drawn_svg(figure_of(ax))
     path = folder / f"{figure.name}.svg"
     path.write_text(file_svg(drawn), encoding="utf-8")
-    plots.save(drawing, folder / figure.name, formats)
-    element = page_svg(drawn)
-    width, height = drawing.get_size_inches()
-    pixels = 96 * width  # of CSS
-    head = Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        'viewBox="0 0 {:g} {:g}" style="max-width:{:.0f}px;min-width:{:.0f}px" role="img" '
-        'aria-label="{}">'
-    ).format(72 * width, 72 * height, pixels, READABLE * pixels, one_line(figure.text))
-    return head + Markup(element[element.index(">") + 1 :])
+    plots.save(figure_of(ax), folder / figure.name, formats)
+    return element(ax, figure.text, drawn)
 
 
 def _write_tables(findings: Findings, folder: Path) -> None:
@@ -240,7 +217,7 @@ class _Page:
         table, comparison = findings.table, findings.comparison
         error = float(findings.summary["mc_error"].max())
         notes = [note.rstrip(".") for note in findings.notes if note not in findings.interim]
-        return _template("report.html.j2").render(
+        return template("report.html.j2").render(
             script=Markup(script),
             digest=digest,
             page=self,
@@ -445,13 +422,6 @@ class _Page:
             }
             for pair in pairs
         ]
-
-
-def _shown(value: Any) -> Any:
-    """A value of the template: text of others without the characters that are not to be seen."""
-    if isinstance(value, Name):
-        return Markup("<bdi>{}</bdi>").format(visible(value))
-    return visible(value) if type(value) is str else value
 
 
 def _resamples(findings: Findings) -> str:

@@ -1,24 +1,12 @@
 """`offrl data`."""
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from offrl.cli.console import (
-    AsJson,
-    DataId,
-    Trusted,
-    print_json,
-    print_line,
-    progress_bar,
-    show_rows,
-)
-
-if TYPE_CHECKING:
-    from offrl.evaluation.checkup import Checkup
-    from offrl.evaluation.replay import Errors
+from offrl.cli import checking
+from offrl.cli.console import DataId, Trusted, print_line, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,117 +64,8 @@ def make_data(
     print_line(path)
 
 
-@app.command("check")
-def check_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> None:
-    """Read every byte again and look for faults; exit code 1 where there is one.
-
-    Checksums, counts and the mean return are compared with the card; ends of episodes, actions and
-    repetitions are looked at; up to 1,000 steps are made again in the simulator of the card, where
-    it can be set to states that a file holds or to observations.
-
-    Example: offrl data check neorl2-dmsd
-    """
-    from offrl.evaluation.checkup import checkup
-
-    with progress_bar(name) as progress:
-        found = checkup(name, trust=trust or (), progress=progress)
-    read = found.read
-    if as_json:
-        print_json(
-            {
-                **dataclasses.asdict(read),
-                "notes": [*read.notes, *found.notes],
-                "replays": [dataclasses.asdict(replay) for replay in found.replays],
-                "findings": [dataclasses.asdict(finding) for finding in found.findings],
-            }
-        )
-    else:
-        _show_checkup(found)
-    if found.of_verdict("fault"):
-        raise typer.Exit(1)
-
-
-def _show_checkup(found: "Checkup") -> None:
-    read = found.read
-    for split, totals in read.totals.items():
-        print_line(
-            f"{read.id} v{read.version} {split}: {totals.transitions:,} transitions, "
-            f"{totals.episodes:,} episodes, mean return {totals.mean_return:.6g}"
-        )
-    print_line(f"compared with: {', '.join(read.compared)}")
-    if read.unknown:
-        print_line(f"the card does not know: {', '.join(read.unknown)}")
-    for replay in found.replays:
-        print_line(
-            f"{replay.steps:,} steps of {Path(replay.file).name} made again in "
-            f"{replay.environment} ({replay.note}):"
-        )
-        rounding = replay.rounding or (None, None)
-        for name, errors, rounded in (
-            ("positions", replay.positions, rounding[0]),
-            ("velocities", replay.velocities, rounding[1]),
-            ("rewards", replay.rewards, None),
-        ):
-            expected = f" (by the file's rounding alone: {_errors(rounded)})" if rounded else ""
-            if errors is not None:
-                print_line(f"  {name} off by {_errors(errors)}{expected}")
-    for finding in found.findings:
-        split = "" if finding.split == "train" else f"{finding.split}: "
-        print_line(f"{finding.verdict}: {split}{finding.subject}: {finding.text}")
-    for note in (*read.notes, *found.notes):
-        print_line(f"note: {note}")
-    print_line(found.summary)
-
-
-def _errors(errors: "Errors") -> str:
-    return f"median {errors.median:.1g}, 99 % {errors.quantile_99:.1g}, most {errors.maximum:.1g}"
-
-
-@app.command("stats")
-def stats_data(name: DataId, trust: Trusted = None, as_json: AsJson = False) -> None:
-    """Describe a data set: counts, lengths, returns and actions.
-
-    Example: offrl data stats pointmaze-quickstart
-    """
-    from offrl.data.dataset import load_dataset
-    from offrl.data.describe import stats
-    from offrl.evaluation.environments import known_actions
-
-    with progress_bar(name) as progress:
-        data = load_dataset(name, progress=progress, trust=trust or ())
-    known = known_actions(data.card.environment)
-    if known is not None and len(known.low) != data.actions[0].size:
-        known = None  # the card names another simulator: a run says so
-    described = stats(data, known.bounds if known else 1.0)
-    values = dataclasses.asdict(described)
-    bound = described.action_bound
-    limits = f"[-{bound:g}, {bound:g}]" if isinstance(bound, float) else "the simulator's bounds"
-    limits += "" if known else " (the simulator's bound is not known here)"
-    rows = [
-        {"what": key.replace("_", " "), "value": text}
-        for key, value in values.items()
-        if key not in ("id", "version", "action_bound") and (text := _stat_text(key, value, limits))
-    ]
-    title = f"{described.id} v{described.version}"
-    show_rows(rows, {"what": "what", "value": "value"}, as_json, title=title, whole=values)
-
-
-def _stat_text(key: str, value: Any, limits: str) -> str:
-    from offrl.data.describe import QUANTILES
-
-    if value is None and key.startswith("action"):
-        return ""  # of the other kind of actions
-    if key == "action_shares":
-        return ", ".join(f"{name}: {share:.2%}" for name, share in value.items())
-    if key == "return_quantiles":
-        return ", ".join(f"{q:.0%}: {v:.5g}" for q, v in zip(QUANTILES, value, strict=True))
-    if key == "actions_outside":
-        return f"{value:.2%} of entries lie outside {limits}" if value else f"none of {limits}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return "\n".join(value) if isinstance(value, list) else str(value)
+app.command("check")(checking.check_data)
+app.command("stats")(checking.stats_data)
 
 
 @app.command("import")

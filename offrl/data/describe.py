@@ -126,6 +126,10 @@ class Stats:
     notes: list[str]
     action_count: int | None = None  # of discrete actions
     action_shares: dict[str, float] = field(default_factory=dict)  # of rows, by discrete action
+    positive_sided_variance: float = math.nan  # of returns, by `offrl.data.coverage`, as the rest
+    trajectory_quality: float | None = None  # TQ; None without usable reference returns
+    distinct_pairs: int | None = None  # of binned observations and actions, where compared
+    saco: float | None = None  # None without a reference set
 
 
 def stats(dataset: Dataset, bound: Bounds = 1.0) -> Stats:

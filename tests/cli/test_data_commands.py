@@ -66,6 +66,28 @@ def test_data_of_neorl2(call: Call, shared: Path, cache: Path) -> None:
     assert "56.6" in call("data", "stats", "neorl2-dmsd").stdout
 
 
+def test_data_sets_side_by_side(call: Call, tiny: Path) -> None:
+    """Their numbers, what they share, and a page; two sets of one task, and one of another."""
+    card, other = tiny.with_name("card.toml"), write_npz(tiny.parent)
+    shown = call("data", "stats", card, other, "--reference", other, "-o", "page")
+    assert shown.code == 0, shown.stderr
+    assert "2 episodes of mine v1 and 2 of data v1 are the same, bit by bit\n" in shown.stdout
+    assert shown.stdout.endswith(f"{tiny.with_name('page') / 'index.html'}\n")
+    one, two = json.loads(call("data", "stats", card, other, "--reference", card, "--json").stdout)
+    assert (one["trajectory_quality"], two["trajectory_quality"]) == (0.5, None)
+    assert one["distinct_pairs"] == 20
+    assert one["saco"] == two["saco"] == 1
+    assert one["positive_sided_variance"] == 0
+    narrow = {key: value[:, :2] for key, value in neorl2().items() if key in ("obs", "next_obs")}
+    np.savez(other, **(neorl2() | narrow))  # type: ignore[arg-type]
+    shown = call("data", "stats", card, other)
+    assert shown.code == 0
+    assert "note: mine, data: their observations or actions differ in size" in shown.stderr
+    checked = call("data", "check", card, "-o", "page")
+    assert checked.stdout.endswith("page/index.html\n")
+    assert "Findings" in (tiny.with_name("page") / "index.html").read_text()
+
+
 def test_data_of_ones_own(call: Call, tiny: Path) -> None:
     card = tiny.with_name("card.toml")
     checked = call("data", "check", card)
