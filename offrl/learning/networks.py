@@ -352,8 +352,9 @@ class Standardise(Network):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Standardised observations, of the same shape (..., observation_dim)."""
-        mean, scale = self.mean, self.scale
-        if mean.dim() > 1:  # of each replica
-            shape = (len(mean), *[1] * (observations.dim() - 2), -1)
-            mean, scale = mean.view(shape), scale.view(shape)
+        between = [1] * (observations.dim() - 2)
+        mean, scale = (
+            of.view(len(of), *between, -1) if of.dim() > 1 else of  # of each replica
+            for of in (self.mean, self.scale)
+        )
         return (observations - mean) * scale

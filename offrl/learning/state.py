@@ -97,8 +97,9 @@ def join(values: Sequence[Any]) -> Any:
     first = values[0]
     if hasattr(first, "join_states"):
         return first.join_states([value.state_dict() for value in values])
-    if isinstance(first, Stateful):
-        return {name: join([vars(value)[name] for value in values]) for name in vars(first)}
+    if isinstance(first, Stateful):  # what no checkpoint sets may differ, as statistics of data
+        names = [name for name in vars(first) if name not in type(first).not_restored]
+        return {name: join([vars(value)[name] for value in values]) for name in names}
     if isinstance(first, (list, tuple)):
         return [join(items) for items in zip(*values, strict=True)]
     if isinstance(first, dict):

@@ -17,6 +17,7 @@ from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
 from offrl.learning.sampler import Stacked, UniformSampler
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
+from offrl.learning.state import join
 
 SEEDS = [3, 0, 11]
 ALONE = 100  # updates, over which rounding errors stay small in float64
@@ -191,6 +192,20 @@ def test_keys_are_equal_for_what_can_be_grouped() -> None:
             grouped(algorithm, [a, a], [one, other])
     assert group_key(algorithm, a, one, 10) != group_key(algorithm, a, one, 20)
     assert group_key(algorithm, a, one, 10) != group_key(find_algorithm("bc"), a, one, 10)
+
+
+def test_the_states_of_replicas_on_other_data_are_joined() -> None:
+    """Statistics of the data differ, which no checkpoint sets."""
+    algorithm, config = find_algorithm("percent_bc"), battery.small("percent_bc", normalize=True)
+    specs = [battery.SPEC, dataclasses.replace(battery.SPEC, observation_mean=np.zeros(5))]
+    apart = [build(algorithm, one, config, [seed]) for seed, one in enumerate(specs)]
+    together = build(algorithm, grouped(algorithm, [config] * 2, specs)[1], config, [5, 6])
+    together.load_state_dict(join(apart))
+    states = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 7, 5))).float()
+    taken = together.policy().act(states)
+    for r, learner in enumerate(apart):
+        alone = learner.policy().act(states[r : r + 1])[0]
+        torch.testing.assert_close(taken[r], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_an_algorithm_for_one_seed_trains_alone() -> None:
