@@ -7,7 +7,7 @@ from typing import Any
 
 from offrl.data.cache import digest
 from offrl.data.card import Card, Choices, read_card
-from offrl.data.choosing import Subset
+from offrl.data.choosing import Subset, has_action
 from offrl.data.columns import Columns, check_columns, totals
 from offrl.data.loader import Writes, writer_of
 from offrl.data.logged import table_columns
@@ -187,6 +187,11 @@ def write_rows(path: Path, columns: Columns, card: Card, writer: Writes) -> None
     """Writes rows to a new file or folder, whole or not at all."""
     path = user_path(path).absolute()
     _check_new(path)
+    if lacking := int((~has_action(columns.actions)).sum()):
+        raise InputError(
+            f"{path}: {lacking:,} of {len(columns.rewards):,} rows have no action, which no format "
+            f"holds; export {card.id} without the transform that drops them"
+        )
     if path.suffix:
         with replacing(path, check=lambda: _check_new(path)) as temporary:
             writer.write(temporary, columns, card)

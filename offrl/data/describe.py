@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from offrl.data.cache import digest, read_meta, verify
 from offrl.data.card import Card
+from offrl.data.choosing import has_action
 from offrl.data.columns import Totals
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.fetch import check_file
@@ -89,7 +90,8 @@ def action_shares(dataset: Dataset) -> dict[str, float]:
     if choices is None:
         return {}
     names = choices.names or [str(number) for number in range(choices.count)]
-    counts = np.bincount(dataset.actions, minlength=choices.count)
+    known = dataset.actions[has_action(dataset.actions)]
+    counts = np.bincount(known, minlength=choices.count)
     return dict(zip(names, (counts / len(dataset)).tolist(), strict=True))
 
 
@@ -159,8 +161,8 @@ def stats(dataset: Dataset, bound: Bounds = 1.0) -> Stats:
         return_std=float(returns.std(ddof=1)) if len(returns) > 1 else math.nan,
         return_quantiles=[float(q) for q in np.quantile(returns, QUANTILES)],
         score_mean=float(dataset.normalized(mean)) if dataset.scored else None,
-        action_min=None if discrete else float(actions.min()),
-        action_max=None if discrete else float(actions.max()),
+        action_min=None if discrete else float(np.nanmin(actions)),
+        action_max=None if discrete else float(np.nanmax(actions)),
         action_bound=None if discrete else bound,
         actions_outside=None if discrete else share_outside(dataset.actions, bound),
         notes=dataset.notes,

@@ -11,6 +11,9 @@ from offrl.data.altered import entry_name, joined, of_all_runs, of_run, parted
 from offrl.data.choosing import DropActions, Mix, has_action
 from offrl.data.columns import NAMES, Columns
 from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.deposit import write_rows
+from offrl.data.describe import stats
+from offrl.data.loader import writer_of
 from offrl.data.resolve import resolve
 from offrl.data.transforms import Corrupt, Delay, Noise
 from offrl.errors import InputError
@@ -219,6 +222,19 @@ def test_an_altered_set_is_loaded_by_its_name(tmp_path: Path, own_cache: Path) -
     for source in (f"{path}+{whole}", altered.card):
         with pytest.raises(InputError, match=r"is made of .* when it is loaded"):
             resolve(source)
+
+
+def test_rows_without_actions_are_described_and_not_written(tmp_path: Path) -> None:
+    clean(tmp_path)
+    data = load_dataset(f"{tmp_path / 'data.npz'}+drop-actions[keep=0.5,from_returns=0..1]")
+    known = data.actions[has_action(data.actions)]
+    described = stats(data)
+    assert len(known) == 5
+    assert (described.action_min, described.action_max) == (known.min(), known.max())
+    path = tmp_path / "out.parquet"
+    with pytest.raises(InputError, match="15 of 20 rows have no action, which no format holds"):
+        write_rows(path, data.columns(), data.card, writer_of(path)[1])
+    assert not path.exists()
 
 
 def test_a_data_set_of_other_columns_is_another_altered_one(
