@@ -1,7 +1,7 @@
 """`offrl data`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 

@@ -22,7 +22,8 @@ from offrl.data.choosing import DropActions, Mix, Subset
 from offrl.data.columns import Columns, totals
 from offrl.data.transforms import Corrupt, Delay, Noise, Transform
 from offrl.errors import InputError, unknown
-from offrl.toml import Strict, shown, validate
+from offrl.text import one_line
+from offrl.toml import Strict, shortened, shown, validate
 from offrl.version import __version__
 
 VERSION = 1  # of what transforms make: another is another folder
@@ -31,7 +32,7 @@ KINDS: dict[str, type[Transform]] = {
 }
 ALTERED = re.compile(r"(?P<of>.+?)(?P<transforms>(?:\+[a-z-]+\[[^\[\]]*\])+)", re.DOTALL)
 TRANSFORM = re.compile(r"\+([a-z-]+)\[([^\[\]]*)\]")
-RUN_SEED = re.compile(r"(?<=[\[,]seed=run)(:\d+)?(?=\])")
+RUN_SEED = re.compile(r"(?<=[\[,]seed=run)(:[0-9]+)?(?=\])")
 
 
 class Entry(Strict):
@@ -151,7 +152,7 @@ def _from_text(kind: str, text: str) -> Transform:
     try:
         return made.model_validate_strings(made.read(text), strict=False)
     except ValidationError as error:
-        raise _fault(f"{kind}[{text:.80}]", error) from None
+        raise _fault(one_line(f"{kind}[{text:.80}]"), error) from None
 
 
 def _from_table(table: dict[str, Any]) -> Transform:
@@ -162,5 +163,5 @@ def _from_table(table: dict[str, Any]) -> Transform:
 
 def _fault(where: str, error: ValidationError) -> InputError:
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"])) or "(all)"
+    key = one_line(".".join(map(shortened, first["loc"]))) or "(all)"
     return InputError(f"{where}: {key}: {first['msg']}, found {shown(first['input'])}")

@@ -23,7 +23,7 @@ Parts = Mapping[str, Columns]  # the rows of other data sets, by name
 NO_PARTS: Parts = {}
 
 LARGEST_SEED = 2**32 - 1  # that numpy's RandomState takes
-RUN = re.compile(r"run(:\d+)?")  # the seed of each run, and what it is for one of them
+RUN = re.compile(r"run(:[0-9]+)?")  # the seed of each run, and what it is for one of them
 BLOCK = 2**19  # numbers drawn together, as float64
 FAR = 30  # a random reward lies within so many ranges of 0 (Yang et al. 2024, attack.py)
 

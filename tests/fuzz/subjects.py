@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import tomllib
@@ -34,6 +35,7 @@ from mutations import BYTES, TEXT, mutate, mutate_file, mutate_json, replace_by_
 from safetensors.torch import load as load_tensors
 
 from offrl.cli.options import config_value, grid_values
+from offrl.data.altered import entry_name
 from offrl.data.card import read_card
 from offrl.data.columns import Columns
 from offrl.data.dataset import Dataset, load_dataset
@@ -1455,6 +1457,40 @@ def _agree_grid(folder: Path, grid: dict[str, list[Any]]) -> None:
         assert repr(values) == repr(read["value"])
 
 
+ALTERED = (
+    "a+corrupt[observations,random,rate=0.3,range=1,seed=0]",
+    "a+mix[b/c.toml=0.95,rows=100,replace=true,seed=7]+noise[actions,scale=0.1]",
+    "a+subset[from_returns=0..0.5,share=0.25,by=random,seed=run]",
+    "a+drop-actions[keep=0.1,seed=3]+delay[steps=20]",
+    "a+corrupt[actions,adversarial,critic=edac,updates=5]",
+)
+
+
+def _mutate_altered(folder: Path, random: Random) -> None:
+    text = random.choice(ALTERED).encode()
+    (folder / "settings.txt").write_bytes(mutate(text, random, TEXT))
+
+
+def _read_altered(folder: Path) -> str:
+    name: str = entry_name(_setting(folder))
+    return name
+
+
+def _agree_altered(folder: Path, name: str) -> None:
+    """The name says what was given, in Python's numbers, and is read again as it stands."""
+    assert entry_name(name) == name
+    if name == _setting(folder):
+        return
+    given, read = (
+        [dict(re.findall(r"(\w+)=([^,\]]+)", text)) for text in re.findall(r"\[([^\]]*)\]", whole)]
+        for whole in (_setting(folder), name)
+    )
+    for ours, theirs in zip(read, given, strict=True):
+        for key in ours.keys() & theirs.keys():
+            with contextlib.suppress(ValueError):
+                assert float(ours[key]) == float(theirs[key])
+
+
 SUBJECTS = {
     "csv": Subject(_make_csv, _mutate_csv, _read_table, _agree_csv),
     "csv.gz": Subject(_make_gz, _mutate_gz, _read_table, _agree_csv),
@@ -1482,4 +1518,5 @@ SUBJECTS = {
     "settings": Subject(_make_settings, _mutate_settings, _read_settings, _agree_settings),
     "grid": Subject(_make_settings, _mutate_grid, _read_grid, _agree_grid),
     "extension": Subject(_make_extension, _mutate_extension, _read_extension, _agree_extension),
+    "altered": Subject(_make_settings, _mutate_altered, _read_altered, _agree_altered),
 }
