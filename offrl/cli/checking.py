@@ -14,8 +14,8 @@ from offrl.cli.console import (
     AsJson,
     Columns,
     DataId,
+    DataIds,
     Trusted,
-    names_of,
     print_json,
     print_line,
     print_message,
@@ -130,14 +130,7 @@ def _command() -> str:
 
 
 def stats_data(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="ID...",
-            help="Ids, minari:ID, or the paths of cards or of data; several stand side by side.",
-            autocompletion=names_of("datasets"),
-        ),
-    ],
+    names: DataIds,
     reference: Annotated[
         str | None,
         typer.Option(

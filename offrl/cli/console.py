@@ -202,6 +202,14 @@ DataId = Annotated[
         autocompletion=names_of("datasets"),
     ),
 ]
+DataIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID",
+        help="Ids, minari:ID, or the paths of cards or of data; several stand side by side.",
+        autocompletion=names_of("datasets"),
+    ),
+]
 Sources = Annotated[
     list[Path],
     typer.Argument(
