@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from offrl.cli import analysis, browse, data, papers, policies, results, running, watching
+from offrl.cli import (
+    analysis,
+    browse,
+    data,
+    leaderboard,
+    papers,
+    policies,
+    results,
+    running,
+    watching,
+)
 from offrl.cli.console import print_line, print_message
 from offrl.errors import InputError
 from offrl.version import __version__
@@ -40,6 +50,7 @@ app.command(rich_help_panel=SCORES)(analysis.budget)
 app.command(rich_help_panel=SCORES)(analysis.adastop)
 app.command(rich_help_panel=SCORES)(analysis.reproduce)
 app.add_typer(results.app, name="results", rich_help_panel=SCORES)
+app.add_typer(leaderboard.app, name="leaderboard", rich_help_panel=SCORES)
 
 ADVICE = {  # what to do about errors of the file system
     errno.EACCES: "give a place that you may read and write",

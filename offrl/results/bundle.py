@@ -71,7 +71,7 @@ def pack(
     Raises InputError where a run is damaged, where a checkpoint is asked for and there is none, and
     where there are no runs.
     """
-    stored = _chosen(runs, [folder.read() for folder in run_folders(runs)], protocols, algorithms)
+    stored = chosen_runs(runs, protocols, algorithms)
     files: dict[str, bytes | Path] = {}
     owner: dict[str, Path] = {}
     for run in stored:
@@ -131,10 +131,14 @@ def write_bundle(output: Path, files: Mapping[str, bytes | Path]) -> None:
             archive.writestr(member, data, compresslevel=None if stored else 9)
 
 
-def _chosen(
-    root: Path, stored: Sequence[StoredRun], protocols: Sequence[str], algorithms: Sequence[str]
+def chosen_runs(
+    root: Path, protocols: Sequence[str] = (), algorithms: Sequence[str] = ()
 ) -> list[StoredRun]:
-    """The runs that are packed. Raises InputError for damaged ones, and where there are none."""
+    """The runs below a folder under these protocols and of these algorithms; by default all.
+
+    Raises InputError for damaged ones, and where there are none.
+    """
+    stored = [folder.read() for folder in run_folders(root)]
     if not stored:
         what = "no run.json in this folder" if root.is_dir() else "no such folder"
         raise InputError(f"{root}: {what}; expected a folder that offrl run has filled")

@@ -116,7 +116,7 @@ def _several(runs: Sequence[StoredRun]) -> set[Cell]:
 
 
 def _by_key(runs: Sequence[StoredRun], several: set[Cell]) -> dict[tuple[Cell, int], StoredRun]:
-    keyed = {}
+    keyed: dict[tuple[Cell, int], StoredRun] = {}
     for run in runs:
         of = _record(run).identity
         cell = _cell(of, "")
@@ -139,7 +139,8 @@ def _mean(values: Sequence[float]) -> float | None:
 def _differing(a: StoredRun | None, b: StoredRun | None) -> list[tuple[str, str, str]]:
     """What differs between two runs of one key, and what each has of it."""
     if a is None or b is None:
-        return [("run", *(ABSENT if run is None else str(_record(run).status) for run in (a, b)))]
+        x, y = (ABSENT if run is None else str(_record(run).status) for run in (a, b))
+        return [("run", x, y)]
     ours, theirs = _record(a), _record(b)
     found = []
     for key in ours.identity.differing(theirs.identity):
@@ -168,7 +169,8 @@ def _of_values(key: str, a: Any, b: Any) -> list[tuple[str, str, str]]:
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted({*a, *b})
         return [line for k in keys for line in _of_values(f"{key}.{k}", a.get(k), b.get(k))]
-    return [(key, *("none" if v is None else f"{v!s:.200}" for v in (a, b)))]
+    x, y = ("none" if value is None else f"{value!s:.200}" for value in (a, b))
+    return [(key, x, y)]
 
 
 def _versions(record: RunRecord) -> dict[str, str]:

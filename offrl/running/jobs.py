@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,10 +62,7 @@ class Job:
     @cached_property
     def config_hash(self) -> str:
         """Eight hexadecimal digits that differ with the config, and with a user's file."""
-        identity = {"algorithm": Path(self.algorithm).stem, "config": self.config}
-        if self.code:
-            identity["code"] = self.code
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+        return config_hash(self.algorithm, self.config, self.code)
 
     @cached_property
     def place(self) -> tuple[str, ...]:
@@ -84,6 +81,14 @@ def _folder_name(dataset: str) -> str:
     if is_path(dataset):
         return Path(dataset).stem
     return dataset.replace(":", "-").replace("/", "-")
+
+
+def config_hash(algorithm: str, config: Mapping[str, Any], code: str | None) -> str:
+    """Eight hexadecimal digits that differ with a config, and with a user's file."""
+    identity = {"algorithm": Path(algorithm).stem, "config": config}
+    if code:
+        identity["code"] = code
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def configure(algorithm: str, overrides: dict[str, Any], where: str) -> Any:

@@ -130,15 +130,20 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Any, report: Callable[[str], Path]) -> Iterator[Callable[..., Visit]]:
-    """Opens a report by the name of its table, at 1280 x 900 by default."""
+def look(browser: Any) -> Iterator[Callable[..., Visit]]:
+    """Opens a page by its path, at 1280 x 900 by default."""
     contexts = []
 
-    def open_(name: str, width: int = 1280, **options: Any) -> Visit:
-        path = report(name)
+    def open_(path: Path, width: int = 1280, **options: Any) -> Visit:
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         return Visit(contexts[-1].new_page(), path)
 
     yield open_
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def visit(look: Callable[..., Visit], report: Callable[[str], Path]) -> Callable[..., Visit]:
+    """Opens a report by the name of its table."""
+    return lambda name, *args, **options: look(report(name), *args, **options)

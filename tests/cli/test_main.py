@@ -62,6 +62,7 @@ def test_every_command_is_listed() -> None:
         "list",
         "show",
         "data",
+        "leaderboard",
         "results",
         "run",
         "train",
@@ -82,6 +83,7 @@ def test_every_command_is_listed() -> None:
         f"data {name}" for name in ("fetch", "make", "check", "stats", "import", "export", "subset")
     ]
     below += [f"results {name}" for name in ("pack", "unpack", "merge", "diff")]
+    below += [f"leaderboard {name}" for name in ("check", "build", "submit")]
     assert set(COMMANDS) == {"", *names, *below}
 
 

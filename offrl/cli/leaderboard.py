@@ -1,0 +1,155 @@
+"""`offrl leaderboard`: submissions, checked and shown side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offrl.cli.console import AsJson, print_json, print_line, print_message, progress_bar
+from offrl.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Check submissions, and show them as a site.\n\n"
+    "Example: offrl leaderboard build leaderboard -o site",
+)
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Submissions, each a .zip.")
+    ],
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT",
+            help="Play the weights in new starts, by the commit that merged the file; what they "
+            "play is written beside it.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check submissions: each fault is a line. The exit code is 1 where there is one.
+
+    Example: offrl leaderboard check leaderboard/quickstart@4/mine.zip
+    """
+    from offrl.reporting.replaying import agreements, replay_path, write_replay
+    from offrl.reporting.replaying import replay as play
+    from offrl.reporting.submission_checks import check_submission
+
+    all_checked = [check_submission(path) for path in files]
+    if as_json:
+        print_json(
+            [
+                {
+                    "file": str(checked.path),
+                    "digest": checked.digest,
+                    "faults": checked.faults,
+                    "warnings": checked.warnings,
+                }
+                for checked in all_checked
+            ]
+        )
+    else:
+        for checked in all_checked:
+            for line in checked.faults:
+                print_line(f"{checked.path}: {line}")
+            for line in checked.warnings:
+                print_line(f"{checked.path}: warning: {line}")
+            if not checked.faults:
+                print_line(f"{checked.path}: {len(checked.runs):,} runs, no fault")
+    if any(checked.faults for checked in all_checked):
+        raise typer.Exit(1)
+    if replay is None:
+        return
+    differs = False
+    for checked in all_checked:
+        with progress_bar("Playing") as bar:
+            played = play(checked.path, replay, progress=bar)
+        path = replay_path(checked.path)
+        write_replay(played, path)
+        for part in agreements(checked, played, str(path)):
+            differs = differs or not part.holds
+            print_line(
+                f"{checked.path}: {part.dataset}: mean return {part.replayed:.6g}, claimed "
+                f"{part.claimed:.6g}: {part.errors:.1f} standard errors apart, "
+                f"{'as claimed' if part.holds else 'not as claimed'}"
+            )
+    raise typer.Exit(1 if differs else 0)
+
+
+@app.command()
+def build(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of submissions.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="SITE", help="The folder of the site.")
+    ],
+) -> None:
+    """Write the leaderboards as a site that opens from its folder, without a server.
+
+    Example: offrl leaderboard build leaderboard -o site
+    """
+    from offrl.reporting.site import build
+
+    boards = build(folder, output)
+    for board in boards:
+        print_message(f"{board.name}: {len(board.live):,} entries")
+    print_line(output / "index.html")
+
+
+@app.command()
+def submit(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of runs.")],
+    name: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="The name of the line on the board.")
+    ],
+    about: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Who, what code, how tuned; a draft is written if it is not there."
+        ),
+    ] = Path("submission.toml"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of submissions.")
+    ] = Path("leaderboard"),
+    protocol: Annotated[
+        str | None, typer.Option(metavar="ID", help="Runs of this protocol alone.")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Runs of this algorithm alone.")
+    ] = None,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="Give the last checkpoints too, for a re-evaluation."),
+    ] = False,
+) -> None:
+    """Prepare the files of a pull request, and print the git commands that make it.
+
+    Example: offrl leaderboard submit runs --as 'My method' --algorithm my_algo
+    """
+    from offrl.reporting.submitting import commands, submit
+
+    try:
+        prepared = submit(
+            runs,
+            name,
+            about,
+            output,
+            protocols=[protocol] if protocol else (),
+            algorithms=[algorithm] if algorithm else (),
+            weights=weights,
+        )
+    except InputError as error:
+        first, *others = str(error).splitlines()
+        for line in [first, *others] if others else ():
+            print_message(line)
+        if others:
+            raise InputError(f"{len(others) + 1} faults; correct them, then submit again") from None
+        raise
+    for line in prepared.checked.warnings:
+        print_message(f"warning: {line}")
+    size = prepared.path.stat().st_size
+    print_line(f"{len(prepared.checked.runs):,} runs, {size:,} bytes in {prepared.path}")
+    for line in commands(prepared.path, name):
+        print_line(line)

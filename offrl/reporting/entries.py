@@ -1,0 +1,259 @@
+"""Submissions as entries of a board, and what they say of one another."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+
+from offrl.errors import InputError
+from offrl.reporting.replaying import Agreement, agreements, read_replay, replay_path
+from offrl.reporting.submission import Submission
+from offrl.reporting.submission_checks import Checked, check_submission
+from offrl.reporting.submission_runs import cells
+from offrl.results.rows import Status
+from offrl.running.protocol import find_protocol, shipped_protocols
+from offrl.statistics.published import judge
+from offrl.toml import Strict, read_toml, validate
+
+MARGIN = 5.0  # points of the score within which two groups' means agree
+WITHDRAWN = "withdrawn.toml"
+
+
+class Withdrawal(Strict):
+    """A submission that stays in the history with the reason."""
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    reason: str = Field(min_length=1, max_length=300)
+
+
+class Withdrawals(Strict):
+    """The content of withdrawn.toml."""
+
+    withdrawn: list[Withdrawal] = Field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A submission on a board.
+
+    Attributes:
+        checked: it has no faults.
+        name: its own; with its authors where another of the board has the same.
+        scores: by data set and seed.
+        since: the day on which its last session began, as its record says.
+        unranked: why it has no rank; None where it has one.
+        replayed: what its weights played, by data set; none where they were not given.
+        confirmed: the entries of others whose scores are the same within MARGIN.
+        contradicted: those of others whose scores differ.
+        ended: why it stands in the history; None for a live one.
+        successor: the digest of the one that replaces it.
+    """
+
+    checked: Checked
+    name: str
+    scores: Mapping[str, Mapping[int, float]]
+    since: str
+    unranked: str | None
+    replayed: tuple[Agreement, ...] = ()
+    confirmed: tuple["Entry", ...] = ()
+    contradicted: tuple["Entry", ...] = ()
+    ended: str | None = None
+    successor: str | None = None
+
+    @property
+    def submission(self) -> Submission:
+        """What its submission.toml says."""
+        assert self.checked.submission is not None, "an entry has no faults"
+        return self.checked.submission
+
+    @property
+    def algorithm(self) -> str:
+        """The label of its runs."""
+        return self.checked.runs[0].identity.label
+
+    @property
+    def protocol(self) -> str:
+        """Of its runs, with its version."""
+        return self.checked.runs[0].identity.protocol
+
+    @property
+    def badges(self) -> tuple[str, ...]:
+        """How far it was looked at, beyond what its authors say."""
+        found = ["checked"]
+        if self.replayed and all(part.holds for part in self.replayed):
+            found.append("re-evaluated")
+        if self.confirmed and not self.contradicted:
+            found.append("reproduced by others")
+        return tuple(found)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against it."""
+        found = [
+            f"re-evaluation differs on {part.dataset}: {part.replayed:.4g} for {part.claimed:.4g}"
+            for part in self.replayed
+            if not part.holds
+        ]
+        return (*found, *(f"scores differ from those of {e.name}" for e in self.contradicted))
+
+
+def read_entry(path: Path) -> Entry:
+    """The submission in a bundle. Raises InputError where it has faults."""
+    checked = check_submission(path)
+    runs = checked.runs
+    name, _, version = runs[0].identity.protocol.partition("@") if runs else ("", "", "")
+    known = find_protocol(name).version if name in shipped_protocols() else 0
+    if checked.faults and version.isdigit() and int(version) < known:
+        checked = check_submission(path, frozen=True)
+    if checked.faults:
+        count = len(checked.faults)
+        more = f" (and {count - 1} more: offrl leaderboard check)" if count > 1 else ""
+        raise InputError(f"{path}: {checked.faults[0]}{more}")
+    assert checked.submission is not None, "it has no faults"
+    odd = [line for line in checked.warnings if line.endswith("shown and not ranked")]
+    scores = cells(runs)
+    if not odd and min((len(of) for of in scores.values()), default=0) < 2:
+        odd = ["a run a data set, so that nothing can be tested"]
+    days = [session.started[:10] for run in runs for session in run.record.sessions]
+    file = replay_path(path)
+    replayed = read_replay(file)
+    agreed = agreements(checked, replayed, str(file)) if replayed is not None else []
+    return Entry(
+        checked,
+        checked.submission.name,
+        scores,
+        max(days, default=""),
+        odd[0] if odd else None,
+        tuple(agreed),
+    )
+
+
+def withdrawals(folder: Path) -> dict[str, str]:
+    """The reasons in a folder's withdrawn.toml, by digest."""
+    path = folder / WITHDRAWN
+    if not path.exists():
+        return {}
+    listed = validate(Withdrawals, read_toml(path), str(path))
+    return {each.digest: each.reason for each in listed.withdrawn}
+
+
+def changed(entry: Entry, **changes: object) -> Entry:
+    """The entry with other values."""
+    return Entry(**{**vars(entry), **changes})
+
+
+def ended_entries(entries: Mapping[str, Entry], withdrawn: Mapping[str, str]) -> dict[str, Entry]:
+    """The entries, those marked that were withdrawn or that another replaces."""
+    for digest in withdrawn:
+        if digest not in entries:
+            raise InputError(f"{WITHDRAWN}: no submission has the digest {digest}")
+    found = dict(entries)
+    for digest, entry in entries.items():
+        old = entry.submission.replaces
+        if old is None:
+            continue
+        if old not in entries or entries[old].protocol != entry.protocol:
+            raise InputError(
+                f"{entry.checked.path}: replaces: no submission under {entry.protocol} has the "
+                f"digest {old}"
+            )
+        if {*entries[old].submission.authors}.isdisjoint(entry.submission.authors):
+            raise InputError(
+                f"{entry.checked.path}: replaces: {old:.12} is by others; only one of its authors "
+                "replaces a submission"
+            )
+        found[old] = changed(entries[old], ended="replaced", successor=digest)
+    for digest, reason in withdrawn.items():
+        found[digest] = changed(found[digest], ended=f"withdrawn: {reason}")
+    return found
+
+
+def check_one_each(live: Sequence[Entry]) -> None:
+    """Raises InputError for two live entries of one algorithm, way of tuning and authors."""
+    owner: dict[tuple[str, str, frozenset[str]], Entry] = {}
+    for entry in live:
+        of = entry.submission
+        key = (entry.algorithm, of.tuning.kind, frozenset(of.authors))
+        if key in owner:
+            first = owner[key].checked
+            raise InputError(
+                f"{entry.checked.path}: {entry.algorithm} under {entry.protocol}, tuned alike and "
+                f"by the same authors, is in {first.path} too; the newer one says replaces = "
+                f'"{first.digest}"'
+            )
+        owner[key] = entry
+
+
+def named_entries(live: Sequence[Entry]) -> list[Entry]:
+    """The entries with names of their own."""
+    counts: dict[str, list[Entry]] = defaultdict(list)
+    for entry in live:
+        counts[entry.name].append(entry)
+    named = []
+    for entry in live:
+        name = entry.name
+        if len(counts[name]) > 1:
+            name = (
+                f"{name} ({', '.join(entry.submission.authors)[:80]}, {entry.checked.digest[:6]})"
+            )
+        named.append(changed(entry, name=name))
+    return named
+
+
+def reproduced_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, with those of other groups that agree with each, and those that do not.
+
+    Two entries have one algorithm where label and protocol are the same. Equal returns are no
+    second measurement: they are a copy, or the same command on the same machine.
+    """
+    agreeing: dict[str, list[Entry]] = defaultdict(list)
+    differing: dict[str, list[Entry]] = defaultdict(list)
+    for x, y in itertools.permutations(entries, 2):
+        apart = {*x.submission.authors}.isdisjoint(y.submission.authors)
+        if x.algorithm != y.algorithm or not apart or _same_returns(x, y):
+            continue
+        verdicts = {_verdict(x.scores[d], y.scores[d]) for d in x.scores.keys() & y.scores.keys()}
+        digest = x.checked.digest
+        if "differs" in verdicts:
+            differing[digest].append(y)
+        elif verdicts == {"reproduced"} and x.scores.keys() <= y.scores.keys():
+            agreeing[digest].append(y)
+    return [
+        changed(
+            entry,
+            confirmed=tuple(agreeing[entry.checked.digest]),
+            contradicted=tuple(differing[entry.checked.digest]),
+        )
+        for entry in entries
+    ]
+
+
+def _verdict(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    others = pd.Series(list(theirs.values()), dtype=float)
+    sd = float(others.std())
+    return judge(list(ours.values()), float(others.mean()), sd, len(others), MARGIN).verdict
+
+
+def _same_returns(x: Entry, y: Entry) -> bool:
+    returns = [
+        {tuple(run.rows[-1].returns) for run in entry.checked.runs if run.rows} for entry in (x, y)
+    ]
+    return not returns[0].isdisjoint(returns[1])
+
+
+def curve(entry: Entry) -> dict[str, dict[int, float]]:
+    """The mean score over an entry's runs by data set and step."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in entry.checked.runs:
+        for row in run.rows if run.record.status is Status.DONE else ():
+            if row.score is not None:
+                values[run.identity.dataset][row.step].append(row.score)
+    return {
+        dataset: {step: math.fsum(of) / len(of) for step, of in sorted(steps.items())}
+        for dataset, steps in sorted(values.items())
+    }

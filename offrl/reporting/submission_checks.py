@@ -1,0 +1,310 @@
+"""Whether a submission can stand on a board: every fault as a line, and what seems odd as another.
+
+Faults are contradictions between a bundle and its protocol, its data sets' cards or itself. What
+may be true but rarely is (`warnings`) is for a person to look at.
+"""
+
+import functools
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from offrl.data.card import Card, shipped_cards
+from offrl.errors import InputError
+from offrl.reporting.submission import OFFRL, Submission, read_submission
+from offrl.reporting.submission_runs import Run, copies, listed, odd
+from offrl.results.bundle import SUBMISSION, WEIGHTS
+from offrl.results.curves import read_curves
+from offrl.results.rows import ScoreRow, Status
+from offrl.results.unpacking import Bundle, opened
+from offrl.running.jobs import config_hash
+from offrl.running.protocol import Protocol, find_protocol, shipped_protocols
+
+MOST_TEXT = 2**25  # bytes of a submission, unpacked, weights apart
+MOST_WEIGHTS = 20 * 2**20  # bytes of a checkpoint
+CLOSE = 1e-9  # of scores and their recomputation, relative to the larger of 1 and the score
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A submission after its check; without faults it can stand on a board.
+
+    Attributes:
+        path: of the bundle.
+        digest: of its content; empty where the bundle cannot be read.
+        submission: None where there is none that can be read.
+        runs: by path.
+        faults: a line each.
+        warnings: a line each.
+        has_weights: whether there is a checkpoint of every run.
+    """
+
+    path: Path
+    digest: str
+    submission: Submission | None
+    runs: tuple[Run, ...]
+    faults: tuple[str, ...]
+    warnings: tuple[str, ...]
+    has_weights: bool = False
+
+
+def check_submission(path: Path, *, frozen: bool = False) -> Checked:
+    """The submission in a bundle, with all that is wrong or odd about it.
+
+    `frozen` is for those that stand on the board of an earlier version of their protocol: what the
+    version said is not known any more, so that its budget and seeds are not compared.
+    """
+    try:
+        with opened(path, MOST_TEXT) as bundle:
+            return check_bundle(bundle, frozen=frozen)
+    except InputError as error:
+        message = str(error).removeprefix(f"{path}: ")
+        return Checked(path, "", None, (), (message,), ())
+
+
+def check_bundle(bundle: Bundle, *, frozen: bool = False) -> Checked:
+    """The same of a bundle that is unpacked."""
+    runs = tuple(
+        Run(run.path, run.record, tuple(r for r in run.rows if r.policy == run.rows[-1].policy))
+        for run in bundle.runs
+        if run.record is not None
+    )
+    faults: list[str] = []
+    submission = _submission(bundle, faults)
+    faults += _one_entry(runs)
+    faults += _against_protocol(runs, frozen)
+    for run in runs:
+        faults += _against_card(run)
+        faults += _against_itself(run)
+        faults += _weights(run)
+        if submission is not None and submission.code == OFFRL and run.identity.code is not None:
+            own = "the algorithm is a file of your own, so give the address of its code"
+            faults.append(f"{SUBMISSION}: code: {own}, found {OFFRL!r}")
+    if any(name.endswith(WEIGHTS) for name in bundle.files) and not bundle.has_weights:
+        faults.append("checkpoint: some runs have weights and some have none; pack all or none")
+    copied, alike = copies(runs)
+    warnings = [*odd(runs), *alike]
+    return Checked(
+        bundle.path,
+        bundle.digest,
+        submission,
+        runs,
+        tuple(dict.fromkeys([*faults, *copied])),
+        tuple(dict.fromkeys(warnings)),
+        bundle.has_weights,
+    )
+
+
+def _submission(bundle: Bundle, faults: list[str]) -> Submission | None:
+    """The bundle's submission; what is wrong with it is added to `faults`."""
+    path = bundle.folder / SUBMISSION
+    if SUBMISSION not in bundle.files:
+        faults.append(f"{SUBMISSION}: there is none; make the bundle by offrl leaderboard submit")
+        return None
+    try:
+        return read_submission(path.read_text("utf-8", errors="replace"), SUBMISSION)
+    except InputError as error:
+        faults += str(error).splitlines()
+        return None
+
+
+def _one_entry(runs: Sequence[Run]) -> Iterator[str]:
+    """Faults of a bundle with more than one algorithm, protocol, or config on a data set."""
+    for what, values in (
+        ("protocol", {run.identity.protocol for run in runs}),
+        ("algorithm", {run.identity.label for run in runs}),
+    ):
+        if len(values) > 1:
+            yield (
+                f"{what}: expected one in a submission, found {len(values)}: "
+                f"{', '.join(sorted(values))[:200]}; make one of each"
+            )
+    configs: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        configs[run.identity.dataset].add(run.identity.config_hash)
+    for dataset, hashes in configs.items():
+        if len(hashes) > 1:
+            yield f"{dataset}: {len(hashes)} configs; expected one on each data set"
+    data = {(run.identity.dataset, run.identity.data_sha256) for run in runs}
+    for dataset, count in Counter(name for name, _ in data).items():
+        if count > 1:
+            yield f"{dataset}: its runs trained on data with {count} checksums; expected one"
+
+
+def _against_protocol(runs: Sequence[Run], frozen: bool) -> Iterator[str]:
+    """Faults of runs that are not those of the protocol, as it ships."""
+    name, _, version = runs[0].identity.protocol.partition("@")
+    if name not in shipped_protocols():
+        yield f"protocol: {name!r:.80} is none that ships with offrl; run one that does, unchanged"
+        return
+    protocol = find_protocol(name)
+    if version != str(protocol.version):
+        if not frozen:
+            yield (
+                f"protocol: {name} is at version {protocol.version}, and these runs are of version "
+                f"{version:.20}, whose board is frozen; run it again"
+            )
+        return
+    seeds: dict[str, list[int]] = defaultdict(list)
+    for run in runs:
+        seeds[run.identity.dataset.partition("@")[0]].append(run.identity.seed)
+        yield from _budget(run, protocol)
+    for dataset in sorted(seeds):
+        if dataset not in protocol.datasets:
+            yield f"{dataset}: is no data set of {name}"
+            continue
+        lacking = sorted({*protocol.seeds} - {*seeds[dataset]})
+        extra = sorted({*seeds[dataset]} - {*protocol.seeds})
+        if lacking:
+            yield f"{dataset}: lacks the seeds {listed(lacking)} of {name}; run them"
+        if extra:
+            yield f"{dataset}: has the seeds {listed(extra)}, which {name} has not; leave them out"
+
+
+def _budget(run: Run, protocol: Protocol) -> Iterator[str]:
+    """Faults of one run's steps, evaluations and settings."""
+    of = run.identity
+    dataset = of.dataset.partition("@")[0]
+    entry = protocol.algorithms.get(of.label)
+    overrides = None if entry is None else entry.on_dataset(dataset, protocol.datasets)
+    steps, evaluation = protocol.steps, protocol.evaluation
+    if overrides is not None:
+        steps = overrides.steps or steps
+        budget = overrides.model_dump(include={"every", "episodes"}, exclude_none=True)
+        evaluation = evaluation.model_copy(update=budget)
+        for key, value in json.loads(json.dumps(overrides.config)).items():
+            if of.config.get(key) != value:
+                yield (
+                    f"{run.title}: config.{key}: expected {value!r:.80} of {protocol.id}, found "
+                    f"{of.config.get(key)!r:.80}"
+                )
+    for what, expected, found in (
+        ("steps", steps, of.steps),
+        ("evaluation", evaluation.record(), of.evaluation),
+    ):
+        if expected != found:
+            yield f"{run.title}: {what}: expected {expected} of {protocol.id}, found {found!s:.100}"
+    for row in run.rows:
+        count = evaluation.episodes_at(row.step, steps)
+        if len(row.returns) != count:
+            yield (
+                f"{run.title}: step {row.step:,}: expected {count} returns, found "
+                f"{len(row.returns)}"
+            )
+
+
+def _against_card(run: Run) -> Iterator[str]:
+    """Faults of a run whose data, simulator or references are not those of the card."""
+    of = run.identity
+    name, _, version = of.dataset.partition("@")
+    card = shipped_cards().get(name)
+    if card is None:
+        yield f"{name:.80}: is no data set that ships with offrl"
+        return
+    if version != str(card.version):
+        yield f"{name}: is at version {card.version}, and its runs are of version {version:.20}"
+        return
+    environment = card.environment.model_dump(exclude={"entry_point"}) if card.environment else None
+    reference = card.reference.model_dump() if card.reference else None
+    for what, expected, found in (
+        ("simulator", environment, of.environment),
+        ("reference returns", reference, of.reference),
+    ):
+        if expected != found:
+            yield f"{name}: {what}: expected {expected!s:.200} of its card, found {found!s:.200}"
+    if card.environment is None or card.reference is None:
+        yield f"{name}: has no simulator, so that there is nothing to rank"
+        return
+    for row in run.rows:
+        yield from _row_against_card(run, row, card)
+
+
+def _row_against_card(run: Run, row: ScoreRow, card: Card) -> Iterator[str]:
+    """Faults of a row: its simulator, its lengths, and a score that its returns do not give."""
+    where = f"{run.title}: step {row.step:,}"
+    assert card.environment is not None, "looked at before"
+    assert card.reference is not None, "looked at before"
+    if row.environment != card.environment.id:
+        yield f"{where}: played in {row.environment!r:.80}; expected {card.environment.id}"
+    for package, wanted in {**_required(*sorted(row.simulator)), **card.valid_with}.items():
+        found = row.simulator.get(package)
+        if found is None or not _is_in(found, wanted):
+            yield (
+                f"{where}: {package} {found or 'of no known version'}; scores on {card.id} are "
+                f"valid with {package} {wanted}"
+            )
+    limit = card.environment.max_episode_steps
+    if len(row.lengths) != len(row.returns) or any(not 1 <= n <= limit for n in row.lengths):
+        yield f"{where}: expected a length from 1 to {limit} of each episode"
+    if not row.returns or row.mean_return is None or row.score is None:
+        yield f"{where}: has no returns"
+        return
+    mean = math.fsum(row.returns) / len(row.returns)
+    if not _is_close(mean, row.mean_return):
+        stated = f"{row.mean_return:.12g} as stated"
+        yield f"{where}: its returns have the mean {mean:.12g}, not {stated}"
+    low, high = card.reference.min, card.reference.max
+    score = 100 * (mean - low) / (high - low)
+    if not _is_close(score, row.score):
+        yield f"{where}: its returns give the score {score:.12g}, not {row.score:.12g} as stated"
+
+
+@functools.cache
+def _required(*packages: str) -> dict[str, str]:
+    """The versions of packages that offrl takes, such as a simulator's before it moves otherwise.
+
+    None where offrl is not installed.
+    """
+    try:
+        needed = map(Requirement, requires("offrl") or ())
+    except PackageNotFoundError:
+        return {}
+    return {r.name: str(r.specifier) for r in needed if r.name in packages and r.specifier}
+
+
+def _against_itself(run: Run) -> Iterator[str]:
+    """Faults of a run that contradicts itself, or lacks what a board shows."""
+    of = run.identity
+    made = config_hash(of.algorithm, of.config, of.code)
+    if made != of.config_hash:
+        yield f"{run.title}: config: its hash is {made}, but {of.config_hash} is stated"
+    if run.record.status is not Status.DONE:
+        if run.record.status is not Status.FAILED:
+            yield f"{run.title}: is {run.record.status}; carry it on until it is done"
+        return
+    try:
+        lines = read_curves(run.folder / "metrics.csv")
+    except OSError:
+        lines = []
+    if not lines or lines[-1][0] != of.steps:
+        yield f"{run.title}: metrics.csv: expected losses up to step {of.steps:,}; run it again"
+    times = [row.wall_time for row in run.rows]
+    if any(not 0 < time < math.inf for time in times) or times != sorted(times):
+        yield f"{run.title}: wall_time: expected times that rise from row to row"
+    if not run.record.sessions:
+        yield f"{run.title}: has no session, so that its versions are not known"
+
+
+def _weights(run: Run) -> Iterator[str]:
+    path = run.folder / WEIGHTS
+    if path.exists() and path.stat().st_size > MOST_WEIGHTS:
+        yield f"{run.title}: {WEIGHTS}: expected at most {MOST_WEIGHTS:,} bytes"
+
+
+def _is_close(a: float, b: float) -> bool:
+    return abs(a - b) <= CLOSE * max(1.0, abs(a))
+
+
+def _is_in(version: str, wanted: str) -> bool:
+    try:
+        return SpecifierSet(wanted).contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False

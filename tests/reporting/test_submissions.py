@@ -1,0 +1,303 @@
+"""Golden packets: one submission without a fault, and others that are broken in one way each."""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import config_hash, write_runs
+
+from offrl.errors import InputError
+from offrl.files import CHECKSUM, seal
+from offrl.reporting.similar_returns import correlated, same_up_to_order
+from offrl.reporting.submission import Submission, read_submission, submission_text
+from offrl.reporting.submission_checks import Checked, check_submission
+from offrl.results.bundle import pack
+
+ABOUT: dict[str, Any] = {
+    "name": "My TD3+BC",
+    "authors": ["A. Author", "B. Author"],
+    "contact": "a@host.org",
+    "code": "https://github.com/a/td3",
+    "commit": "0123abcd",
+    "licence": "MIT",
+    "tuning": {"kind": "online-selection", "settings_tried": 5, "online_episodes": 2_000},
+    "compute": {"hours": 1, "hardware": "one CPU", "parameters": 70_000},
+}
+
+
+def about(**changes: Any) -> str:
+    return submission_text(Submission.model_validate({**ABOUT, **changes}))
+
+
+def packet(folder: Path, text: str | None = None, **options: Any) -> Path:
+    write_runs(folder / "runs", **options)
+    pack(folder / "runs", folder / "mine.zip", submission=about() if text is None else text)
+    return folder / "mine.zip"
+
+
+def test_a_whole_submission_has_no_fault(tmp_path: Path) -> None:
+    path = packet(tmp_path)
+    checked = check_submission(path)
+    assert (checked.faults, checked.warnings) == ((), ())
+    assert checked.submission == Submission.model_validate(ABOUT)
+    assert [run.identity.seed for run in checked.runs] == [0, 1, 2, 3, 4]
+    assert path.stat().st_size < 30_000
+
+
+Row = dict[str, Any]
+Change = Callable[[Row, list[Row]], object]
+
+
+def in_last_row(**values: Any) -> Change:
+    return lambda _, rows: rows[-1].update(values)
+
+
+def in_identity(**values: Any) -> Change:
+    return lambda identity, _: identity.update(values)
+
+
+def drop_return(_: Row, rows: list[Row]) -> None:
+    del rows[-1]["returns"][-1], rows[-1]["lengths"][-1]
+    rows[-1]["return"] = float(np.mean(rows[-1]["returns"]))
+    rows[-1]["score"] = 100 * (rows[-1]["return"] - 8.185) / (138.381 - 8.185)
+
+
+def copy_of_seed(rows: dict[int, list[Row]], shuffled: bool = False, noise: float = 0) -> Change:
+    """Seed 3 has the returns of seed 0, in its order or another, or nearly so."""
+
+    def change(identity: Row, of: list[Row]) -> None:
+        rows[identity["seed"]] = of
+        if identity["seed"] == 3:
+            random = np.random.default_rng(0)
+            returns = np.array(rows[0][-1]["returns"]) + noise * random.normal(size=100)
+            returns = random.permutation(returns) if shuffled else returns
+            mean = float(np.mean(returns))
+            score = 100 * (mean - 8.185) / (138.381 - 8.185)
+            of[-1].update(returns=returns.tolist(), score=score)
+            of[-1]["return"] = mean
+
+    return change
+
+
+def other_config(identity: Row, rows: list[Row]) -> None:
+    identity["config"] = {**identity["config"], "actor_lr": 0.01}
+    identity["config_hash"] = config_hash("td3_bc", identity["config"])
+    for row in rows:
+        row["config"] = identity["config_hash"]
+
+
+def of_protocol(name: str) -> Change:
+    def change(identity: Row, rows: list[Row]) -> None:
+        for each in (identity, *rows):
+            each["protocol"] = name
+
+    return change
+
+
+def of_dataset(name: str) -> Change:
+    def change(identity: Row, rows: list[Row]) -> None:
+        for each in (identity, *rows):
+            each["dataset"] = name
+
+    return change
+
+
+OLD_MUJOCO = {"gymnasium": "1.2.0", "mujoco": "3.5.0", "offrl": "0.1.0"}
+CELL = "pointmaze-quickstart, seed"
+BROKEN: dict[str, tuple[Change, str]] = {
+    "a stated score": (
+        in_last_row(score=99.0),
+        f"{CELL} 0: step 4,000: its returns give the score ",
+    ),
+    "a stated mean": (in_last_row(**{"return": 1.0}), f"{CELL} 0: step 4,000: its returns have"),
+    "a return too few": (drop_return, f"{CELL} 0: step 4,000: expected 100 returns, found 99"),
+    "lengths": (
+        in_last_row(lengths=[201] * 100),
+        f"{CELL} 0: step 4,000: expected a length from 1 to 200 of each episode",
+    ),
+    "the simulator": (
+        in_last_row(environment="PointMaze_UMaze-v3"),
+        f"{CELL} 0: step 4,000: played in 'PointMaze_UMaze-v3'; expected offrl.datasets",
+    ),
+    "the simulator's version": (
+        in_last_row(simulator=OLD_MUJOCO),
+        f"{CELL} 0: step 4,000: mujoco 3.5.0; scores on pointmaze-quickstart are valid with mujoco",
+    ),
+    "references": (
+        in_identity(reference={"min": 0.0, "max": 1.0, "source": "ours"}),
+        "pointmaze-quickstart: reference returns: expected {'min': 8.185",
+    ),
+    "a budget": (
+        in_identity(evaluation={"every": 1000, "episodes": 10, "seed": 0}),
+        f"{CELL} 0: evaluation: expected {{'every': 1000, 'episodes': 50",
+    ),
+    "a config": (other_config, f"{CELL} 0: config.actor_lr: expected 0.001 of quickstart, found"),
+    "a config's hash": (
+        lambda identity, _: identity["config"].update(tau=0.1),
+        f"{CELL} 0: config: its hash is ",
+    ),
+    "a protocol of one's own": (of_protocol("mine@1"), "protocol: 'mine' is none that ships"),
+    "an earlier protocol": (
+        of_protocol("quickstart@3"),
+        "protocol: quickstart is at version 4, and these runs are of version 3, whose board is",
+    ),
+    "an earlier data set": (
+        of_dataset("pointmaze-quickstart@0"),
+        "pointmaze-quickstart: is at version 1, and its runs are of version 0",
+    ),
+    "times": (in_last_row(wall_time=1.0), f"{CELL} 0: wall_time: expected times that rise"),
+    "data": (
+        lambda identity, _: identity.update(data_sha256=f"{identity['seed']:064d}"),
+        "pointmaze-quickstart@1: its runs trained on data with 5 checksums; expected one",
+    ),
+    "a copied seed": (
+        copy_of_seed({}),
+        f"{CELL} 0 and 3: have the same returns, which two seeds have not",
+    ),
+    "a shuffled copy": (copy_of_seed({}, shuffled=True), f"{CELL} 0 and 3: have the same returns"),
+    "a copy with noise": (copy_of_seed({}, noise=0.01), f"{CELL} 0 and 3: their returns correlate"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_packet_that_is_broken_in_one_way_has_its_line(tmp_path: Path, name: str) -> None:
+    change, said = BROKEN[name]
+    checked = check_submission(packet(tmp_path, change=change))
+    assert any(line.startswith(said) for line in checked.faults), checked.faults
+    begins = CELL if said.startswith(CELL) else said  # the same of other seeds
+    assert all(line.startswith(begins) for line in checked.faults), checked.faults
+    assert not any("\n" in line for line in checked.faults)
+
+
+def test_seeds_and_algorithms_are_those_of_one_entry(tmp_path: Path) -> None:
+    one = check_submission(packet(tmp_path / "one", seeds=[0, 1, 3, 7]))
+    assert one.faults == (
+        "pointmaze-quickstart: lacks the seeds 2, 4 of quickstart; run them",
+        "pointmaze-quickstart: has the seeds 7, which quickstart has not; leave them out",
+    )
+    write_runs(tmp_path / "two" / "runs", "bc", draw=1)
+    two = check_submission(packet(tmp_path / "two"))
+    assert two.faults == (
+        "algorithm: expected one in a submission, found 2: bc, td3_bc; make one of each",
+        "pointmaze-quickstart@1: 2 configs; expected one on each data set",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"code": None}, "code: is not declared; add it"),
+        ({"tuning": None}, "tuning: is not declared; add it"),
+        ({"tuning": {"kind": "none", "settings_tried": 1}}, "tuning.online_episodes: is not"),
+        (
+            {"tuning": {"kind": "none", "settings_tried": 1, "online_episodes": 9}},
+            'tuning: online_episodes are above 0, so kind is "online-selection"',
+        ),
+        ({"code": "http://example.com/x"}, "code: expected the address of the code, not a place"),
+        ({"code": "javascript:alert(1)"}, "code: expected an address such as https://"),
+        ({"paper": 'https://x.org/"onclick="x'}, "paper: expected an address such as https://"),
+        ({"authors": []}, "authors: List should have at least 1 item"),
+        ({"name": "\u202etxt"}, "name: expected one line of text without characters that cannot"),
+        ({"name": "a\x1b[31mb"}, "name: expected one line of text without characters that cannot"),
+        ({"name": "x" * 61}, "name: String should have at most 60 characters"),
+        ({"commit": "main"}, "commit: String should match pattern"),
+        ({"compute": {"hours": float("nan"), "hardware": "x"}}, "compute.hours: Input should be"),
+        ({"more": 1}, "more: Extra inputs are not permitted, found 1"),
+    ],
+)
+def test_what_is_declared_is_declared_whole(changes: Row, line: str) -> None:
+    from offrl.toml import to_toml
+
+    values = {key: value for key, value in {**ABOUT, **changes}.items() if value is not None}
+    with pytest.raises(InputError) as caught:
+        read_submission(to_toml(values), "submission.toml")
+    assert str(caught.value).startswith(f"submission.toml: {line}")
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_every_fault_is_a_line_and_a_bundle_without_a_declaration_has_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_submission("name = 1\n[tuning]\nkind = 'best'\n", "it")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 10
+    assert all(line.startswith("it: ") for line in lines)
+    write_runs(tmp_path / "runs")
+    pack(tmp_path / "runs", tmp_path / "mine.zip")
+    (fault,) = check_submission(tmp_path / "mine.zip").faults
+    assert fault.startswith("submission.toml: there is none; make the bundle by offrl leaderboard")
+    assert check_submission(tmp_path / "none.zip").faults == (
+        "No such file or directory; expected a bundle of offrl results pack",
+    )
+
+
+def tampered(path: Path, *, sums: bool, sealed: bool) -> Checked:
+    """The check of a bundle in which one return was raised by a point."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in files if name.endswith("evaluations.jsonl"))
+    first, *others = files[name].splitlines(keepends=True)
+    row = json.loads(first)
+    row["returns"][0] += 1
+    if sealed:
+        del row[CHECKSUM]
+        row = seal(row)
+    files[name] = json.dumps(row).encode() + b"\n" + b"".join(others)
+    if sums:
+        rest = {k: v for k, v in files.items() if k != "SHA256SUMS"}
+        text = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in rest.items())
+        files["SHA256SUMS"] = text.encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for each, data in files.items():
+            archive.writestr(each, data)
+    return check_submission(path)
+
+
+def test_one_return_that_was_changed_is_found_by_checksums_and_by_recomputation(
+    tmp_path: Path,
+) -> None:
+    path = packet(tmp_path)
+    whole = path.read_bytes()
+    for sums, sealed, said in (
+        (False, False, "its SHA-256 is not that of SHA256SUMS"),
+        (True, False, "its checksum is "),
+        (True, True, "its returns have the mean "),
+    ):
+        path.write_bytes(whole)
+        assert said in tampered(path, sums=sums, sealed=sealed).faults[0]
+
+
+def test_what_is_odd_is_a_warning(tmp_path: Path) -> None:
+    def high(_: Row, rows: list[Row]) -> None:
+        for row in rows:
+            row["returns"] = [value + 200 for value in row["returns"]]
+            row["return"] += 200
+            row["score"] = 100 * (row["return"] - 8.185) / (138.381 - 8.185)
+            row["wall_time"] /= 1e6
+
+    lines = check_submission(packet(tmp_path, change=high)).warnings
+    assert f"{CELL} 0: a score of " in lines[0]
+    assert any("steps a second, evaluations included" in line for line in lines)
+
+
+def test_returns_that_chance_makes_alike_are_no_copies() -> None:
+    random = np.random.default_rng(0)
+    zeros = [0.0] * 100
+    assert not same_up_to_order(zeros, zeros)
+    assert not same_up_to_order([*zeros, 1.0], [*zeros, 1.0])
+    wins = random.integers(0, 2, 100).astype(float).tolist()
+    assert same_up_to_order(wins, wins)
+    assert not same_up_to_order(wins, sorted(wins))
+    x, y = random.normal(size=(2, 100)).tolist()
+    assert same_up_to_order(x, sorted(x))
+    assert not same_up_to_order(x, y)
+    assert correlated(x, y) is None
+    assert correlated(wins, wins) is None
+    assert correlated(x, [2 * value + 1 for value in x]) == pytest.approx(1)
+    pairs = random.normal(size=(2000, 2, 12))
+    assert not any(correlated(*pair.tolist()) for pair in pairs)
