@@ -194,6 +194,7 @@ NAMED = {
     "data.nested": {"h5py"},
     "data.unfolded": {"h5py"},
     "evaluation.capsules": {"mujoco"},
+    "evaluation.margins": {"mujoco"},
     "results.bundle": {"zipfile"},
     "results.unpacking": {"zipfile"},
     "results.provenance": {"gymnasium-robotics", "hopper", "minari", "mujoco"},
