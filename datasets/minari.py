@@ -52,6 +52,9 @@ WRITES = ("",)
 VIEWS = ("transitions",)
 VERSION = 1  # raised whenever the same file would be read otherwise
 FLAT = ("rewards", "terminations", "truncations")  # numbers of an episode's steps
+# Packages that register their environments when they are imported. No other is named, whatever
+# metadata say, and one that offrl's cards do not name has to be trusted.
+REGISTERING = ("gymnasium_robotics", "minigrid", "ale_py")
 MOST_TEXT = 2**26  # bytes of metadata, which declare two bounds for each number of a space
 Floats = NDArray[np.float32]
 
@@ -270,8 +273,9 @@ def _environment(spec: dict[str, Any], keys: dict[str, Any]) -> str:
             f"give a card with environment.max_episode_steps."
         )
     entry_point = spec.get("entry_point")
+    package = str(entry_point).partition(":")[0].partition(".")[0]
     keys["environment"] = Environment(
-        id=spec["id"],
+        id=f"{package}:{spec['id']}" if package in REGISTERING else spec["id"],
         max_episode_steps=int(limit),
         kwargs=spec.get("kwargs") or {},
         wrappers=wrappers,

@@ -112,7 +112,7 @@ class Source(Strict):
 
 
 class Wrapper(Strict):
-    """A wrapper around a simulator, of Gymnasium's own."""
+    """A wrapper around a simulator, of Gymnasium's own or offrl's."""
 
     entry_point: str  # "gymnasium.wrappers.transform_action:RescaleAction"
     kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -129,7 +129,7 @@ class Environment(Strict):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     observation_keys: list[str] = Field(default_factory=list)  # order of a flattened dict
     wrappers: list[Wrapper] = Field(default_factory=list)  # the innermost first
-    # The class that the data say they come from: compared with that of `id`, never imported. It is
+    # The class that the data say they come from: compared with that of `id`; not imported. It is
     # no part of a run's identity.
     entry_point: str | None = None
     _origin: Origin = PrivateAttr(default=Origin())
@@ -156,7 +156,7 @@ class Environment(Strict):
         values = self.model_dump(include={"id", "kwargs", "wrappers"})
         for key, value in _texts(values, "environment"):
             if key == "environment.wrappers.entry_point":
-                continue  # Gymnasium's own or none, whoever names them
+                continue  # Gymnasium's or offrl's own or none, whoever names them
             if key != "environment.id" and value.startswith(_ADDRESSES):
                 continue
             module = value.rpartition(":")[0]
