@@ -22,8 +22,8 @@ def test_a_point_moves_by_a_fifth_of_its_action_and_stops_at_walls() -> None:
     np.testing.assert_allclose(goal_maze.moved(places, moves), moves, atol=1e-15)
     for _ in range(30):
         places = goal_maze.moved(places, moves)
-    # Half-width 0.5: walls left of -2 and above stop at -1.5, and one right of 6 at 5.5. From x = 2.5
-    # on the way down is free.
+    # Half-width 0.5: walls left of -2 and above stop at -1.5, and one right of 6 at 5.5. From
+    # x = 2.5 on the way down is free.
     np.testing.assert_allclose(places, [[5.5, 3.0], [-1.5, 0], [-1.5, -1.5], [3.0, 6.0]], atol=1e-9)
 
 
