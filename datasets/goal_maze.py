@@ -220,7 +220,7 @@ class Directed:
         arrives = (np.stack(here) == np.stack(there)).all(0)
         ways = np.where(arrives[:, None], goals, NEXT[(*there, *here)]) - places
         directions = ways / np.maximum(np.sqrt(np.square(ways).sum(1)), 1e-9)[:, None]
-        return (directions + self.noise * draws).clip(-1, 1)
+        return np.asarray((directions + self.noise * draws).clip(-1, 1))
 
 
 def make_for(card: Card, directory: Path, progress: Progress | None = None) -> Path:

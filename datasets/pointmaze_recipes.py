@@ -82,7 +82,8 @@ class Maze:
 
     def cell(self, places: Array) -> NDArray[np.int64]:
         """The indices of the cells to whose centres places (N, 2) are nearest."""
-        return np.square(places[:, None] - self.centres).sum(-1).argmin(1)
+        distances = np.square(places[:, None] - self.centres).sum(-1)
+        return np.asarray(distances.argmin(1), np.int64)
 
 
 class Drivers:

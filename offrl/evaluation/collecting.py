@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.card import Environment
-from offrl.data.columns import Columns
+from offrl.data.columns import NAMES, Columns
 from offrl.data.observations import flatten
 from offrl.evaluation.environments import as_batch, make, make_vector
 from offrl.progress import Progress
@@ -116,7 +116,8 @@ def collect_rows(
             start, own = sequence.spawn(2)
             seeds[row] = int(start.generate_state(1)[0])
             behaviours.begin(row, np.random.default_rng(own))
-        return flat(envs.reset(seed=seeds, options={"reset_mask": over})[0])
+        given, _ = envs.reset(seed=seeds, options={"reset_mask": over})  # type: ignore[arg-type]
+        return flat(given)
 
     observations = restart(np.ones(rows, np.bool_))
     while not recorder.complete():
@@ -206,7 +207,8 @@ class _Recorder:
         )
         chosen = [e.arrays for e in self.episodes[: needed + 1]]
         parts = [np.concatenate(arrays)[: self.transitions] for arrays in zip(*chosen, strict=True)]
-        columns = Columns(*parts)
+        named: dict[str, Any] = dict(zip(NAMES, parts, strict=True))
+        columns = Columns(**named)
         columns.truncations[-1] |= not columns.terminations[-1]
         return columns
 
@@ -214,7 +216,8 @@ class _Recorder:
 def joined(parts: Iterable[Columns]) -> Columns:
     """The columns of several parts, one after another."""
     arrays = [part.arrays() for part in parts]
-    return Columns(**{name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
+    joint: dict[str, Any] = {name: np.concatenate([a[name] for a in arrays]) for name in NAMES}
+    return Columns(**joint)
 
 
 def save(made: Columns, path: Path) -> Path:
