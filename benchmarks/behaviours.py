@@ -30,7 +30,7 @@ ROUND = 256  # steps of each row between updates
 DISCOUNTS = {"Hopper": 0.99, "HalfCheetah": 0.98, "Walker2d": 0.99}
 
 
-class Rows(VecEnv):
+class Rows(VecEnv):  # type: ignore[misc]
     """A lockstep simulator in the terms of Stable-Baselines3, with actions before their tanh."""
 
     def __init__(self, body: str, rows: int) -> None:

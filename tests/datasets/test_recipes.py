@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from offrl.data.card import shipped_cards
+from offrl.data.dataset import load_dataset
 from offrl.datasets import recipes
 from offrl.evaluation.collecting import collect_rows
 
@@ -62,3 +63,13 @@ def test_few_steps_are_made_again_to_the_bit(body: str) -> None:
     noise = np.random.default_rng(own).standard_normal(len(policy.deviation))
     action = np.tanh(policy.means(made[0].observations[:1])[0] + policy.deviation * noise)
     np.testing.assert_array_equal(made[0].actions[0], np.rint(action * 1024) / 1024)
+
+
+@pytest.mark.nightly  # some 20 s each
+@pytest.mark.parametrize("name", sorted(name for name in CARDS if name.endswith("-small")))
+def test_small_sets_are_as_their_cards_say(name: str) -> None:
+    """Loading compares counts, mean return and, where they were seen, all bits."""
+    data = load_dataset(name)
+    made = data.card.expected.made
+    if made is not None and any(seen.here for seen in made.seen):
+        assert data.notes == []
