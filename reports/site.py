@@ -34,6 +34,8 @@ from offrl.text import one_line
 from offrl.version import __version__
 
 LARGEST = 2**30  # bytes of a bundle
+LONGEST, MOST_VALUES = 200, 20  # of what a record says: characters, and values of a kind
+LONGEST_CONFIG = 4_000  # characters
 FOLDERS = ("protocols", "algorithms", "datasets", "submissions", "bundles")
 HERE = Path(__file__).parent
 
@@ -137,6 +139,7 @@ class _Pages:
             seeds=seeds,
             curves=curve(entry),
             sessions=_sessions(entry),
+            config=_config(entry),
         )
 
     def newest(self, board: Board) -> str | None:
@@ -191,10 +194,17 @@ def _sessions(entry: Entry) -> dict[str, list[str]]:
     for session in (s for run in entry.checked.runs for s in run.record.sessions):
         found["commit of offrl"].add(str(session.commit or "not noted: an installed wheel"))
         for name, version in session.versions.items():
-            found[name].add(str(version))
+            found[name[:LONGEST]].add(str(version))
         hardware = {key: str(value) for key, value in session.hardware.items()}
         found["machine"].add(", ".join(f"{key} {hardware[key]}" for key in sorted(hardware)))
-    return {name: sorted(values)[:20] for name, values in found.items()}
+    shown = list(found.items())[:MOST_VALUES]
+    return {name: [v[:LONGEST] for v in sorted(of)[:MOST_VALUES]] for name, of in shown}
+
+
+def _config(entry: Entry) -> str:
+    """The config of an entry's first run, as text."""
+    text = json.dumps(entry.checked.runs[0].identity.config, sort_keys=True)
+    return text if len(text) <= LONGEST_CONFIG else f"{text[:LONGEST_CONFIG]}..."
 
 
 def _record(boards: Sequence[Board]) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def build(
 
     boards = build(folder, output)
     for board in boards:
-        print_message(f"{board.name}: {len(board.live):,} entries")
+        count = len(board.live)
+        print_message(f"{board.name}: {count:,} {'entry' if count == 1 else 'entries'}")
     print_line(output / "index.html")
 
 

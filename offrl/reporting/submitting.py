@@ -1,6 +1,7 @@
 """The files of a pull request that adds runs to a leaderboard."""
 
 import re
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def commands(path: Path, name: str) -> list[str]:
     branch = f"submission-{_plain(name)}"
     return [
         f"git switch -c {branch}",
-        f"git add '{path}'",
+        f"git add {shlex.quote(str(path))}",
         f"git commit -m 'Submit {_plain(name)}'",
         f"git push -u origin {branch}",
     ]

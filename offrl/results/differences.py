@@ -139,27 +139,26 @@ def _mean(values: Sequence[float]) -> float | None:
 def _differing(a: StoredRun | None, b: StoredRun | None) -> list[tuple[str, str, str]]:
     """What differs between two runs of one key, and what each has of it."""
     if a is None or b is None:
-        x, y = (ABSENT if run is None else str(_record(run).status) for run in (a, b))
-        return [("run", x, y)]
+        here, there = (ABSENT if run is None else str(_record(run).status) for run in (a, b))
+        return [("run", here, there)]
     ours, theirs = _record(a), _record(b)
     found = []
     for key in ours.identity.differing(theirs.identity):
-        x, y = (record.identity.model_dump().get(key) for record in (ours, theirs))
-        found += _of_values(key, x, y)
+        values = [record.identity.model_dump().get(key) for record in (ours, theirs)]
+        found += _of_values(key, *values)
     if ours.status != theirs.status:
         found.append(("status", str(ours.status), str(theirs.status)))
     for name in sorted({*_versions(ours), *_versions(theirs)}):
-        x, y = _versions(ours).get(name), _versions(theirs).get(name)
-        found += _of_values(f"version of {name}", x, y)
+        found += _of_values(
+            f"version of {name}", _versions(ours).get(name), _versions(theirs).get(name)
+        )
     if len(a.rows) != len(b.rows):
         found.append(("evaluations", str(len(a.rows)), str(len(b.rows))))
     for x, y in zip(a.rows, b.rows, strict=False):
         if x.returns != y.returns:
             found.append((f"returns from step {x.step:,} on", _returns(x), _returns(y)))
             break
-    if (x := _score(a)) != (y := _score(b)):
-        found += _of_values("score", x, y)
-    return found
+    return [*found, *_of_values("score", _score(a), _score(b))]
 
 
 def _of_values(key: str, a: Any, b: Any) -> list[tuple[str, str, str]]:
