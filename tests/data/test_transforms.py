@@ -40,10 +40,10 @@ def rows(count: int, length: int = 5, width: int = 3, seed: int = 0) -> Columns:
 
 def changed(before: Columns, after: Columns) -> dict[str, list[int]]:
     """The rows in which columns differ, by the names of these columns."""
-    differ = {
-        name: (np.atleast_2d((one != after.arrays()[name]).T).any(0)).nonzero()[0].tolist()
-        for name, one in before.arrays().items()
-    }
+    differ = {}
+    for name, one in before.arrays().items():
+        odd = np.atleast_2d((one != after.arrays()[name]).T).any(0)
+        differ[name] = np.flatnonzero(odd).tolist()
     return {name: numbers for name, numbers in differ.items() if numbers}
 
 
