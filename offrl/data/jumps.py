@@ -53,7 +53,10 @@ class _Steps:
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
-        rows = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).astype(np.int64))
+        # The successor of a termination may be anything, such as the next episode's beginning.
+        steps = np.flatnonzero(~dataset.terminations)
+        steps = steps if len(steps) else np.arange(len(dataset))
+        rows = steps[np.unique(np.linspace(0, len(steps) - 1, SAMPLE).astype(np.int64))]
         before = dataset.observations[rows].astype(np.float64)
         self.mean = before.mean(0)
         given = self._given(rows)

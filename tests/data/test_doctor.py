@@ -220,6 +220,20 @@ def test_equal_rows_and_episodes_have_equal_prints(tmp_path: Path) -> None:
     assert np.flatnonzero(one != other).tolist() == [0]
 
 
+def test_successors_of_terminations_do_not_blur_what_a_step_is(tmp_path: Path) -> None:
+    """As of a view whose successor of a termination is the next episode's first observation."""
+    columns = good()
+    ends = np.arange(19, STEPS * EPISODES - 1, 20)
+    shuffled = np.random.default_rng(0).permutation(STEPS * EPISODES)
+    columns["done"][ends] = 1
+    columns["truncated"][ends] = 0
+    columns["next_obs"][ends] = columns["obs"][shuffled[: len(ends)]]
+    scores = jumps(load_dataset(card(tmp_path / "a.npz", columns)))
+    inside = np.setdiff1d(np.arange(STEPS * EPISODES), ends)
+    assert scores.steps[inside].max() < 4
+    assert np.median(scores.steps[ends]) > 4
+
+
 def test_observations_that_do_not_move_have_no_jumps(tmp_path: Path) -> None:
     columns = good()
     columns |= {"obs": 0 * columns["obs"], "next_obs": 0 * columns["obs"]}
