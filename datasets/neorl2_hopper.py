@@ -84,7 +84,8 @@ class RandomFrictionHopper(MujocoEnv):
         """The first observation."""
         if seed is not None:
             self._frictions.seed(seed)
-        return super().reset(seed=seed, options=options)
+        started: tuple[Array, Info] = super().reset(seed=seed, options=options)
+        return started
 
     def reset_model(self) -> Array:
         """The first observation, of a new friction."""

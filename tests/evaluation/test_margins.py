@@ -13,13 +13,13 @@ import mujoco
 import numpy as np
 import pytest
 
-from offrl.data.card import Environment
+from offrl.data.card import Environment, Wrapper
 from offrl.errors import InputError
 from offrl.evaluation import margins
 from offrl.evaluation.environments import make
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/margins-mujoco340.json").read_text())
-WRAPPER = {"entry_point": "offrl.evaluation.margins:OldMargins"}
+WRAPPER = Wrapper(entry_point="offrl.evaluation.margins:OldMargins")
 
 
 def model(geoms: str) -> mujoco.MjModel:
@@ -33,7 +33,7 @@ def model(geoms: str) -> mujoco.MjModel:
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_steps_are_those_of_mujoco_3_4(name: str) -> None:
-    env = make(Environment(id=name, max_episode_steps=10, wrappers=[WRAPPER]))  # type: ignore[list-item]
+    env = make(Environment(id=name, max_episode_steps=10, wrappers=[WRAPPER]))
     robot: Any = env.unwrapped
     env.reset(seed=0)
     for step in GOLDEN[name]:
@@ -90,6 +90,6 @@ def test_margins_of_several_sizes_and_gaps_are_refused(
 def test_what_has_no_model_is_refused() -> None:
     with pytest.raises(InputError, match="has no model of MuJoCo's"):
         margins.OldMargins(gymnasium.make("CartPole-v1"))
-    environment = Environment(id="CartPole-v1", max_episode_steps=10, wrappers=[WRAPPER])  # type: ignore[list-item]
+    environment = Environment(id="CartPole-v1", max_episode_steps=10, wrappers=[WRAPPER])
     with pytest.raises(InputError, match="has no model of MuJoCo's"):
         make(environment)
