@@ -45,7 +45,7 @@ def main() -> None:
         for seeds, ax in zip((3, 10), figure.subplots(1, 2), strict=True):
             scores = table(path, seeds)
             comparison = compare(scores)
-            print(f"{seeds} seeds", comparison.pairs.to_string(), *comparison.notes, sep="\n")  # noqa: T201
+            print(f"{seeds} seeds", comparison.pairs.to_string(), *comparison.notes, sep="\n")
             plots.critical_difference_plot(statistics.ranks(scores), comparison.pairs, ax=ax)
             ax.set_title(f"{seeds} seeds", loc="left", y=1.2)
         figure.savefig(folder / "ranks.png", dpi=110)

@@ -22,7 +22,8 @@ from offrl.learning.settings import placed
 from offrl.learning.spec import Device, Seeds, Spec
 from offrl.learning.state import Stateful
 
-CONTINUOUS, DISCRETE = "continuous", "discrete"  # kinds of actions
+CONTINUOUS = "continuous"  # kinds of actions
+DISCRETE = "discrete"
 Metrics = Mapping[str, Tensor]
 Loss = tuple[Tensor, Metrics]  # of each replica (R,), and what is worth plotting beside it
 
