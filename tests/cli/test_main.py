@@ -149,7 +149,7 @@ def test_a_group_of_commands_alone_prints_its_help(call: Call, words: list[str])
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("re", {"report", "reproduce"}),
+        ("re", {"report", "reproduce", "results"}),
         ("show iq", {"iql", "iql-paper"}),
         ("run quick", {"quickstart"}),
         ("train td3_bc hopper-expert-v", {f"hopper-expert-v{k}" for k in (0, 1, 2)}),
