@@ -42,7 +42,7 @@ class Rows(VecEnv):  # type: ignore[misc]
 
     def reset(self) -> Array:
         """First observations."""
-        return self.rows.reset(seed=self._seeds[0])[0].astype(np.float32)
+        return np.asarray(self.rows.reset(seed=self._seeds[0])[0], np.float32)
 
     def step_async(self, actions: Array) -> None:
         """Keeps what `step_wait` plays."""
@@ -176,7 +176,7 @@ def main() -> None:
         before, cpu = time.monotonic(), time.process_time()
         model.learn(size, reset_num_timesteps=False)
         seconds, cpu = time.monotonic() - before, time.process_time() - cpu
-        policy = policy_of(model, normal)
+        policy: dict[str, Any] = policy_of(model, normal)
         sampled, mean = play(policy, args.body, 1.0), play(policy, args.body, 0.0)
         steps = model.num_timesteps
         np.savez(folder / "snapshots" / f"{steps:09d}.npz", **policy, sampled=sampled, best=mean)

@@ -46,7 +46,7 @@ def test_a_row_of_many_is_the_task_alone(kind: str) -> None:
     assert isinstance(rows.unwrapped, goal_maze.GoalMazeVector)
     rng = np.random.default_rng(1)
     state, _ = env.reset(seed=5)
-    states, _ = rows.reset(seed=[4, 5, 6])
+    states, _ = rows.reset(seed=[4, 5, 6])  # type: ignore[arg-type]
     for _ in range(150):
         np.testing.assert_array_equal(states[1], state)
         actions = rng.uniform(-1.5, 1.5, (3, 2))
