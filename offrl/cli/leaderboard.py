@@ -73,7 +73,7 @@ def check(
             differs = differs or not part.holds
             print_line(
                 f"{checked.path}: {part.dataset}: mean return {part.replayed:.6g}, claimed "
-                f"{part.claimed:.6g}: {part.errors:.1f} standard errors apart, "
+                f"{part.claimed:.6g}: {part.errors:.2g} standard errors apart, "
                 f"{'as claimed' if part.holds else 'not as claimed'}"
             )
     raise typer.Exit(1 if differs else 0)

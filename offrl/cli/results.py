@@ -142,4 +142,4 @@ def check_suffix(path: Path) -> None:
 
 
 def _mean(value: float | None) -> str:
-    return "no score" if value is None else f"{value:.4f}"
+    return "no score" if value is None else f"{value:.6g}"

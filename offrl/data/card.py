@@ -355,8 +355,7 @@ class Card(Strict):
             lacking = "environment" if self.environment is None else "reference"
             raise InputError(
                 f"data set {self.id}: its card has no [{lacking}], so a policy cannot be scored"
-                f"{f' (its notes: {one_line(self.notes[:300])})' if self.notes else ''}; give "
-                "a card (TOML) that has one"
+                f"{_said(self)}; give a card (TOML) that has one"
             )
         if self.reference.fault:
             raise InputError(
@@ -365,6 +364,13 @@ class Card(Strict):
             )
         self.environment.check_code()
         return self.environment, self.reference
+
+
+def _said(card: Card) -> str:
+    """What a card's notes begin with, and where to read on."""
+    if not card.notes:
+        return ""
+    return f"; its notes (offrl show {card.id}) begin: {one_line(card.notes[:200])}"
 
 
 def read_card(path: Path, trust: Files = ()) -> Card:

@@ -71,8 +71,9 @@ def test_a_set_is_as_its_card_says() -> None:
     for start, end in pairwise(data.episode_starts[:20]):
         assert (goals[start:end] == goals[start]).all()
         first, last = (goal_maze.indices(v[start]) for v in (places, goals))
-        there = tuple(map(int, last))
-        assert goal_maze.WAYS[there][1][tuple(map(int, first))] == goal_maze.APART
+        row, column = map(int, last)
+        begun = (int(first[0]), int(first[1]))
+        assert goal_maze.WAYS[row, column][1][begun] == goal_maze.APART
 
 
 def test_a_goal_that_is_reached_pays_and_moves_on() -> None:

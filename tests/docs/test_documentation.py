@@ -54,7 +54,7 @@ def blocks(page: Path) -> Iterator[Block]:
     assert start is None, f"{page}: the block of line {start} does not end"
 
 
-def named(paths: list[Path]) -> Any:
+def named(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", paths, ids=lambda path: str(path.relative_to(ROOT)))
 
 

@@ -1,6 +1,6 @@
 """Contact margins of before MuJoCo 3.5.
 
-`golden/margins-mujoco340.json` has three steps of each of Gymnasium's robots, with contacts, from
+`margins_of_mujoco_340.json` has three steps of each of Gymnasium's robots, with contacts, from
 MuJoCo 3.4.0: a state, an action and the next state. `tox -e mujoco350` runs this where margins add.
 """
 
@@ -18,7 +18,7 @@ from offrl.errors import InputError
 from offrl.evaluation import margins
 from offrl.evaluation.environments import make
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden/margins-mujoco340.json").read_text())
+GOLDEN = json.loads(Path(__file__).with_name("margins_of_mujoco_340.json").read_text())
 WRAPPER = Wrapper(entry_point="offrl.evaluation.margins:OldMargins")
 
 

@@ -36,9 +36,10 @@ ROWS = "evaluations.jsonl"
 def wrapped_pendulum() -> Env:
     """A pendulum in wrappers, as one who collects has it."""
     env: Any = gymnasium.make("Pendulum-v1", max_episode_steps=STEPS)
+    bounds: Any = (-1.0, 1.0)  # numbers that a specification can hold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bounds in float64
-        env = FlattenObservation(FrameStackObservation(RescaleAction(env, -1.0, 1.0), 2))
+        env = FlattenObservation(FrameStackObservation(RescaleAction(env, *bounds), 2))
     return ClipReward(env, min_reward=-8.0, max_reward=0.0)
 
 
