@@ -19,7 +19,6 @@ from offrl.cli.console import (
     Labels,
     Order,
     Reps,
-    Row,
     Scale,
     Seed,
     Sources,
@@ -367,66 +366,6 @@ def adastop(
     print_notes(scores)
 
 
-@reads_sources
-def reproduce(
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="A published table: neorl2, corl, ...")
-    ],
-    source: Sources,
-    margin: Annotated[
-        float,
-        typer.Option(
-            metavar="POINTS",
-            help="The largest difference of means that counts as none, in points.",
-        ),
-    ],
-    algorithm: Algorithms = None,
-    dataset: Datasets = None,
-    as_json: AsJson = False,
-    *,
-    reading: "Reading",
-) -> None:
-    """Set scores beside a published table: reproduced, differs or underpowered.
-
-    Example: offrl reproduce neorl2 runs --margin 3
-    """
-    from offrl.reporting.words import TERMINAL, Words
-    from offrl.results.collect import collect
-    from offrl.statistics.labels import level_of, percent
-    from offrl.statistics.published import compare
-
-    scores = collect(
-        source,
-        complete=False,
-        algorithms=algorithm or None,
-        datasets=dataset or None,
-        reading=reading,
-    )
-    cells = compare(scores, table, margin)
-    words = Words(TERMINAL, decimals=2)  # as many as published tables have
-    show_rows(
-        cells.to_dict("records"),
-        {
-            "algorithm": "algorithm",
-            "data set": "dataset",
-            "ours": lambda row: words.spread(row["mean"], row["sd"], row["n"]),
-            "published": lambda row: words.spread(
-                row["published"], row["published_sd"], row["published_n"]
-            ),
-            "difference": lambda row: (
-                f"{words.difference(row['difference'])}\n{words.interval(row['low'], row['high'])}"
-            ),
-            "verdict": _verdict,
-        },
-        as_json,
-        title=(
-            f"{table}, margin {margin:g}; ± with ddof 1, differences with "
-            f"{percent(level_of(cells))} intervals"
-        ),
-    )
-    print_notes(scores.final())
-
-
 def _check_suffix(path: Path | None, *suffixes: str) -> None:
     if path is not None and path.suffix not in suffixes:
         raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
@@ -438,9 +377,3 @@ def _write(frame: "pd.DataFrame", path: Path) -> None:
 
     with replacing(path) as temporary:
         write_csv(frame, temporary)
-
-
-def _verdict(row: Row) -> str:
-    if row["verdict"] != "unfinished":
-        return str(row["verdict"])
-    return f"unfinished: {row['step']:,} of {row['published_step']:,} steps"

@@ -13,6 +13,7 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
+from offrl.cli import published
 from offrl.cli.console import (
     AsJson,
     Columns,
@@ -38,7 +39,7 @@ from offrl.errors import InputError, unknown
 if TYPE_CHECKING:
     from offrl.running.protocol import Protocol
 
-KINDS = ("datasets", "algorithms", "protocols")
+KINDS = ("datasets", "algorithms", "protocols", "tables")
 LONGEST_LINE = 100  # of a paragraph, in characters, however wide the terminal
 
 
@@ -47,7 +48,7 @@ def list_names(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="datasets, algorithms or protocols.",
+            help="datasets, algorithms, protocols or tables.",
             autocompletion=lambda incomplete: [k for k in KINDS if k.startswith(incomplete)],
         ),
     ],
@@ -64,7 +65,7 @@ def list_names(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List data sets, algorithms or protocols.
+    """List data sets, algorithms, protocols or published tables.
 
     Example: offrl list datasets --family d4rl --search antmaze
     """
@@ -124,6 +125,8 @@ def list_names(
             "algorithms": lambda row: str(len(row["algorithms"])),
             "seeds": "seeds",
         }
+    elif what == "tables":
+        rows, columns = published.table_rows(), published.TABLE_COLUMNS
     else:
         raise unknown("kind", what, KINDS)
     show_rows(rows, columns, as_json)
@@ -149,7 +152,7 @@ def show(
     trust: Trusted = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a data set's card, an algorithm and its defaults, or a protocol.
+    """Show a data set's card, an algorithm and its defaults, a protocol, or a published table.
 
     A protocol is shown whole, with what it extends and with what options as those of offrl run
     change.
@@ -161,6 +164,7 @@ def show(
     from offrl.data.card import read_card, shipped_cards
     from offrl.running.changes import Changes, changed
     from offrl.running.protocol import find_protocol, shipped_protocols, tables
+    from offrl.statistics.published import headings
     from offrl.toml import read_toml, to_toml
     from offrl.trust import trusted
 
@@ -168,6 +172,7 @@ def show(
     protocols = shipped_protocols()
     card = cards.get(name)
     protocol = find_protocol(name) if name in protocols else None
+    table = name if name in headings() else None
     algorithm = None
     if name in algorithms or name.endswith(".py"):
         algorithm = _algorithm_page(name)
@@ -175,8 +180,8 @@ def show(
         protocol = find_protocol(name, trust or ())
     elif name.endswith(".toml"):
         card = read_card(Path(name))
-    if not (card or protocol or algorithm):
-        raise unknown("name", name, {*cards, *algorithms, *protocols})
+    if not (card or protocol or algorithm or table):
+        raise unknown("name", name, {*cards, *algorithms, *protocols, *headings()})
     changes = Changes(
         steps, seed_numbers(seed) if seed else None, every, episodes, config_values(settings or ())
     )
@@ -192,6 +197,7 @@ def show(
             "protocol": protocol and protocol.model_dump(),
             "dataset": card and card.model_dump(),
             "algorithm": algorithm,
+            "table": table and published.table_values(table),
         }
         print_json({kind: values for kind, values in kinds.items() if values})
         return
@@ -205,6 +211,8 @@ def show(
         _show_values(f"algorithm {name}", algorithm)
         for line in _refilled(documentation, min(out.width, LONGEST_LINE)):
             print_line(line)
+    if table:
+        published.show_table(table)
 
 
 def _algorithm(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from offrl.cli import (
     leaderboard,
     papers,
     policies,
+    published,
     results,
     running,
     watching,
@@ -48,7 +49,7 @@ app.command(rich_help_panel=SCORES)(papers.plot)
 app.command(rich_help_panel=SCORES)(analysis.compare)
 app.command(rich_help_panel=SCORES)(analysis.budget)
 app.command(rich_help_panel=SCORES)(analysis.adastop)
-app.command(rich_help_panel=SCORES)(analysis.reproduce)
+app.command(rich_help_panel=SCORES)(published.reproduce)
 app.add_typer(results.app, name="results", rich_help_panel=SCORES)
 app.add_typer(leaderboard.app, name="leaderboard", rich_help_panel=SCORES)
 

@@ -115,7 +115,7 @@ def run(
     from offrl.running import runner
     from offrl.running.launchers import Launcher
 
-    with _run_bars(output) as bars:
+    with run_bars(output) as bars:
         events = runner.run(
             protocol,
             output,
@@ -143,7 +143,7 @@ def run(
             progress=bars.show_data,
             trust=trust or (),
         )
-    _conclude(events, output)
+    conclude(events, output)
 
 
 def train(
@@ -210,7 +210,7 @@ def train(
     from offrl.running import runner
     from offrl.running.launchers import Launcher
 
-    with _run_bars(output) as bars:
+    with run_bars(output) as bars:
         events = runner.train(
             algorithm,
             dataset,
@@ -237,10 +237,10 @@ def train(
             progress=bars.show_data,
             trust=trust or (),
         )
-    _conclude(events, output)
+    conclude(events, output)
 
 
-class _RunBars:
+class RunBars:
     """Shows runs as they go, with a line where a run ends.
 
     On a terminal bars with time to go, elsewhere a line on all runs now and then.
@@ -313,14 +313,14 @@ class _RunBars:
 
 
 @contextlib.contextmanager
-def _run_bars(root: Path) -> Iterator[_RunBars]:
+def run_bars(root: Path) -> Iterator[RunBars]:
     """Bars for the runs that are carried out inside, in a folder of runs."""
-    bars = _RunBars(root)
+    bars = RunBars(root)
     with bars.bars:
         yield bars
 
 
-def _conclude(events: Sequence["Event"], output: Path) -> None:
+def conclude(events: Sequence["Event"], output: Path) -> None:
     """Prints how many runs are done; exits with 1 where one is not."""
     if not events:
         print_line(f"no run in {output} has failed")

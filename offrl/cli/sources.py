@@ -104,6 +104,8 @@ def reads_sources(command: Callable[..., None]) -> Callable[..., None]:
         dry_run = given.pop("dry_run")
         reading = _reading(**given)
         if dry_run:
+            if not values["source"]:
+                raise InputError("--dry-run: give the scores to read")
             _show(values["source"], values.get("scale", 100), reading)
         else:
             command(**values, reading=reading)
