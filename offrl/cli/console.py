@@ -214,8 +214,8 @@ Sources = Annotated[
     list[Path],
     typer.Argument(
         metavar="SOURCE",
-        help="Folders of runs, tables (algorithm,dataset,seed,score[,step]; - from a pipe), or "
-        "what other programs wrote.",
+        help="Folders of runs, bundles, tables (algorithm,dataset,seed,score[,step]; - from a "
+        "pipe), or what other programs wrote.",
     ),
 ]
 Algorithms = Annotated[

@@ -19,6 +19,7 @@ from offrl.results.run_labels import Run, each_once, labelled_runs, with_names
 from offrl.results.settings import with_setting
 from offrl.results.store import RunFolder, State, run_folders
 from offrl.results.table import ScoreTable
+from offrl.results.unpacking import opened
 from offrl.results.unplayed import is_unplayed
 from offrl.text import one_form
 
@@ -41,8 +42,8 @@ def collect(
     """One table from several sources: score tables, and folders of runs (which hold `run.json`).
 
     Args:
-        sources: one or several of: a folder of runs, a file or folder that `read_scores` reads, a
-            frame with such columns, a ScoreTable.
+        sources: one or several of: a folder of runs, a bundle of runs, a file or folder that
+            `read_scores` reads, a frame with such columns, a ScoreTable.
         scale: that of files and frames; runs are scored on 0-100, and another scale beside them is
             an InputError.
         complete: as in `ScoreTable.from_frame`, of what is selected.
@@ -67,18 +68,10 @@ def collect(
             if logs is not None:
                 parts.append((str(source), logs))
                 continue
-            folders = run_folders(source)
-            if not folders:
-                raise InputError(
-                    f"{source}: no run.json in this folder; expected a folder of runs, or a score "
-                    f"table ({', '.join(SUFFIXES)})"
-                )
-            if scale != 100:
-                raise InputError(
-                    f"{source}: runs are scored on 0-100, but scale {scale:g} is declared; bring "
-                    "all scores to 0-100 and declare 100"
-                )
-            parts.append((str(source), _table_of(source, folders)))
+            parts.append((str(source), _runs_below(source, source, scale)))
+        elif source.suffix == ".zip":
+            with opened(source) as bundle:
+                parts.append((str(source), _runs_below(bundle.folder, source, scale)))
         else:
             table = read_scores(source, scale=scale, complete=False, reading=reading)
             parts.append((str(source), table))
@@ -88,6 +81,22 @@ def collect(
     if complete:
         merged.check_complete(" + ".join(where for where, _ in parts))
     return merged
+
+
+def _runs_below(folder: Path, where: Path, scale: float) -> ScoreTable:
+    """The table of the runs in a folder, which came from a source of another name or of its own."""
+    folders = run_folders(folder)
+    if not folders:
+        raise InputError(
+            f"{where}: no run.json in this folder; expected a folder of runs, or a score "
+            f"table ({', '.join(SUFFIXES)})"
+        )
+    if scale != 100:
+        raise InputError(
+            f"{where}: runs are scored on 0-100, but scale {scale:g} is declared; bring "
+            "all scores to 0-100 and declare 100"
+        )
+    return _table_of(folder, folders)
 
 
 def merge(parts: Sequence[tuple[str, ScoreTable]], *, complete: bool = True) -> ScoreTable:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from command_line import Call
+from made_runs import write_runs
 
 from offrl.results.rows import Status
 from offrl.running import runner
@@ -141,6 +142,18 @@ def test_the_page_shows_every_cell_and_obeys_no_name(call: Call, tmp_path: Path)
     assert call(*words).code == 0  # a page of its own is replaced
     (tmp_path / "page" / "more.txt").write_text("mine")
     assert "more.txt does not belong" in call(*words).error
+
+
+def test_a_bundle_of_runs_is_a_source_too(call: Call, tmp_path: Path) -> None:
+    """The runs in it have simulators and rules, which are the published ones."""
+    write_runs(tmp_path / "runs", "bc", protocol="neorl2-dmsd", dataset="neorl2-dmsd", mean=65.0)
+    assert call("results", "pack", "runs", "-o", "runs.zip").code == 0
+    words = ["--margin", "50", "--json"]
+    packed = json.loads(call("reproduce", "neorl2", "runs.zip", *words).stdout)
+    (cell,) = (cell for cell in packed["cells"] if cell["n"])
+    assert (cell["algorithm"], cell["n"], cell["step"]) == ("bc", 3, 1_000_000)
+    assert cell["verdict"] == "reproduced"
+    assert packed == json.loads(call("reproduce", "neorl2", "runs", *words).stdout)
 
 
 @pytest.mark.parametrize(
