@@ -39,6 +39,7 @@ FAMILIES = {  # what a family of data sets is called; others by their names
     "minari": "Minari",
     "neorl2": "NeoRL-2",
     "ogbench": "OGBench",
+    "recipe": "Recipes",
 }
 SOURCE = "the-file"  # the anchor of a page's own file
 
@@ -329,10 +330,9 @@ def card_details(card: Card) -> str:
     """A card whole, folded, as TOML."""
     values = card.model_dump(exclude_defaults=True, exclude_none=True)
     text = html.escape(tomli_w.dumps(values, multiline_strings=True))
-    # Inside of the folded part, so that browsers unfold it where a link leads to it.
     return (
-        f"<details><summary>{card.id} v{card.version}</summary>"
-        f'<pre id="{card.id}" tabindex="0" data-search-exclude><code>{text}</code></pre></details>'
+        f'<details><summary>{card.id} v{card.version}</summary><div id="{card.id}">'
+        f"<pre data-search-exclude><code>{text}</code></pre></div></details>"
     )
 
 

@@ -1,0 +1,130 @@
+"""The documentation's site, as `tox -e docs` leaves it in the folder that OFFRL_SITE names."""
+
+import functools
+import html
+import http.server
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import offrl
+from offrl import registry
+from offrl.data.card import shipped_cards
+from offrl.running.protocol import shipped_protocols
+
+PHONE = 375  # CSS pixels
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    folder = Path(os.environ.get("OFFRL_SITE", "-"))
+    if not (folder / "index.html").is_file():
+        absent = f"no site at {folder}: build it by tox -e docs, and set OFFRL_SITE"
+        pytest.fail(absent) if os.environ.get("OFFRL_BROWSER") else pytest.skip(absent)
+    return folder
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens a page of the site; it asks no other host, and the browser complains of nothing."""
+    contexts = []
+    heard: list[str] = []
+
+    def open_(path: str, width: int = 1280, **options: Any) -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("request", lambda request: heard.append(request.url))
+        page.goto(address + path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert [text for text in heard if not text.startswith((address, "data:"))] == []
+
+
+def test_all_that_ships_has_its_place(site: Path) -> None:
+    for card in shipped_cards().values():
+        page = (site / "datasets" / card.family / "index.html").read_text(encoding="utf-8")
+        assert page.count(f'id="{card.id}"') == 1
+    for name in shipped_protocols():
+        assert f'id = "{name}"' in text_of(site / "protocols" / name)
+    for name in registry.modules("algorithms"):
+        page = text_of(site / "algorithms" / name)
+        assert "Equations and differences" in page
+        assert "class " in page
+    api = (site / "api" / "offrl" / "index.html").read_text(encoding="utf-8")
+    for name in {*offrl.__all__} - {"__version__"}:
+        assert f'.{name}"' in api, name
+
+
+def text_of(folder: Path) -> str:
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    return html.unescape(re.sub(r"<[^>]*>", "", page))
+
+
+@pytest.mark.parametrize(
+    ("path", "width", "scheme"),
+    [
+        ("", 1280, "light"),
+        ("algorithms/double_dqn/", 1280, "dark"),
+        ("datasets/neorl2/", PHONE, "dark"),
+    ],
+)
+def test_it_fits_and_axe_finds_nothing_serious(open_page, path, width, scheme) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(path, width, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 20
+    serious = [
+        (v["id"], node["html"][:200], node["failureSummary"])
+        for v in found["violations"]
+        if v["impact"] in ("serious", "critical")
+        for node in v["nodes"]
+    ]
+    assert serious == []
+
+
+def test_data_sets_are_filtered_and_their_cards_unfold(open_page) -> None:
+    page = open_page("datasets/d4rl/")
+    page.get_by_role("searchbox", name="Filter data sets").fill("hopper full REPLAY v2")
+    rows = page.locator(".filtered tbody tr:visible td:first-child").all_text_contents()
+    assert rows == ["hopper-full-replay-v2", "hopper-full-replay-v1"]
+    card = page.locator("#hopper-full-replay-v2")
+    assert not card.is_visible()
+    page.get_by_role("link", name="hopper-full-replay-v2").first.click()
+    card.wait_for(state="visible")
+    assert "max = 3234.3" in card.inner_text()
+
+
+def test_the_search_leads_to_a_data_set(open_page) -> None:
+    page = open_page("")
+    page.get_by_placeholder("Search").fill("antmaze-umaze-diverse-v2")
+    result = page.locator(".md-search-result__link").first
+    result.wait_for(state="visible")
+    assert "datasets/d4rl" in result.get_attribute("href")
