@@ -138,8 +138,8 @@ def site_uri(path: str) -> str | None:
 
 def made_pages() -> Iterator[tuple[str, str]]:
     """Every page that is made: where it stands in the site, and its Markdown."""
-    for path, name in OUTSIDE.items():
-        yield name, (ROOT / path).read_text(encoding="utf-8")
+    for source, name in OUTSIDE.items():
+        yield name, (ROOT / source).read_text(encoding="utf-8")
     for path in sorted((ROOT / "docs").glob("*.ipynb")):
         yield f"{path.stem}.md", notebook_page(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted((ROOT / "algorithms").glob("*.py")):
