@@ -156,7 +156,7 @@ def reproduce(
     source: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
+            metavar="SOURCE",
             help="Folders of runs, or scores in any other form. None: what it takes is shown.",
         ),
     ] = None,

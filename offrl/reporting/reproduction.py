@@ -119,7 +119,8 @@ def plan(
     rates = dict(rates or {})
     for label, given in rates.items():
         if not 0 < given < float("inf"):
-            raise InputError(f"--rate {label}={given:g}: expected a positive number of steps")
+            of = f"{label}=" if label else ""
+            raise InputError(f"--rate {of}{given:g}: expected a positive number of steps")
     costs = Costs() if root is None else Costs.read(root)
     parts: list[Part] = []
     jobs: dict[tuple[str, str, str], list[Job]] = {}

@@ -10,6 +10,7 @@ steps or the rule that makes a score of evaluations are known to be others, the 
 the deviation, its ddof and the rule has `no verdict`. The rest is `not run`, or `not in the table`.
 """
 
+import fnmatch
 import functools
 import math
 import re
@@ -94,6 +95,8 @@ def find_table(
 ) -> pd.DataFrame:
     """The cells of a published table; only those of some algorithms and data sets, where given.
 
+    Both are names or patterns such as `antmaze-*`.
+
     Raises InputError for a name that there is not.
     """
     known = tables()
@@ -102,11 +105,13 @@ def find_table(
     cells = known[name]
     for column, names in (("algorithm", algorithms), ("dataset", datasets)):
         present = list(cells[column].unique())
+        chosen: set[str] = set()
         for given in names:
-            if given not in present:
+            if not (matching := fnmatch.filter(present, given)):
                 raise unknown(f"{column} of the published table {name}", given, present)
+            chosen.update(matching)
         if names:
-            cells = cells[cells[column].isin(names)]
+            cells = cells[cells[column].isin(chosen)]
     return cells
 
 
