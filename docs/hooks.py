@@ -41,6 +41,7 @@ FAMILIES = {  # what a family of data sets is called; others by their names
     "ogbench": "OGBench",
     "recipe": "Recipes",
 }
+TEMPLATE = r"^\[`\w+\.py`\]\(\.\./(offrl/templates/\w+\.py)\)$"
 SOURCE = "the-file"  # the anchor of a page's own file
 
 
@@ -63,7 +64,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     source = ROOT / "algorithms" / f"{Path(name).stem}.py"
     if folder == "algorithms" and source.is_file():
         markdown = with_source(markdown, source)
-    markdown = re.sub(r"^\[`(\w+\.py)`\]\(\1\)$", _with_file, markdown, flags=re.MULTILINE)
+    markdown = re.sub(TEMPLATE, _with_file, markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^(```python) norun$", r"\1", markdown, flags=re.MULTILINE)  # of tests
     return led(markdown, page.file.src_uri)
 
@@ -184,8 +185,8 @@ def with_source(markdown: str, path: Path) -> str:
 
 
 def _with_file(link: re.Match[str]) -> str:
-    """A paragraph that is but a link to a file of docs/, and the file."""
-    return f"{link[0]}\n\n{fenced((ROOT / 'docs' / link[1]).read_text(encoding='utf-8'), 'python')}"
+    """The file in place of a paragraph that is but a link to it."""
+    return fenced((ROOT / link[1]).read_text(encoding="utf-8"), "python")
 
 
 def fenced(text: str, language: str) -> str:

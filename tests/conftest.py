@@ -9,21 +9,6 @@ import pytest
 from offrl.results.table import ScoreTable
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--algorithm",
-        action="append",
-        default=[],
-        help="A Python file with an algorithm, to put through tests/learning/test_learners.py.",
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    for path in config.getoption("--algorithm"):
-        if not Path(path).is_file():
-            raise pytest.UsageError(f"--algorithm {path}: no such file")
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Shows the counts that tests of kills, of damage and of fuzzed inputs print."""
     for report in terminalreporter.getreports("passed"):

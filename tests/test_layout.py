@@ -36,7 +36,7 @@ def test_every_content_folder_ships() -> None:
     wings = sorted(p.parent for p in (ROOT / "offrl").rglob("*/__init__.py"))
     names = [".".join(wing.relative_to(ROOT).parts) for wing in wings]
     assert sorted(settings["packages"]) == sorted(
-        ["offrl", *names, *(f"offrl.{group}" for group in registry.CONTENT)]
+        ["offrl", "offrl.templates", *names, *(f"offrl.{group}" for group in registry.CONTENT)]
     )
     assert settings["package-dir"] == {f"offrl.{group}": group for group in registry.CONTENT}
     suffixes = {
@@ -54,7 +54,8 @@ ORDER = (
     *("running", "reporting", "cli"),
 )
 WINGS = ORDER[ORDER.index("data") :]
-LIBRARY = sorted((ROOT / "offrl").rglob("*.py"))
+TEMPLATES = ROOT / "offrl" / "templates"  # files that users get a copy of
+LIBRARY = sorted(p for p in (ROOT / "offrl").rglob("*.py") if p.parent != TEMPLATES)
 
 
 def imported(path: Path) -> list[tuple[str, str]]:
@@ -80,6 +81,7 @@ def test_every_module_stands_in_a_room_of_the_house() -> None:
         *faces,
         "__pycache__",
         "py",  # py.typed
+        TEMPLATES.name,
     }
 
 

@@ -11,6 +11,7 @@ import typer
 
 from offrl.cli import (
     analysis,
+    authoring,
     browse,
     data,
     leaderboard,
@@ -36,6 +37,8 @@ THINGS, RUNS, SCORES = "Data sets, algorithms, protocols", "Runs", "Scores"
 app.command("list", rich_help_panel=THINGS)(browse.list_names)
 app.command(rich_help_panel=THINGS)(browse.show)
 app.add_typer(data.app, name="data", rich_help_panel=THINGS)
+app.add_typer(authoring.new, name="new", rich_help_panel=THINGS)
+app.add_typer(authoring.check, name="check", rich_help_panel=THINGS)
 app.command(rich_help_panel=RUNS)(running.run)
 app.command(rich_help_panel=RUNS)(running.train)
 app.command(rich_help_panel=RUNS)(watching.status)

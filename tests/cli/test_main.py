@@ -63,6 +63,8 @@ def test_every_command_is_listed() -> None:
         "show",
         "data",
         "leaderboard",
+        "new",
+        "check",
         "results",
         "run",
         "train",
@@ -82,6 +84,7 @@ def test_every_command_is_listed() -> None:
     below = [
         f"data {name}" for name in ("fetch", "make", "check", "stats", "import", "export", "subset")
     ]
+    below += ["new algorithm", "check algorithm"]
     below += [f"results {name}" for name in ("pack", "unpack", "merge", "diff")]
     below += [f"leaderboard {name}" for name in ("check", "build", "submit")]
     assert set(COMMANDS) == {"", *names, *below}

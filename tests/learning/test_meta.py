@@ -1,6 +1,7 @@
 """Updates on torch's meta device, where what a GPU would wait for or a capture refuse raises."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,20 +9,21 @@ import battery
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from offrl.learning.battery import Subject
+from offrl.learning.checks import stays_on_its_device
 from offrl.learning.graphs import UNROLLED
 from offrl.learning.learner import Learner, find_algorithm
+from offrl.learning.meta import staying_on
 from offrl.learning.networks import LookUp, look_up
 from offrl.learning.sampler import Sampler
-from offrl.learning.single import build
 
 ON_AXIS = [name for name in battery.named() if issubclass(find_algorithm(name), Learner)]
 VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in ON_AXIS]
 VARIANTS += [(name, dict(v)) for name in ON_AXIS for v in battery.settings(name).variants]
-VARIANTS += [
+MORE: list[tuple[str, dict[str, Any]]] = [
     ("iql", {"deterministic": True}),
     ("cql", {"lagrange": "authors", "importance_sampling": False, "gap_min": -200.0}),
     ("cql", {"backup": "max then min", "sampled_dtype": "bfloat16", "bc_steps": 2}),
@@ -30,54 +32,27 @@ VARIANTS += [
     ("rebrac", {"normalize": True}),
     ("decision_transformer", {"activation": "gelu", "heads": 2}),
     ("bc", {"output": "linear", "activation": "leaky_relu"}),
-    ("bc", {"discrete": True}),  # of the data
-    ("percent_bc", {"discrete": True}),
 ]
+VARIANTS += [*MORE, ("bc", {"discrete": True}), ("percent_bc", {"discrete": True})]  # of the data
 
 
-class FromHost(TorchFunctionMode):
-    """Raises where a device's tensor is made of Python's numbers, which operations do not show."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        index = args[1] if func is Tensor.__getitem__ else ()
-        listed = any(isinstance(part, list) for part in (index, *tree_leaves(index, is_list)))
-        if listed or func in (torch.tensor, torch.as_tensor):
-            raise AssertionError(f"{func}: a tensor of numbers of the host")
-        return func(*args, **(kwargs or {}))
-
-
-def is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
-class OneDevice(TorchDispatchMode):
-    """Raises where an operation takes or makes a tensor with axes on another device."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves((args, kwargs, out)):
-            if isinstance(leaf, Tensor) and leaf.dim() and leaf.device.type != "meta":
-                raise AssertionError(f"{func}: a tensor {list(leaf.shape)} on {leaf.device}")
-        return out
+def way(name: str, changes: dict[str, Any]) -> Subject:
+    own = {key: value for key, value in changes.items() if key != "discrete"}
+    subject = battery.subject(name)
+    discrete = subject.discrete or "discrete" in changes
+    return dataclasses.replace(subject, changes=own, discrete=discrete)
 
 
 def on_meta(name: str, changes: dict[str, Any]) -> tuple[Learner, Sampler]:
-    algorithm, config = find_algorithm(name), battery.small(name, **changes)
-    given = battery.choices(battery.data()) if "discrete" in changes else battery.data()
-    data = algorithm.prepare(battery.suited(name, given), config)
-    learner = build(algorithm, battery.spec_of(data), config, [3, 0, 11], "meta")
-    return learner, algorithm.sampler(data, config, [3, 0, 11], "meta")
+    return way(name, changes).untrained(battery.data(), [3, 0, 11], device="meta")
 
 
-@pytest.mark.parametrize(("name", "changes"), VARIANTS)
-def test_an_update_stays_on_its_device(name: str, changes: dict[str, Any]) -> None:
-    learner, sampler = on_meta(name, changes)
-    assert learner.period is not None
-    with FromHost(), OneDevice():
-        for _ in range(learner.period + 1):
-            metrics = learner.update(sampler.sample())
-    assert all(value.device.type == "meta" for value in metrics.values())
-    assert all(parameter.device.type == "meta" for parameter in battery.parameters(learner))
+@pytest.mark.parametrize(("name", "changes"), MORE)
+def test_an_update_stays_on_its_device_in_other_ways_too(
+    name: str, changes: dict[str, Any]
+) -> None:
+    """The battery has each algorithm's own."""
+    stays_on_its_device(way(name, changes))
 
 
 MISTAKES: dict[str, Callable[[Tensor], Any]] = {
@@ -102,7 +77,7 @@ MISTAKES: dict[str, Callable[[Tensor], Any]] = {
 def test_each_kind_of_mistake_is_found(mistake: str) -> None:
     x = torch.empty(4, 3, device="meta")
     errors = (AssertionError, RuntimeError, NotImplementedError, TypeError)
-    with pytest.raises(errors), FromHost(), OneDevice():
+    with pytest.raises(errors), staying_on("meta"):
         MISTAKES[mistake](x)
 
 

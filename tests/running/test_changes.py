@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from offrl.errors import InputError
+from offrl.learning.template import TEMPLATE
 from offrl.running.changes import LONGEST_NAME, Changes, changed
 from offrl.running.jobs import Job, expand
 from offrl.running.protocol import Protocol, find_protocol, tables
@@ -69,7 +70,7 @@ def test_what_options_leave_as_it_is_stays_the_protocol() -> None:
 
 def test_algorithms_that_are_given_are_changed_too(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
-    own.write_text((Path(__file__).parents[2] / "docs" / "my_algo.py").read_text())
+    own.write_text(TEMPLATE.read_text())
     (first, *_) = found = jobs((str(own), "awac"), steps=30, config={"batch_size": 7})
     assert {(j.label, j.steps, j.config["batch_size"]) for j in found} == {
         ("own", 30, 7),

@@ -20,6 +20,7 @@ from offrl.errors import InputError
 from offrl.evaluation.environments import Actions
 from offrl.learning.learner import find_algorithm
 from offrl.learning.single import build
+from offrl.learning.template import TEMPLATE
 from offrl.results.rows import Identity
 from offrl.results.table import ScoreTable
 from offrl.running.jobs import Job, configure, expand, identity
@@ -862,11 +863,7 @@ def test_settings_by_data_set_hold_for_paths_relative_to_the_file(tmp_path: Path
 
 
 def test_a_config_that_can_be_changed_is_refused(tmp_path: Path) -> None:
-    text = (
-        (Path(__file__).parents[2] / "docs" / "my_algo.py")
-        .read_text()
-        .replace("@dataclass(frozen=True)", "@dataclass")
-    )
+    text = TEMPLATE.read_text().replace("@dataclass(frozen=True)", "@dataclass")
     (tmp_path / "loose.py").write_text(text)
     with pytest.raises(InputError, match=r"Config is a dataclass that can be changed; write @data"):
         configure(str(tmp_path / "loose.py"), {}, "here")
