@@ -4,7 +4,9 @@ import functools
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,17 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
+
+
+def simulator_versions(named: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of what plays episodes, by distribution name.
+
+    Args:
+        named: further distributions, such as those of a card's `valid_with`; one that is not
+            installed is left out.
+    """
+    found = {name: version(name) for name in SIMULATORS} | {"offrl": __version__}
+    for name in named:
+        with suppress(PackageNotFoundError, ValueError):
+            found.setdefault(name, version(name))
+    return found

@@ -23,7 +23,7 @@ from offrl.learning.precision import set_precision
 from offrl.learning.sampler import Sampler
 from offrl.learning.state import join, split
 from offrl.results.curves import interval
-from offrl.results.provenance import SIMULATORS, numerics, versions
+from offrl.results.provenance import numerics, simulator_versions
 from offrl.results.rows import ScoreRow, Status, main_scores
 from offrl.results.store import Held, Lost, RunFolder, finish_saving
 from offrl.running.costs import Meter
@@ -645,12 +645,12 @@ def _score_row(
 
 def _loss_row(run: Run, way: str, metrics: Metrics, step: int, seconds: float) -> ScoreRow:
     """What a row has of an evaluation in which no episode is played."""
-    job, card, present = run.job, run.dataset.card, versions()
+    job, card = run.job, run.dataset.card
     return ScoreRow(
         protocol=job.protocol,
         dataset=f"{card.id}@{card.version}",
         environment="",
-        simulator={name: present[name] for name in (*SIMULATORS, "offrl")},
+        simulator=simulator_versions(card.valid_with),
         algorithm=job.label,
         config=job.config_hash,
         seed=job.seed,
