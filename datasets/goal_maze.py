@@ -22,7 +22,7 @@ the simulator, in evaluations too; rewards are paid where OGBench has none.
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from offrl.data.card import Card, Environment
 from offrl.errors import unknown
 from offrl.evaluation.collecting import collect_rows, returns, save
-from offrl.evaluation.lockstep import Lockstep
+from offrl.evaluation.lockstep import Lockstep, Row
 from offrl.progress import Progress
 
 Array = NDArray[Any]
@@ -159,28 +159,10 @@ def _scattered(cell: Cell, rng: np.random.Generator) -> Array:
     return centre(cell) + rng.uniform(-SCATTER, SCATTER, 2)
 
 
-class GoalMaze(gymnasium.Env[Array, Array]):
-    """One row of GoalMazeVector; Gymnasium's wrapper limits its time."""
+class GoalMaze(Row):
+    """One point."""
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
-
-    def __init__(self, *, stitch: bool = False) -> None:
-        self._row = GoalMazeVector(1, None, stitch=stitch)
-        self.observation_space = self._row.single_observation_space
-        self.action_space = self._row.single_action_space
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
-        """The first observation, shape (4,)."""
-        super().reset(seed=seed, options=options)
-        observations, _ = self._row.reset(seed=[seed])
-        return observations[0], {}
-
-    def step(self, action: Array) -> tuple[Array, SupportsFloat, bool, bool, dict[str, Any]]:
-        """The next observation and its reward; neither terminates nor truncates."""
-        observations, rewards, _, _, _ = self._row.step(np.asarray(action)[None])
-        return observations[0], float(rewards[0]), False, False, {}
+    rows = GoalMazeVector
 
 
 # --- the data ---
