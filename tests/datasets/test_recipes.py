@@ -31,6 +31,28 @@ def test_each_body_has_every_level_in_d4rls_proportions() -> None:
             for policy, _ in parts:
                 assert policy == "random" or f"{body}/{policy}" in recipes.policies()
             assert ("no replay buffer" in CARDS[name].notes) == (level == "medium-replay")
+            ours, theirs = CARDS[name].reference, shipped_cards()[f"{body}-medium-v2"].reference
+            assert ours is not None
+            assert theirs is not None
+            values = f"{ours.max:.10g} here and of {theirs.max:.10g} in D4RL"
+            assert f"100 is a return of {values}, so no score of a paper" in CARDS[name].notes
+
+
+def test_bits_are_expected_only_with_all_versions_on_which_they_depend() -> None:
+    """Where one is another, numbers decide, and not bits that nobody saw."""
+    common = {"numpy", "gymnasium"}
+    packages = {
+        "recipes": {*common, "mujoco"},
+        "pointmaze_recipes": {*common, "mujoco", "gymnasium-robotics"},
+        "goal_maze": common,
+    }
+    found = set()
+    for card in shipped_cards().values():
+        if made := card.expected.made:
+            found.add(card.source.maker)
+            for seen in made.seen:
+                assert set(seen.packages) == packages[str(card.source.maker)], card.id
+    assert found == set(packages)
 
 
 def test_policies_compute_what_torch_does() -> None:
