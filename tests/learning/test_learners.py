@@ -54,7 +54,10 @@ def applies(check: Check, way: Subject) -> bool:
     on_axis = issubclass(way.algorithm, Learner)
     if check in (parts_and_joins, stays_on_its_device):
         return on_axis
-    stated = {imitates: way.settings.imitating, solves_the_chain: way.settings.plain}
+    stated: dict[Check, Any] = {
+        imitates: way.settings.imitating,
+        solves_the_chain: way.settings.plain,
+    }
     return stated.get(check, {}) is not None
 
 

@@ -187,20 +187,20 @@ def test_data_and_simulator_have_the_same_actions(
 
 
 @pytest.mark.parametrize(
-    ("package", "name", "size", "count"),
+    ("packages", "name", "size", "count"),
     [
         ("gymnasium", "MountainCar-v0", 2, 3),
         ("gymnasium", "Acrobot-v1", 6, 3),
-        ("Box2D", "LunarLander-v3", 8, 4),
+        ("Box2D pygame", "LunarLander-v3", 8, 4),
         ("minatar", "MinAtar/Breakout-v1", 400, 3),
     ],
 )
 @pytest.mark.filterwarnings("ignore:builtin type .* has no __module__:DeprecationWarning")
 def test_simulators_of_discrete_actions_can_be_played(
-    package: str, name: str, size: int, count: int
+    packages: str, name: str, size: int, count: int
 ) -> None:
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
+    if lacking := [p for p in packages.split() if importlib.util.find_spec(p) is None]:
+        pytest.skip(f"{', '.join(lacking)}: not installed")
     environment = Environment(id=name, max_episode_steps=30)
     assert spaces(environment) == (size, Actions(count=count))
     policy = StatelessPolicy(lambda states: (states.abs().sum(-1) * 100).long() % count)

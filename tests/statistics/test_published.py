@@ -329,7 +329,8 @@ def of_hopper(table_name: str, dataset: str = "hopper-medium-v2", **columns: obj
         "last_evaluations": 1,
     }
     frame = pd.DataFrame({"seed": range(4), "score": [mean - 0.1, mean, mean, mean + 0.1]})
-    frame = frame.assign(algorithm="iql", dataset=dataset, **(known | columns))
+    values: Any = known | columns
+    frame = frame.assign(algorithm="iql", dataset=dataset, **values)
     found = compare(ScoreTable.from_frame(frame), table_name, 10)
     (cell,) = records(found[found["n"] > 0])
     return cell
