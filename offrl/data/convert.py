@@ -125,9 +125,10 @@ def check_made(card: Card, columns: Columns) -> list[str]:
             f"again (offrl data make {card.id} --again), or correct the card"
         )
     return [
-        f"made on {machine.processor() or 'an unknown processor'}, on which its bits were not seen "
-        f"before: SHA-256 of the columns {found}; its counts and mean return are the card's "
-        f"within {made.tolerance:.2%}"
+        f"other bits than the card's, which were seen with another processor, C library or version "
+        f"of a package: SHA-256 of the columns {found}, made on "
+        f"{machine.processor() or 'an unknown processor'} with {machine.mathematics()}; counts and "
+        f"mean return are the card's within {made.tolerance:.2%}"
     ]
 
 
