@@ -31,7 +31,7 @@ class Nested:
     def __init__(self, path: Path, file: Any):
         from h5py import h5d, h5g, h5l, h5p, h5s, h5t
 
-        self._path, self._file = path, file
+        self._path = path
         self._stored, self._size = disk_usage(path), 0
         self._most = most_bytes(self._stored)
         self._open_group, self._open_array = h5g.open, h5d.open
@@ -40,13 +40,22 @@ class Nested:
         self._types: dict[np.dtype[Any], Any] = {}
         self._access = h5p.create(h5p.DATASET_ACCESS)
         self._access.set_chunk_cache(1, 0, 1.0)  # each chunk is read once
+        self._root = self._without_links(file, "/")
 
     def group(self, name: str, within: Any = None) -> Any:
         """A group of the file or of another group. Raises KeyError where there is none.
 
-        Raises InputError where something in it is a link: it may lead out of the file.
+        Raises InputError where something in it, or on the way to it, is a link: it may lead out of
+        the file.
         """
-        found = self._open_group(within or self._file, name.encode())
+        found = within or self._root
+        for part in name.split("/"):
+            found = self._without_links(found, part)
+        return found
+
+    def _without_links(self, above: Any, name: str) -> Any:
+        """The group of this name in one that has no links. Raises InputError where it has some."""
+        found = self._open_group(above, name.encode())
         links: list[bytes] = []
 
         def look(inside: bytes, info: Any) -> None:
@@ -72,7 +81,10 @@ class Nested:
         Raises InputError where its values are no numbers, are elsewhere, or are too many, and what
         h5py does where they cannot be converted.
         """
-        array = self._open_array(group, name.encode(), self._access)
+        *way, last = name.split("/")
+        if way:
+            group = self.group("/".join(way), group)
+        array = self._open_array(group, last.encode(), self._access)
         plan, shape = array.get_create_plist(), array.shape
         layout = plan.get_layout()
         if layout != self._chunked:

@@ -75,6 +75,32 @@ def test_bytes_of_other_files_are_refused_in_nested_files(tmp_path: Path, write:
         assert nested.read(nested.group("own"), "x").tolist() == [1, 0, 1]
 
 
+def test_links_on_the_way_to_an_array_are_refused_in_nested_files(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "secret.hdf5", "w") as file:
+        file["x/y"] = np.ones(4)
+    outside = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "/x")
+    with h5py.File(tmp_path / "top.hdf5", "w") as file:
+        file["g"] = outside
+    with (
+        pytest.raises(InputError, match=r"top\.hdf5: 'g' in '/' is a link; its arrays may lie"),
+        open_nested(tmp_path / "top.hdf5"),
+    ):
+        pass
+    with h5py.File(tmp_path / "deep.hdf5", "w") as file:
+        file["g/a/own/x"] = np.arange(2)
+        file["g/b"] = np.zeros(2)
+        file.create_group("g/c/d")["l"] = outside
+    with open_nested(tmp_path / "deep.hdf5") as nested:
+        group = nested.group("g")
+        assert nested.read(group, "a/own/x").tolist() == [0, 1]
+        for reading in (
+            lambda: nested.read(group, "c/d/l/y"),
+            lambda: nested.group("c/d/l", group),
+        ):
+            with pytest.raises(InputError, match=r"deep\.hdf5: 'l' in 'd' is a link"):
+                reading()
+
+
 @pytest.mark.usefixtures("own_cache")
 def test_links_within_a_file_are_followed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
