@@ -159,7 +159,7 @@ def _plane(
     union = np.concatenate(samples)
     mean = weights @ union
     scale = np.sqrt(weights @ np.square(union - mean))
-    scale[scale == 0] = np.inf  # a constant column has no direction
+    scale[union.min(0) == union.max(0)] = np.inf  # a constant column has no direction
     unit = (union - mean) / scale
     values, vectors = np.linalg.eigh((unit * weights[:, None]).T @ unit)
     axes = np.zeros((unit.shape[1], 2))

@@ -84,6 +84,18 @@ def test_the_plane_holds_the_directions_of_most_variance(tmp_path: Path) -> None
     assert both.shared == [[1, 0], [0, 1]]
 
 
+def test_constant_columns_are_no_direction(tmp_path: Path) -> None:
+    moving = np.random.default_rng(0).normal(size=(1000, 3))
+    constant = np.tile(np.linspace(0.1, 0.9, 9), (1000, 1))
+    actions = np.zeros((1000, 1))
+    found = [
+        coverage([data(tmp_path / f"{k}.npz", observations, actions)])
+        for k, observations in enumerate((moving, np.hstack([moving, constant])))
+    ]
+    assert found[1].explained == pytest.approx(found[0].explained, abs=1e-6)
+    assert found[1].densities[0] == pytest.approx(found[0].densities[0])
+
+
 def test_sets_of_other_tasks_do_not_compare(tmp_path: Path) -> None:
     one = data(tmp_path / "a.npz", np.zeros((5, 1)), np.zeros((5, 1), np.float32))
     two = data(tmp_path / "b.npz", np.zeros((5, 2)), np.zeros((5, 1), np.float32))
