@@ -276,12 +276,6 @@ class Mix(Transform):
         return np.concatenate(parts), count
 
 
-def has_action(actions: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether the action of each row is known, bool (N,); see `DropActions`."""
-    known = actions >= 0 if actions.dtype.kind == "i" else ~np.isnan(actions[:, 0])
-    return np.asarray(known)
-
-
 def _rows(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
     arrays: dict[str, Any] = {name: values[kept] for name, values in columns.arrays().items()}
     return Columns(**arrays, notes=[*columns.notes])

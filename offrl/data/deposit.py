@@ -7,13 +7,14 @@ from typing import Any
 
 from offrl.data.cache import digest
 from offrl.data.card import Card, Choices, read_card
-from offrl.data.choosing import Subset, has_action
+from offrl.data.choosing import Subset
 from offrl.data.columns import Columns, check_columns, totals
 from offrl.data.loader import Writes, writer_of
 from offrl.data.logged import table_columns
 from offrl.data.roles import Roles
 from offrl.data.sequences import episode_columns
 from offrl.data.tables import Table
+from offrl.data.transforms import has_action
 from offrl.errors import InputError
 from offrl.files import replacing, replacing_folder, user_path
 from offrl.text import visible

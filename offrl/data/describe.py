@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from offrl.data.cache import digest, read_meta, verify
 from offrl.data.card import Card
-from offrl.data.choosing import has_action
 from offrl.data.columns import Totals
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.fetch import check_file
 from offrl.data.resolve import resolve
+from offrl.data.transforms import has_action
 from offrl.errors import InputError
 from offrl.trust import Files
 

@@ -154,7 +154,7 @@ class Corrupt(Transform):
             raise InputError(
                 f"{self}: is made by a run, or by offrl data make, which trains its critic first"
             )
-        _check_numbers(columns, self)
+        check_noise(columns, self)
         old: NDArray[np.float32] = getattr(columns, self.element)
         generator = np.random.RandomState(self.drawn)
         rows = self.rows(len(old), generator)
@@ -186,7 +186,7 @@ class Noise(Transform):
 
     def made(self, columns: Columns, others: Parts = NO_PARTS) -> Columns:  # noqa: ARG002
         """The rows, one column of which is noisy."""
-        _check_numbers(columns, self)
+        check_noise(columns, self)
         generator = np.random.default_rng(self.drawn)
         old = getattr(columns, self.element)
         spread = self.scale * spread_of(old)
@@ -271,7 +271,22 @@ def _noisy(
     return noisy
 
 
-def _check_numbers(columns: Columns, transform: Transform) -> None:
-    """Raises InputError where a transform would add to actions that are choices."""
-    if getattr(transform, "element", "") == "actions" and columns.actions.dtype.kind == "i":
+def check_noise(columns: Columns, transform: Transform) -> None:
+    """Raises InputError where a transform would add to actions that are choices or not known."""
+    if getattr(transform, "element", "") != "actions":
+        return
+    if columns.actions.dtype.kind == "i":
         raise InputError(f"{transform}: its actions are discrete, to which no noise can be added")
+    check_known(columns, transform)
+
+
+def check_known(columns: Columns, transform: Transform) -> None:
+    """Raises InputError where some rows have no action, of which no deviation can be computed."""
+    if not has_action(columns.actions).all():
+        raise InputError(f"{transform}: some rows have no action; put drop-actions behind it")
+
+
+def has_action(actions: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether the action of each row is known, bool (N,); see `DropActions`."""
+    known = actions >= 0 if actions.dtype.kind == "i" else ~np.isnan(actions[:, 0])
+    return np.asarray(known)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offrl.data.columns import Columns
-from offrl.data.transforms import Corrupt, spread_of
+from offrl.data.transforms import Corrupt, check_known, spread_of
 from offrl.data.transitions import Transitions
 from offrl.errors import InputError
 from offrl.evaluation.environments import Actions
@@ -42,10 +42,12 @@ Policy = Callable[[Tensor], Tensor]
 def attacked(transform: Corrupt, columns: Columns) -> Columns:
     """The rows, some of which an adversarial transform corrupts.
 
-    Raises InputError where its critic is no algorithm that has one, or takes discrete actions.
+    Raises InputError where its critic is no algorithm that has one, where actions are discrete, or
+    where rows have none.
     """
     if columns.actions.dtype.kind == "i":
         raise InputError(f"{transform}: its actions are discrete; choose mode random")
+    check_known(columns, transform)
     value, policy = trained(transform, columns)
     rows = transform.rows(len(columns.rewards), np.random.RandomState(transform.drawn))
     new = np.array(getattr(columns, transform.element))

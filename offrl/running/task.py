@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from offrl.data.card import Environment
-from offrl.data.choosing import has_action
 from offrl.data.columns import moments
 from offrl.data.dataset import Dataset
+from offrl.data.transforms import has_action
 from offrl.data.transitions import Transitions, transitions
 from offrl.errors import InputError
 from offrl.evaluation.environments import Actions, spaces

@@ -8,14 +8,14 @@ import pytest
 from sources import npz
 
 from offrl.data.altered import entry_name, joined, of_all_runs, of_run, parted
-from offrl.data.choosing import DropActions, Mix, has_action
+from offrl.data.choosing import DropActions, Mix
 from offrl.data.columns import NAMES, Columns
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.deposit import write_rows
 from offrl.data.describe import stats
 from offrl.data.loader import writer_of
 from offrl.data.resolve import resolve
-from offrl.data.transforms import Corrupt, Delay, Noise
+from offrl.data.transforms import Corrupt, Delay, Noise, has_action
 from offrl.errors import InputError
 from offrl.toml import validate
 
@@ -248,6 +248,15 @@ def test_a_data_set_of_other_columns_is_another_altered_one(
     assert first.folder != second.folder
     assert first.checksum != second.checksum
     assert len([*(own_cache / "altered").glob("data*")]) == 2
+
+
+def test_actions_that_are_not_known_take_no_noise() -> None:
+    columns = DropActions(keep=0.5, from_returns=(0, 1)).made(rows(40))
+    transforms = (Corrupt(element="actions"), Noise(element="actions"))
+    for transform in transforms:
+        with pytest.raises(InputError, match="some rows have no action; put drop-actions behind"):
+            transform.made(columns)
+    assert np.isfinite(Noise(element="observations").made(columns).observations).all()
 
 
 def test_discrete_actions_take_no_noise() -> None:
