@@ -130,7 +130,11 @@ def _padding(dataset: Dataset, actions: Prints) -> Finding:
             f"last rows, {int(run[ends][padded].sum()):,} in all, repeat the one before bit by bit:"
             f" they were filled up to a length, and their rewards count"
         )
-        return Finding(subject, "fault", text, first_rows(ends[padded]))
+        # Among few states and choices, waiting looks the same.
+        verdict: Verdict = "fault" if dataset.action_count is None else "warning"
+        if verdict == "warning":
+            text += ", or nothing happened in them"
+        return Finding(subject, verdict, text, first_rows(ends[padded]))
     return Finding(subject, "ok", "no episode ends in rows that repeat each other")
 
 

@@ -234,6 +234,14 @@ def test_successors_of_terminations_do_not_blur_what_a_step_is(tmp_path: Path) -
     assert np.median(scores.steps[ends]) > 4
 
 
+def test_waiting_among_few_choices_is_no_fault(tmp_path: Path) -> None:
+    columns = padded(good()) | {"action": np.zeros(STEPS * EPISODES, np.int64)}
+    data = load_dataset(card(tmp_path / "a.npz", columns, actions={"count": 2}))
+    found = {finding.subject: finding for finding in examine(data)[0]}["padding"]
+    assert found.verdict == "warning"
+    assert found.text.endswith("or nothing happened in them")
+
+
 def test_observations_that_do_not_move_have_no_jumps(tmp_path: Path) -> None:
     columns = good()
     columns |= {"obs": 0 * columns["obs"], "next_obs": 0 * columns["obs"]}
