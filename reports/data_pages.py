@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from offrl import plots
 from offrl.data.coverage import Coverage
 from offrl.data.dataset import Dataset
 from offrl.data.jumps import HIGH
+from offrl.data.transforms import has_action
 from offrl.evaluation.checkup import Checkup
 from offrl.plots.contents import action_plot, course_plot, density_plot, histogram_plot
 from offrl.plots.layout import figure_of
@@ -114,10 +116,9 @@ def _draw_checkup(found: Checkup, figures: _Figures) -> None:
             f"How far each step inside an episode is from its prediction, in units of what 99 % of "
             f"the steps keep to; above the dashed line it is a jump{seen}",
         )
-    rows = np.unique(np.linspace(0, len(data) - 1, ACTIONS).astype(np.int64))
     figures.add(
         "actions",
-        action_plot(data.actions[rows]),
+        action_plot(_actions(data)),
         "How often each value of each action occurs; the darkest cell of a column is its most "
         "frequent one"
         if data.action_count is None
@@ -177,8 +178,7 @@ def write_stats(
                     place=k,
                 )
                 figures.add(f"coverage-{k}", ax, "Where its observations lie", of)
-            rows_drawn = np.unique(np.linspace(0, len(data) - 1, ACTIONS).astype(np.int64))
-            ax = action_plot(data.actions[rows_drawn], place=k, size=(3.3, 2.9))
+            ax = action_plot(_actions(data), place=k, size=(3.3, 2.9))
             figures.add(f"actions-{k}", ax, "How often actions occur, by column", of)
             if progress is not None:
                 progress(4 + 2 * k, every)
@@ -209,6 +209,13 @@ def write_stats(
         "shared_episodes": None if covered is None else covered.shared,
     }
     _write(page, record, folder, command)
+
+
+def _actions(data: Dataset) -> NDArray[Any]:
+    """The known actions that are drawn, spread evenly over the rows."""
+    known = np.flatnonzero(has_action(data.actions))
+    drawn = np.unique(np.linspace(0, len(known) - 1, ACTIONS).astype(np.int64))
+    return np.asarray(data.actions[known[drawn]])
 
 
 def _key(place: int) -> str:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from offrl.data.contents import shared_episodes
 from offrl.data.dataset import Dataset
 from offrl.data.fingerprints import row_prints
+from offrl.data.transforms import has_action
 from offrl.errors import InputError
 from offrl.progress import Progress, stage
 
@@ -56,7 +57,7 @@ class Coverage:
     """What data sets of one kind of rows cover, side by side.
 
     Attributes:
-        pairs: the number of distinct pairs of binned observations and actions, of each set.
+        pairs: the number of distinct pairs of binned observations and known actions, of each set.
         saco: the same as a share of the reference's; None without one.
         explained: the share of the variance that the two axes of the plane hold.
         edges: of the cells along both axes, each (CELLS + 1,).
@@ -116,9 +117,9 @@ def _blocks(dataset: Dataset) -> list[slice]:
 
 def _extremes(datasets: Sequence[Dataset]) -> tuple[Array, Array]:
     """The least and the largest number of each column of observations and actions."""
-    low = np.min([[*d.observations.min(0), *_continuous(d.actions).min(0)] for d in datasets], 0)
-    high = np.max([[*d.observations.max(0), *_continuous(d.actions).max(0)] for d in datasets], 0)
-    return low, high
+    low = [[*d.observations.min(0), *np.nanmin(_continuous(d.actions), 0)] for d in datasets]
+    high = [[*d.observations.max(0), *np.nanmax(_continuous(d.actions), 0)] for d in datasets]
+    return np.min(low, 0), np.max(high, 0)
 
 
 def _continuous(actions: Array) -> Array:
@@ -131,16 +132,18 @@ def _pairs(dataset: Dataset, low: Array, high: Array, progress: Progress | None)
     width = np.where(high > low, (high - low) / BINS, 1)
     discrete = dataset.action_count is not None
     prints = np.empty(len(dataset), np.uint64)
+    known = has_action(dataset.actions)
     for part in _blocks(dataset):
         actions = _continuous(dataset.actions[part])
         rows = np.concatenate([dataset.observations[part], actions], axis=1, dtype=np.float64)
+        rows[~known[part]] = low  # is left out below
         bins = np.floor((rows - low) / width).clip(-1, BINS).astype(np.int64)
         if discrete:
             bins[:, -1] = actions[:, 0]
         prints[part] = row_prints(bins)
         if progress is not None:
             progress(min(part.stop, len(dataset)), len(dataset))
-    return len(np.unique(prints))
+    return len(np.unique(prints[known]))
 
 
 def _plane(

@@ -80,3 +80,15 @@ def test_a_page_of_data_sets_side_by_side(tmp_path: Path) -> None:
     assert "<li>a remark</li>" in text
     apart = report_stats(sets, rows, None, tmp_path / "q", labels=labels)
     assert checked(apart).count("<figure>") == 4
+
+
+def test_a_page_of_data_of_which_some_rows_have_no_action(tmp_path: Path) -> None:
+    card(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as columns:
+        actions = np.linspace(-1, 1, 60, dtype=np.float32)[:, None]
+        np.savez(tmp_path / "b.npz", **{**columns, "action": actions})
+    few = load_dataset(f"{tmp_path / 'b.npz'}+drop-actions[keep=0.7,from_returns=0..1]")
+    covered = coverage([few])
+    assert covered.pairs == [30]
+    page = report_stats([few], [], covered, tmp_path / "page", labels=["few"])
+    assert page.read_text().count("<figure>") == 4
