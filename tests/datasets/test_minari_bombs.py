@@ -27,12 +27,14 @@ READ = """
 import resource, sys
 import h5py, minari, numpy, PIL.Image, pyarrow.dataset, pyarrow.parquet
 from offrl.data.dataset import load_dataset
-from offrl.data import foreign
+from offrl.data import foreign, unfolded
 from offrl.errors import InputError
 foreign.free_memory = lambda: None  # so that only the file itself gives it away
-foreign.MODEST = 2**25  # and small files do
+foreign.MODEST = unfolded.MODEST = 2**25  # and small files do
 PIL.Image.MAX_IMAGE_PIXELS = 10**6
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def most():  # kilobytes, of this process alone: ru_maxrss begins with those of its parent
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+before = most()
 used = int(open("/proc/self/statm").read().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**32, used + 2**32))
 for folder in sys.argv[1:]:
@@ -40,7 +42,7 @@ for folder in sys.argv[1:]:
         print(len(load_dataset(folder)), "rows")
     except InputError as error:
         print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(most() - before)
 """
 KILOBYTES = 2**18
 
