@@ -22,26 +22,26 @@ from pathlib import Path
 import numpy as np
 
 STEP = """
-import json, resource, sys, time
+import json, sys, time
 import h5py, minari  # libraries count as before
 from offrl.data.columns import NAMES
 from offrl.data.dataset import load_dataset
 from offrl.data.loader import loaders
 loaders()
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-before, start = resident(), time.perf_counter()
+def most():
+    with open("/proc/self/status") as file:
+        return 1024 * int(file.read().split("VmHWM:")[1].split()[0])
+before, start = most(), time.perf_counter()
 data = load_dataset(sys.argv[1])
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+peak = most() - before
 size = sum(getattr(data, name).nbytes for name in NAMES)
 print(json.dumps({"seconds": seconds, "peak": peak / size, "size": size, "rows": len(data)}))
 """
 
 
 IMPORT = """
-import json, resource, sys, time
+import json, sys, time
 import numpy, pandas, pyarrow.csv, pyarrow.parquet
 from offrl.data.columns import NAMES
 from offrl.data.dataset import load_dataset
@@ -49,15 +49,15 @@ from offrl.data.deposit import deposit_table
 from offrl.data.roles import Roles
 from offrl.data.tables import open_table
 from pathlib import Path
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-before, start = resident(), time.perf_counter()
+def most():
+    with open("/proc/self/status") as file:
+        return 1024 * int(file.read().split("VmHWM:")[1].split()[0])
+before, start = most(), time.perf_counter()
 roles = Roles(["o_*"], ["a_*"], "r", (), "episode", "t")
 card = deposit_table(open_table(Path(sys.argv[1])), roles, sys.argv[1] + ".toml", None, 0)
 data = load_dataset(card)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+peak = most() - before
 size = sum(getattr(data, name).nbytes for name in NAMES)
 print(json.dumps({"seconds": seconds, "peak": peak / size, "size": size, "rows": len(data)}))
 """
