@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ def read_entry(path: Path) -> Entry:
     runs = checked.runs
     name, _, version = runs[0].identity.protocol.partition("@") if runs else ("", "", "")
     known = find_protocol(name).version if name in shipped_protocols() else 0
-    if checked.faults and version.isdigit() and int(version) < known:
+    earlier = re.fullmatch("[1-9][0-9]{0,8}", version, re.ASCII) and int(version) < known
+    if checked.faults and earlier:
         checked = check_submission(path, frozen=True)
     if checked.faults:
         count = len(checked.faults)

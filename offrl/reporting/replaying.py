@@ -120,6 +120,8 @@ def read_replay(path: Path) -> Replay | None:
 
 def agreements(checked: Checked, replayed: Replay, where: str) -> list[Agreement]:
     """What a replay says of each data set. Raises InputError where it is of other runs."""
+    if not checked.has_weights:
+        raise InputError(f"{where}: its bundle has no weights, so nothing can be replayed")
     if replayed.digest != checked.digest:
         raise InputError(f"{where}: is of another bundle ({replayed.digest:.12}); replay this one")
     claimed = {(run.identity.dataset, run.identity.seed): run for run in checked.runs if run.rows}
@@ -134,8 +136,10 @@ def _agreements(
 ) -> list[Agreement]:
     sums: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for key, run in claimed.items():
-        (x, x_error), (y, y_error) = _mean(run.rows[-1].returns), _mean(found[key])
-        sums[key[0]].append((x, y, x_error**2 + y_error**2))
+        returns = run.rows[-1].returns
+        y, variance = _mean(found[key])  # not of the claims, which may be as noisy as wanted
+        square = variance * (1 / len(returns) + 1 / len(found[key]))
+        sums[key[0]].append((math.fsum(returns) / len(returns), y, square))
     agreed = []
     for dataset, parts in sorted(sums.items()):
         n = len(parts)
@@ -148,8 +152,7 @@ def _agreements(
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of returns and its standard error."""
+    """The mean of returns and their variance."""
     n = len(values)
     mean = math.fsum(values) / n
-    variance = math.fsum((value - mean) ** 2 for value in values) / max(n - 1, 1)
-    return mean, math.sqrt(variance / n)
+    return mean, math.fsum((value - mean) ** 2 for value in values) / max(n - 1, 1)

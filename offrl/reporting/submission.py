@@ -1,6 +1,7 @@
 """What `submission.toml` says of a bundle: who made the runs, of which code, how it was tuned."""
 
 import re
+import unicodedata
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -25,7 +26,7 @@ def _check_text(text: str) -> str:
         raise PydanticCustomError(
             "text", "expected one line of text without characters that cannot be seen"
         )
-    return text
+    return unicodedata.normalize("NFC", text)  # as tables have it
 
 
 OFFRL = "offrl"  # in place of an address of code: the algorithm ships with offrl

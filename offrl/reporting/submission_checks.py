@@ -31,6 +31,7 @@ from offrl.running.protocol import Protocol, find_protocol, shipped_protocols
 MOST_TEXT = 2**25  # bytes of a submission, unpacked, weights apart
 MOST_WEIGHTS = 20 * 2**20  # bytes of a checkpoint
 CLOSE = 1e-9  # of scores and their recomputation, relative to the larger of 1 and the score
+LARGEST_RETURN = 1e70  # of an episode, whose squares are numbers still
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,9 @@ def check_bundle(bundle: Bundle, *, frozen: bool = False) -> Checked:
             faults.append(f"{SUBMISSION}: code: {own}, found {OFFRL!r}")
     if any(name.endswith(WEIGHTS) for name in bundle.files) and not bundle.has_weights:
         faults.append("checkpoint: some runs have weights and some have none; pack all or none")
-    copied, alike = copies(runs)
-    warnings = [*odd(runs), *alike]
+    huge = any(abs(r) > LARGEST_RETURN for run in runs for row in run.rows for r in row.returns)
+    copied, alike = ([], []) if huge else copies(runs)
+    warnings = [] if huge else [*odd(runs), *alike]
     return Checked(
         bundle.path,
         bundle.digest,
@@ -246,6 +248,9 @@ def _row_against_card(run: Run, row: ScoreRow, card: Card) -> Iterator[str]:
         yield f"{where}: expected a length from 1 to {limit} of each episode"
     if not row.returns or row.mean_return is None or row.score is None:
         yield f"{where}: has no returns"
+        return
+    if max(map(abs, row.returns)) > LARGEST_RETURN:
+        yield f"{where}: has returns beyond {LARGEST_RETURN:g}, which no simulator pays"
         return
     mean = math.fsum(row.returns) / len(row.returns)
     if not _is_close(mean, row.mean_return):

@@ -47,6 +47,9 @@ MOST_FILES = 30_000
 MOST_TEXT = 2**28  # bytes of all files but weights, unpacked
 LARGEST_TEXT = 2**24  # bytes of one of them; a run of 200 evaluations of 1,000 episodes has 4 MB
 LARGEST_WEIGHTS = 2**28  # bytes of a checkpoint
+LARGEST_SUBMISSION = (
+    2**14
+)  # bytes of what is declared of a bundle, whose reader is slow for odd texts
 
 
 def pack(
@@ -235,6 +238,7 @@ def check_sizes(where: str, sizes: Mapping[str, int], most_text: int) -> None:
     total = 0
     for name, size in sizes.items():
         largest = LARGEST_WEIGHTS if name.endswith(WEIGHTS) else LARGEST_TEXT
+        largest = LARGEST_SUBMISSION if name == SUBMISSION else largest
         if size > largest:
             raise InputError(
                 f"{where}: {name}: {size:,} bytes; such a file of a bundle has at most {largest:,}"

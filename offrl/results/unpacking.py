@@ -103,9 +103,9 @@ def _extract(path: Path, folder: Path, most_text: int) -> Bundle:
         ) from None
     with file:
         try:
-            _check_end(file)
+            size = _check_end(file)
             with zipfile.ZipFile(file) as archive:
-                members = _members(archive, str(path), most_text)
+                members = _members(archive, str(path), size, most_text)
                 sums = {name: _write(archive, member, folder) for name, member in members.items()}
         except (
             *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
@@ -128,8 +128,8 @@ def _extract(path: Path, folder: Path, most_text: int) -> Bundle:
     return Bundle(path, folder, digest, sums, runs)
 
 
-def _check_end(file: IO[bytes]) -> None:
-    """Raises ValueError unless the file ends as a small zip file, whose directory is not large.
+def _check_end(file: IO[bytes]) -> int:
+    """The size of a file. Raises ValueError unless it ends as a zip file with a small directory.
 
     What lists the files is read whole, so that its size is looked at first.
     """
@@ -143,9 +143,12 @@ def _check_end(file: IO[bytes]) -> None:
         raise ValueError("it is no zip file, or has something after its end")
     if tail[: -_END.size][-20:-16] == b"PK\6\7" or numbers[4] > _LARGEST_DIRECTORY:
         raise ValueError("it lists more files than a bundle has")
+    return size
 
 
-def _members(archive: zipfile.ZipFile, where: str, most_text: int) -> dict[str, zipfile.ZipInfo]:
+def _members(
+    archive: zipfile.ZipFile, where: str, size: int, most_text: int
+) -> dict[str, zipfile.ZipInfo]:
     """The files of an archive by name, all of which a bundle may have, by name and size."""
     members: dict[str, zipfile.ZipInfo] = {}
     forms: set[str] = set()
@@ -171,6 +174,10 @@ def _members(archive: zipfile.ZipFile, where: str, most_text: int) -> dict[str, 
                 "offrl results pack"
             )
         members[name] = member
+    packed = sum(member.compress_size for member in members.values())
+    outside = any(not 0 <= member.header_offset < size for member in members.values())
+    if packed > size or outside:  # files that share bytes would be many of few
+        raise InputError(f"{where}: its files overlap or lie outside of it; {SOURCE}")
     check_sizes(where, {name: member.file_size for name, member in members.items()}, most_text)
     return members
 

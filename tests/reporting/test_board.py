@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from made_runs import write_runs
 
 from offrl.errors import InputError
+from offrl.reporting import entries
 from offrl.reporting.board import Board, read_boards
 from offrl.reporting.replaying import Replay, Replayed, replay_path, replay_seed, write_replay
 from offrl.reporting.site import build
@@ -133,7 +135,7 @@ def test_another_group_reproduces_an_entry_or_contradicts_it(submit: Make, tmp_p
 
 @pytest.mark.parametrize(("shift", "holds"), [(0.0, True), (40.0, False)])
 def test_a_replay_agrees_or_does_not(
-    submit: Make, tmp_path: Path, shift: float, holds: bool
+    submit: Make, tmp_path: Path, shift: float, holds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = submit("mine", draw=1)
     (path,) = (tmp_path / "board").glob("*.zip")
@@ -147,6 +149,10 @@ def test_a_replay_agrees_or_does_not(
         for run in check_submission(path).runs
     ]
     write_replay(Replay(digest=digest, commit="abcdef0", runs=runs), replay_path(path))
+    with pytest.raises(InputError, match="its bundle has no weights, so nothing can be replayed"):
+        board(tmp_path)
+    weighed = replace(check_submission(path), has_weights=True)
+    monkeypatch.setattr(entries, "check_submission", lambda _: weighed)
     (entry,) = board(tmp_path).live
     assert ("re-evaluated" in entry.badges) is holds
     assert bool(entry.doubts) is not holds
@@ -154,6 +160,19 @@ def test_a_replay_agrees_or_does_not(
     with pytest.raises(InputError, match="is of another bundle"):
         board(tmp_path)
     assert replay_seed(digest, "abcdef0") != replay_seed(digest, "abcdef1")
+
+
+@pytest.mark.parametrize("version", ["0", "03", "\u00b2", "5"])
+def test_no_board_is_of_a_version_that_never_was(
+    submit: Make, tmp_path: Path, version: str
+) -> None:
+    def other(identity: Any, rows: list[Any]) -> None:
+        for each in (identity, *rows):
+            each["protocol"] = f"quickstart@{version}"
+
+    submit("odd", draw=1, change=other)
+    with pytest.raises(InputError, match="quickstart"):
+        read_boards(tmp_path / "board", resampling=FEW)
 
 
 def test_a_new_version_of_a_protocol_has_a_board_of_its_own(submit: Make, tmp_path: Path) -> None:

@@ -115,6 +115,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
         f"{CELL} 0: step 4,000: its returns give the score ",
     ),
     "a stated mean": (in_last_row(**{"return": 1.0}), f"{CELL} 0: step 4,000: its returns have"),
+    "returns beyond all bounds": (
+        in_last_row(returns=[1.7e308] * 100),
+        f"{CELL} 0: step 4,000: has returns beyond 1e+70",
+    ),
     "a return too few": (drop_return, f"{CELL} 0: step 4,000: expected 100 returns, found 99"),
     "lengths": (
         in_last_row(lengths=[201] * 100),
@@ -219,6 +223,13 @@ def test_what_is_declared_is_declared_whole(changes: Row, line: str) -> None:
     assert str(caught.value).startswith(f"submission.toml: {line}")
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_name_has_the_form_that_tables_have() -> None:
+    from offrl.toml import to_toml
+
+    read = read_submission(to_toml({**ABOUT, "name": "Cafe\u0301"}), "submission.toml")
+    assert read.name == "Caf\u00e9"
 
 
 def test_every_fault_is_a_line_and_a_bundle_without_a_declaration_has_one(tmp_path: Path) -> None:

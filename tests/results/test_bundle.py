@@ -181,6 +181,19 @@ def test_links_and_encrypted_and_oddly_compressed_files_are_refused(
             for name in ("submission.toml", "submission.toml"):
                 archive.writestr(name, b"")
     assert "is there twice" in refusal(bundle, tmp_path)
+
+    def outside(member: zipfile.ZipInfo) -> None:
+        member.header_offset += 10**8
+
+    def overlapping(member: zipfile.ZipInfo) -> None:
+        member.compress_size = 10**6
+
+    for change in (outside, overlapping):
+        changed(write(bundle, before), change)
+        assert "its files overlap or lie outside of it" in refusal(bundle, tmp_path)
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("submission.toml", bytes(2**14 + 1))
+    assert "16,385 bytes; such a file of a bundle has at most 16,384" in refusal(bundle, tmp_path)
     write(bundle, before)
     (tmp_path / "link.zip").symlink_to(bundle)
     assert "it is a link; expected a file of its own" in refusal(tmp_path / "link.zip", tmp_path)
