@@ -107,7 +107,7 @@ def show_table(name: str) -> None:
 
 
 def _decimals(value: float) -> int:
-    return len(f"{value:.4f}".rstrip("0").partition(".")[2])
+    return len(str(round(value, 4)).rstrip("0").partition(".")[2])
 
 
 def _of(count: int, rows: Sequence[Any]) -> str:
@@ -117,7 +117,9 @@ def _of(count: int, rows: Sequence[Any]) -> str:
 def _fact(values: "pd.Series[Any]") -> str:
     """The distinct values of a column, with their numbers where there are several."""
     counts = Counter(value for value in values.tolist() if value == value and value != "")
-    texts = {value: f"{value:,.0f}" if isinstance(value, float) else str(value) for value in counts}
+    texts = {
+        value: f"{round(value):,}" if isinstance(value, float) else str(value) for value in counts
+    }
     if len(counts) == 1 and counts.total() == len(values):
         return next(iter(texts.values()))
     shown = [f"{texts[value]} ({count})" for value, count in counts.most_common(MOST_SHOWN)]
@@ -325,7 +327,7 @@ def _to_make(row: Row) -> str:
 def _hours(row: Row) -> str:
     if row["runs"] == row["done"]:
         return ""
-    return "unknown" if row["hours"] is None else f"{row['hours']:,.1f}"
+    return "unknown" if row["hours"] is None else f"{round(row['hours'], 1):,}"
 
 
 def _can_have(row: Row, margin: float | None) -> str:

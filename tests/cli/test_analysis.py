@@ -365,7 +365,8 @@ def test_algorithms_and_data_sets_are_chosen_before_the_table_must_be_whole(call
         + "".join(f"{a},hopper-medium-v2,{s},{50 + s}\n" for a in ("bc", "iql") for s in range(3))
     )
     cells = call("reproduce", "corl", "p.csv", "--margin", 3, "--algorithm", "iql", "--json").stdout
-    assert [cell["algorithm"] for cell in json.loads(cells)] == ["iql"]
+    found = json.loads(cells)["cells"]
+    assert {cell["algorithm"] for cell in found if cell["n"]} == {"iql"}
 
 
 @pytest.mark.parametrize(
