@@ -132,6 +132,7 @@ def test_a_killed_run_is_tried_again_and_one_that_fails_is_not(
     assert rows(tmp_path / "runs")[:4] == rows(tmp_path / "whole")[:4]
 
 
+@pytest.mark.nightly  # half a minute
 def test_a_run_that_is_lost_again_and_again_fails_in_the_end(tmp_path: Path) -> None:
     small_runs.planned(tmp_path)
     events = carried_out(tmp_path, "if self.seed == 0: os.kill(os.getpid(), 9)", "runs")

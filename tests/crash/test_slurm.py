@@ -125,6 +125,7 @@ def children(process: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
+@pytest.mark.nightly  # a job of a real Slurm is, in the test before
 def test_submitit_has_a_chunk_saved_and_carried_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

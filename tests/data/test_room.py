@@ -41,7 +41,7 @@ print(data.checksum, {key: float(value) for key, value in losses.items()})
 """
 
 
-@pytest.mark.parametrize("successors", [True, False])
+@pytest.mark.parametrize("successors", [pytest.param(True, marks=pytest.mark.nightly), False])
 def test_a_set_larger_than_the_memory_is_read_and_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, successors: bool
 ) -> None:

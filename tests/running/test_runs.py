@@ -186,7 +186,10 @@ def alone(long_runs: Path) -> pd.DataFrame:
     return scores(long_runs)
 
 
-@pytest.mark.parametrize("how", ["kill -9 everything", "kill -9 the parent", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "how",
+    ["kill -9 everything", pytest.param("kill -9 the parent", marks=pytest.mark.nightly), "Ctrl-C"],
+)
 def test_the_same_command_ends_with_the_same_scores(
     how: str, alone: pd.DataFrame, long_runs: Path, tmp_path: Path
 ) -> None:
