@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from offrl.data import foreign
 from offrl.data.card import Card, Environment, File, Source
 from offrl.errors import InputError
 from offrl.evaluation.environments import make
@@ -102,6 +103,16 @@ def test_data_of_other_bodies_are_not(tmp_path: Path) -> None:
     assert found.rounding is not None
     assert found.velocities.median > 1e3 * found.rounding[1].median
     assert own.velocities.median < 1e-6
+
+
+def test_steps_of_a_file_larger_than_the_memory_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [write(tmp_path / name, play(), "float64") for name in ("a.hdf5", "a.npz")]
+    monkeypatch.setattr(foreign, "free_memory", lambda: 1000)
+    assert read_steps(card(paths[0], None), paths[0], most=20) is not None
+    with pytest.raises(InputError, match="of memory, but"):  # its columns are read whole
+        read_steps(card(paths[1], None), paths[1], most=20)
 
 
 def test_steps_are_spread_over_the_file_and_cross_no_end(tmp_path: Path) -> None:
