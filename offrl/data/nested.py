@@ -1,8 +1,7 @@
 """Arrays of an HDF5 file of many small groups, by name: quickly, and in little memory.
 
 HDF5 keeps what it knows of each group that it has seen, and h5py makes some objects for each
-question about an array. A file of ten thousand episodes would take hundreds of megabytes and most
-of a minute.
+question about an array: much memory and time for a file of ten thousand episodes.
 """
 
 import contextlib

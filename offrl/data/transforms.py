@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from offrl.data.columns import Columns, episodes
+from offrl.data.columns import Columns, episodes, moments
 from offrl.errors import InputError
 from offrl.toml import Strict
 
@@ -255,10 +255,7 @@ def _blocks(rows: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
 
 def spread_of(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """The standard deviation (population) of each dimension, in float64; (dim,) or ()."""
-    rows, width = np.arange(len(values)), values[0].size
-    mean = values.mean(0, dtype=np.float64)
-    squares = sum(np.square(values[block] - mean).sum(0) for block in _blocks(rows, width))
-    return np.asarray(np.sqrt(squares / len(values)))
+    return moments(values.reshape(len(values), -1))[1].reshape(values.shape[1:])
 
 
 def _noisy(

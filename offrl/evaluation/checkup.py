@@ -232,23 +232,18 @@ def _of_observations(made: Remade, name: str) -> Iterator[Finding]:
             f"rewards disagree with the simulator's, by up to {made.rewards.maximum:.3g}",
             made.rewards_apart.tolist(),
         )
-    if len(made.missing):
-        yield _graded(
-            "terminations of steps",
-            len(made.missing),
-            number,
-            "the simulator's",
-            f"rows at which {name} terminates and the data do not",
-            made.missing.tolist(),
-        )
-    if len(made.extra):
-        yield _graded(
-            "terminations of steps",
-            len(made.extra),
-            number,
-            "the simulator's",
-            f"rows at which the data terminate and {name} goes on",
-            made.extra.tolist(),
-        )
+    for apart, text in (
+        (made.missing, f"rows at which {name} terminates and the data do not"),
+        (made.extra, f"rows at which the data terminate and {name} goes on"),
+    ):
+        if len(apart):
+            yield _graded(
+                "terminations of steps",
+                len(apart),
+                number,
+                "the simulator's",
+                text,
+                apart.tolist(),
+            )
     if not len(made.missing) and not len(made.extra):
         yield Finding("terminations of steps", "ok", f"the simulator's in {number:,} steps")
