@@ -39,6 +39,11 @@ class PointMaze(PointMazeEnv):  # type: ignore[misc]
         self.update_goal(place)
         return observation, reward, terminated, False, {}
 
+    def set_observation(self, observation: Array) -> None:
+        """Puts the mass and its goal where an observation (6,) has them: place, velocity, goal."""
+        self.point_env.set_state(observation[:2], observation[2:4])
+        self.goal = observation[4:].copy()
+
 
 class PointMazeVector(Lockstep):
     """`num_envs` point masses, stepped in one call of MuJoCo's; for `gymnasium.make_vec`.

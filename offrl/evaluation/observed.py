@@ -2,9 +2,9 @@
 
 A simulator takes part whose state follows from what it observes: one whose `state` is the
 observation, as Gymnasium's classic control has, or one on MuJoCo whose observation is its qpos and
-qvel, but for up to two positions along which it moves freely (such as a runner's x). Whether it
-does is tried, not assumed: from one observation, steps after different resets and from different
-places have to agree.
+qvel, but for up to two positions along which it moves freely (such as a runner's x), or one that
+`Shows` its state in other terms. Whether it does is tried, not assumed: from one observation, steps
+after different resets and from different places have to agree.
 
 A simulator whose state does not follow may still say what a step pays: see `Pays`.
 """
@@ -42,6 +42,14 @@ class Pays(Protocol):
         self, observations: Array, actions: Array, next_observations: Array
     ) -> tuple[Array, Array]:
         """The least and the largest reward (N,) of each of N steps."""
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A simulator whose flat observation decides its state."""
+
+    def set_observation(self, observation: Array) -> None:
+        """Puts it into the state of an observation (observation_dim,)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class _Simulator:
         self.shift = 0.0
         self.free = 0
         self.by_state = self._is(getattr(self.held, "state", None), first)
-        if self.by_state:
+        if self.by_state or isinstance(self.held, Shows):
             return
         held: Any = getattr(self.held, "data", None)
         if not callable(getattr(self.held, "set_state", None)) or not hasattr(held, "qpos"):
@@ -115,6 +123,8 @@ class _Simulator:
         numbers = observation.astype(np.float64)
         if self.by_state:
             self.held.state = tuple(numbers.tolist())
+        elif isinstance(self.held, Shows):
+            self.held.set_observation(numbers)
         else:
             size = self.held.data.qpos.size
             state = np.concatenate([np.full(self.free, self.shift), numbers])

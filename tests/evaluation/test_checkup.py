@@ -8,8 +8,9 @@ import pytest
 
 from offrl.data.card import Card, Environment
 from offrl.data.findings import Finding
+from offrl.data.observations import flatten
 from offrl.evaluation.checkup import checkup
-from offrl.evaluation.environments import make
+from offrl.evaluation.environments import as_batch, make
 
 HOPPER = "offrl.datasets.d4rl_locomotion:offrl/Hopper-D4RL-v2"
 DOOR = "offrl.datasets.adroit:offrl/AdroitHandDoor-v0"
@@ -23,13 +24,17 @@ def play(environment: Environment, rows: int) -> Columns:
     rng = np.random.default_rng(0)
     space: Any = env.action_space
     played: list[tuple[Any, ...]] = []
+
+    def flat(observation: Any) -> Any:
+        return flatten(as_batch(observation), environment.observation_keys)[0]
+
     observation, _ = env.reset(seed=0)
     for _ in range(rows):
         action: Any = (
             rng.integers(space.n) if hasattr(space, "n") else rng.uniform(-1, 1, space.shape)
         )
         following, reward, terminated, truncated, _ = env.step(action)
-        played.append((observation, action, following, reward, terminated, truncated))
+        played.append((flat(observation), action, flat(following), reward, terminated, truncated))
         observation = following
         if terminated or truncated:
             observation, _ = env.reset()
@@ -84,6 +89,26 @@ def test_steps_of_a_cart(tmp_path: Path) -> None:
     wrong = found(tmp_path / "b.npz", columns, cart, actions={"count": 2})
     assert wrong["steps"].verdict == "fault"
     assert wrong["successors"].verdict == "fault"
+
+
+def test_steps_and_rewards_of_a_maze(tmp_path: Path) -> None:
+    """Its observation shows place, velocity and goal, so that the state follows."""
+    maze = Environment(
+        id="offrl.datasets.pointmaze_u:offrl/PointMaze-UMaze-v3",
+        max_episode_steps=200,
+        kwargs={"continuing_task": True, "reset_target": False},
+        observation_keys=["observation", "desired_goal"],
+    )
+    columns = play(maze, 200)
+    start, goal = columns["obs"][0, :2], columns["next_obs"][100, :2]
+    columns["obs"][:, 4:] = columns["next_obs"][:, 4:] = goal
+    places = columns["next_obs"][:, :2]
+    columns["reward"] = np.float32(np.linalg.norm(places - goal, axis=1) <= 0.45)
+    assert 0 < columns["reward"].sum() < 200
+    right = found(tmp_path / "a.npz", columns, maze)
+    assert right["steps"].verdict == right["rewards of steps"].verdict == "ok"
+    columns["reward"] = np.float32(np.linalg.norm(places - start, axis=1) <= 0.45)
+    assert found(tmp_path / "b.npz", columns, maze)["rewards of steps"].verdict == "fault"
 
 
 def test_the_doors_sign_is_found(tmp_path: Path) -> None:
