@@ -16,8 +16,9 @@ from offrl.running.protocol import find_protocol
 Change = Callable[[dict[str, Any], list[dict[str, Any]]], object]
 
 
-def config_hash(algorithm: str, config: dict[str, Any]) -> str:
-    text = json.dumps({"algorithm": algorithm, "config": config}, sort_keys=True)
+def config_hash(algorithm: str, config: dict[str, Any], code: str | None = None) -> str:
+    values: dict[str, Any] = {"algorithm": algorithm.removesuffix(".py"), "config": config}
+    text = json.dumps(values | ({"code": code} if code else {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

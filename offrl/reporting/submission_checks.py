@@ -17,13 +17,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from offrl import registry
 from offrl.data.card import Card, shipped_cards
 from offrl.errors import InputError
 from offrl.reporting.submission import OFFRL, Submission, read_submission
 from offrl.reporting.submission_runs import Run, copies, listed, odd
 from offrl.results.bundle import SUBMISSION, WEIGHTS
 from offrl.results.curves import read_curves
-from offrl.results.rows import ScoreRow, Status
+from offrl.results.rows import Identity, ScoreRow, Status
 from offrl.results.unpacking import Bundle, opened
 from offrl.running.jobs import config_hash
 from offrl.running.protocol import Protocol, find_protocol, shipped_protocols
@@ -158,6 +159,7 @@ def _against_protocol(runs: Sequence[Run], frozen: bool) -> Iterator[str]:
     seeds: dict[str, list[int]] = defaultdict(list)
     for run in runs:
         seeds[run.identity.dataset.partition("@")[0]].append(run.identity.seed)
+        yield from _algorithm(run.identity, protocol)
         yield from _budget(run, protocol)
     for dataset in sorted(seeds):
         if dataset not in protocol.datasets:
@@ -169,6 +171,25 @@ def _against_protocol(runs: Sequence[Run], frozen: bool) -> Iterator[str]:
             yield f"{dataset}: lacks the seeds {listed(lacking)} of {name}; run them"
         if extra:
             yield f"{dataset}: has the seeds {listed(extra)}, which {name} has not; leave them out"
+
+
+def _algorithm(of: Identity, protocol: Protocol) -> Iterator[str]:
+    """A fault of a run whose label, algorithm and code are not those of one algorithm."""
+    shipped = {path.stem for path in registry.resources("algorithms", ".py")}
+    entry = protocol.algorithms.get(of.label)
+    found = f"{of.algorithm:.80}{', a file of its own' if of.code else ''}"
+    if entry is not None or of.label in shipped:
+        expected = (entry and entry.algorithm) or of.label
+        if (of.algorithm, of.code) != (expected, None):
+            where = f"{of.label} of {protocol.id}" if entry else of.label
+            yield f"algorithm: {where} is {expected}, which ships with offrl; found {found}"
+    elif of.code is None:
+        yield (
+            f"algorithm: {of.label:.80} does not ship with offrl, and its runs lack the SHA-256 of "
+            "its file; run it again by its path"
+        )
+    elif of.label != of.algorithm.removesuffix(".py"):
+        yield f"algorithm: {of.label:.80} is no name of its file; found {found}"
 
 
 def _budget(run: Run, protocol: Protocol) -> Iterator[str]:

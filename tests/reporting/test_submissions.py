@@ -107,6 +107,16 @@ def of_dataset(name: str) -> Change:
     return change
 
 
+def of_algorithm(algorithm: str, code: str | None = None, label: str = "td3_bc") -> Change:
+    def change(identity: Row, rows: list[Row]) -> None:
+        made = config_hash(algorithm, identity["config"], code)
+        identity.update(algorithm=algorithm, code=code, label=label, config_hash=made)
+        for row in rows:
+            row.update(algorithm=label, config=made)
+
+    return change
+
+
 OLD_MUJOCO = {"gymnasium": "1.2.0", "mujoco": "3.5.0", "offrl": "0.1.0"}
 CELL = "pointmaze-quickstart, seed"
 BROKEN: dict[str, tuple[Change, str]] = {
@@ -144,6 +154,26 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a config's hash": (
         lambda identity, _: identity["config"].update(tau=0.1),
         f"{CELL} 0: config: its hash is ",
+    ),
+    "another algorithm": (
+        of_algorithm("bc"),
+        "algorithm: td3_bc of quickstart is td3_bc, which ships with offrl; found bc",
+    ),
+    "an algorithm of one's own": (
+        of_algorithm("td3_bc.py", "1" * 64),
+        "algorithm: td3_bc of quickstart is td3_bc, which ships with offrl; found td3_bc.py, a f",
+    ),
+    "the name of one that ships": (
+        of_algorithm("awac.py", "1" * 64, "awac"),
+        "algorithm: awac is awac, which ships with offrl; found awac.py, a file of its own",
+    ),
+    "no code of one's own": (
+        of_algorithm("mine.py", None, "mine"),
+        "algorithm: mine does not ship with offrl, and its runs lack the SHA-256 of its file",
+    ),
+    "another file": (
+        of_algorithm("bc.py", "1" * 64, "mine"),
+        "algorithm: mine is no name of its file; found bc.py, a file of its own",
     ),
     "a protocol of one's own": (of_protocol("mine@1"), "protocol: 'mine' is none that ships"),
     "an earlier protocol": (
