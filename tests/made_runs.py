@@ -48,7 +48,7 @@ def write_runs(
     paths = []
     for seed in of.seeds if seeds is None else seeds:
         random = np.random.default_rng([draw, seed])
-        config = {**entry.config, "batch_size": 64}
+        config = {"batch_size": 64, **entry.config}
         identity: dict[str, Any] = {
             "protocol": f"{of.id}@{of.version}",
             "dataset": f"{card.id}@{card.version}",

@@ -19,6 +19,7 @@ from offrl.errors import InputError
 from offrl.reporting.entries import (
     Entry,
     changed,
+    check_data,
     check_one_each,
     ended_entries,
     named_entries,
@@ -90,8 +91,9 @@ class Board:
 def read_boards(folder: Path, *, resampling: Resampling = Resampling()) -> list[Board]:
     """The boards of a folder of submissions, the current ones first, by name.
 
-    Raises InputError where a submission has faults, where two are the same, or where two live ones
-    have one algorithm, way of tuning and group of authors: one of them replaces the other.
+    Raises InputError where a submission has faults, where two are the same, where two live ones
+    have one algorithm, way of tuning and group of authors (one of them replaces the other), or
+    trained on other data under one name.
     """
     paths = sorted(folder.rglob("*.zip")) if folder.is_dir() else []
     if not paths:
@@ -107,6 +109,7 @@ def read_boards(folder: Path, *, resampling: Resampling = Resampling()) -> list[
             raise InputError(f"{path}: has the content of {same}; delete one of them")
         entries[digest] = entry
     entries = ended_entries(entries, withdrawals(folder))
+    check_data([entry for entry in entries.values() if entry.ended is None])
     boards: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries.values():
         boards[entry.protocol].append(entry)
@@ -223,13 +226,14 @@ def _pooled(entries: Sequence[Entry]) -> list[str]:
         versions = sorted({row.simulator[package] for row in rows if package in row.simulator})
         if len(versions) > 1:
             notes.append(f"several versions of {name}: {', '.join(versions)}; {why}")
-    data: dict[str, set[str]] = defaultdict(set)
+    data: dict[tuple[str, str], set[str]] = defaultdict(set)
     for entry in entries:
-        for run in entry.checked.runs:
-            data[run.identity.dataset].add(run.identity.data_sha256)
+        for of in (run.identity for run in entry.checked.runs):
+            data[of.dataset, of.view].add(of.data_sha256)
     notes += [
-        f"{dataset}: entries trained on data with {len(sums)} checksums"
-        for dataset, sums in sorted(data.items())
+        f"{dataset}: entries trained on data with {len(sums)} checksums, as machines that make "
+        "them differ in last bits"
+        for (dataset, _), sums in sorted(data.items())
         if len(sums) > 1
     ]
     return notes

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
+from offrl.data.card import shipped_cards
 from offrl.errors import InputError
 from offrl.reporting.replaying import Agreement, agreements, read_replay, replay_path
 from offrl.reporting.submission import Submission
@@ -189,6 +190,27 @@ def check_one_each(live: Sequence[Entry]) -> None:
                 f'"{first.digest}"'
             )
         owner[key] = entry
+
+
+def check_data(live: Sequence[Entry]) -> None:
+    """Raises InputError for live entries of one data set and view that trained on other data.
+
+    Data that a maker makes are left out: their last bits depend on the machine.
+    """
+    owner: dict[tuple[str, str], tuple[str, Path]] = {}
+    for entry in live:
+        for of in (run.identity for run in entry.checked.runs):
+            card = shipped_cards().get(of.dataset.partition("@")[0])
+            if card is None or card.source.maker is not None:
+                continue
+            own = (of.data_sha256, entry.checked.path)
+            first, path = owner.setdefault((of.dataset, of.view), own)
+            if of.data_sha256 != first:
+                raise InputError(
+                    f"{entry.checked.path}: {of.dataset}: its runs trained on data with SHA-256 "
+                    f"{of.data_sha256:.12}, those of {path} on data with {first:.12}; a version "
+                    "holds the same rows everywhere, so find the right one and withdraw the other"
+                )
 
 
 def named_entries(live: Sequence[Entry]) -> list[Entry]:

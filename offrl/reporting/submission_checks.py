@@ -19,7 +19,9 @@ from packaging.version import InvalidVersion, Version
 
 from offrl import registry
 from offrl.data.card import Card, shipped_cards
+from offrl.data.loader import loader_of
 from offrl.errors import InputError
+from offrl.learning.learner import find_algorithm
 from offrl.reporting.submission import OFFRL, Submission, read_submission
 from offrl.reporting.submission_runs import Run, copies, listed, odd
 from offrl.results.bundle import SUBMISSION, WEIGHTS
@@ -243,11 +245,26 @@ def _against_card(run: Run) -> Iterator[str]:
     ):
         if expected != found:
             yield f"{name}: {what}: expected {expected!s:.200} of its card, found {found!s:.200}"
+    if (views := _views(of, card)) is not None and of.view not in views:
+        wanted = " or ".join(views)
+        yield f"{name}: view: expected {wanted} for {of.label:.80}, found {of.view!r:.80}"
     if card.environment is None or card.reference is None:
         yield f"{name}: has no simulator, so that there is nothing to rank"
         return
     for row in run.rows:
         yield from _row_against_card(run, row, card)
+
+
+def _views(of: Identity, card: Card) -> tuple[str, ...] | None:
+    """The views of a data set that an algorithm may train on; None where it is none of offrl's.
+
+    That of an algorithm that ships is known; of any other it is one of the loader's.
+    """
+    if of.code is not None:
+        return tuple(loader_of(card).VIEWS)
+    if of.algorithm not in {path.stem for path in registry.resources("algorithms", ".py")}:
+        return None
+    return (find_algorithm(of.algorithm).view or card.view,)
 
 
 def _row_against_card(run: Run, row: ScoreRow, card: Card) -> Iterator[str]:

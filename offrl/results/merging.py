@@ -11,7 +11,7 @@ from offrl.results.bundle import SUBMISSION, write_bundle
 from offrl.results.rows import Identity
 from offrl.results.unpacking import Bundle, opened
 
-# What all runs share of one data set, and of one algorithm on it under one protocol.
+# What all runs share of one view of a data set, and of one algorithm on it under one protocol.
 OF_DATA = ("data_sha256", "environment", "reference")
 OF_BUDGET = ("steps", "evaluation", "algorithm", "code")
 
@@ -48,8 +48,8 @@ def _check_shared(bundle: Bundle, shared: dict[tuple[str, ...], tuple[Path, str]
     for run in bundle.runs:
         assert run.record is not None, "bundles hold runs with records"
         of = run.record.identity
-        cell = (of.dataset, of.protocol, of.label)
-        for keys, group in ((OF_DATA, cell[:1]), (OF_BUDGET, cell)):
+        data, cell = (of.dataset, of.view), (of.dataset, of.protocol, of.label)
+        for keys, group in ((OF_DATA, data), (OF_BUDGET, cell)):
             values = _values(of, keys)
             where, before = shared.setdefault(group, (bundle.path, values))
             if before != values:

@@ -206,6 +206,26 @@ def test_partial_entries_are_shown_and_published_scores_have_no_rank(
     assert "td3_bc" in set(made.quoted["algorithm"])
 
 
+def test_data_of_one_name_are_the_same_unless_they_are_made(submit: Make, tmp_path: Path) -> None:
+    def other_data(identity: Any, _rows: Any) -> None:
+        identity["data_sha256"] = "1" * 64
+
+    def other_view(identity: Any, _rows: Any) -> None:
+        identity.update(view="transitions", data_sha256="2" * 64)
+
+    submit("made here", draw=1)
+    submit("made there", "bc", draw=2, change=other_data)
+    assert any("with 2 checksums, as machines that make" in note for note in board(tmp_path).notes)
+    files: Any = {"protocol": "corl", "dataset": "hopper-medium-v2", "seeds": [0, 1, 2, 3]}
+    submit("ours", **files, draw=3)
+    submit("of another view", "decision_transformer", **files, draw=4, change=other_view)
+    read_boards(tmp_path / "board", resampling=FEW)
+    submit("theirs", "iql", **files, draw=5, change=other_data)
+    with pytest.raises(InputError, match=r"hopper.*: its runs trained on data") as caught:
+        read_boards(tmp_path / "board", resampling=FEW)
+    assert str(caught.value).endswith("so find the right one and withdraw the other")
+
+
 def test_the_same_submissions_give_the_same_site_and_a_faulty_one_gives_none(
     submit: Make, tmp_path: Path
 ) -> None:

@@ -307,6 +307,14 @@ def test_bundles_are_merged_unless_they_contradict_one_another(tmp_path: Path) -
             merge_bundles([a, tmp_path / f"{name}.zip"], tmp_path / "no.zip")
     assert not (tmp_path / "no.zip").exists()
 
+    def other_view(identity, rows):
+        other_data(identity, rows)
+        identity["view"] = "qlearning"
+
+    write_runs(tmp_path / "e", "iql", seeds=[0], change=other_view)
+    pack(tmp_path / "e", tmp_path / "e.zip")
+    assert merge_bundles([a, tmp_path / "e.zip"], tmp_path / "views.zip") == 3
+
 
 def test_differences_are_named(bundle: Path, tmp_path: Path) -> None:
     def change(identity, rows):
