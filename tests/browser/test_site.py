@@ -81,6 +81,13 @@ def test_all_that_ships_has_its_place(site: Path) -> None:
         assert f'.{name}"' in api, name
 
 
+def test_every_block_of_code_is_one(site: Path) -> None:
+    """The first line of a block that the site does not understand would leave its fence as text."""
+    for page in site.rglob("index.html"):
+        text = re.sub(r"<code.*?</code>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert "```" not in text, page
+
+
 def text_of(folder: Path) -> str:
     page = (folder / "index.html").read_text(encoding="utf-8")
     return html.unescape(re.sub(r"<[^>]*>", "", page))

@@ -13,7 +13,7 @@ from command_line import Call
 from made_runs import write_runs
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
-BLOCK = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```(\w+)(?: title="(\S+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 SMALL = {"--steps": "4", "--every": "4", "--episodes": "1"}
 
 
