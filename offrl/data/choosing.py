@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from offrl.data.columns import NAMES, Columns
+from offrl.data.columns import Columns, gathered
+from offrl.data.foreign import check_size, size_of
+from offrl.data.room import Room, release
 from offrl.data.transforms import NO_PARTS, Parts, Transform, changed, episode_returns, text_of
 from offrl.errors import InputError
 
+BLOCK = 2**14  # rows of a mixture that are gathered together
 Shares = tuple[float, float]  # of ranks, from the lowest
 
 
@@ -249,7 +252,7 @@ class Mix(Transform):
             f"{name} {size / total:.4%} ({size:,} rows of {count:,} episodes)"
             for name, size, count in texts
         )
-        mixed = _gathered(taken)
+        mixed = _gathered(taken, str(self))
         returns = episode_returns(mixed)[2]
         above = np.square(np.maximum(returns - returns.mean(), 0)).mean()
         mixed.notes += [*columns.notes, f"{self}: {shares}; upper variance of returns {above:.6g}"]
@@ -262,6 +265,8 @@ class Mix(Transform):
         starts, lengths, _ = episode_returns(columns)
         if self.replace:
             most = max(wanted, 0) // int(lengths.min()) + 1
+            needed = [(4 * most,), (6 * max(wanted, 0),)]  # numbers of episodes and of rows
+            check_size(str(self), needed, size_of(needed))
             order = generator.integers(len(starts), size=most)
         else:
             order = generator.permutation(len(starts))
@@ -272,8 +277,10 @@ class Mix(Transform):
                 f"{self}: {wanted:,} rows of {name}, which has {int(held[-1]):,}; choose fewer "
                 "rows or replace = true"
             )
-        parts = [np.arange(starts[e], starts[e] + lengths[e]) for e in order[:count]]
-        return np.concatenate(parts), count
+        taken = order[:count]
+        index = np.arange(held[count - 1])
+        index += np.repeat(starts[taken] + lengths[taken] - held[:count], lengths[taken])
+        return index, count
 
 
 def _rows(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
@@ -281,17 +288,21 @@ def _rows(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
     return Columns(**arrays, notes=[*columns.notes])
 
 
-def _gathered(parts: Sequence[tuple[Columns, NDArray[np.int64]]]) -> Columns:
-    """The rows with these numbers, one part after another."""
+def _gathered(parts: Sequence[tuple[Columns, NDArray[np.int64]]], where: str) -> Columns:
+    """The rows with these numbers, one part after another; `where` is what they are."""
     total = sum(len(index) for _, index in parts)
-    arrays: dict[str, Any] = {}
-    for name in NAMES:
-        first = getattr(parts[0][0], name)
-        arrays[name] = np.empty((total, *first.shape[1:]), dtype=first.dtype)
+    first = parts[0][0].arrays()
+    kinds = {name: ((total, *values.shape[1:]), values.dtype) for name, values in first.items()}
+    sizes = [shape for shape, _ in kinds.values()]
+    room = Room(where, sizes, size_of(sizes))
+    arrays: dict[str, Any] = {name: room.empty(*kind) for name, kind in kinds.items()}
+    for name, into in arrays.items():
         row = 0
         for columns, index in parts:
-            into = arrays[name][row : row + len(index)]
-            # Any other mode makes a copy of all first.
-            np.take(getattr(columns, name), index, axis=0, out=into, mode="clip")
-            row += len(index)
+            values = getattr(columns, name)
+            for start in range(0, len(index), BLOCK):
+                some = index[start : start + BLOCK]
+                gathered(values, some, into[row : row + len(some)])
+                release(values)
+                row += len(some)
     return Columns(**arrays)

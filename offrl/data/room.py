@@ -6,6 +6,7 @@ pages back to the disk as it needs their place, so a data set may be larger than
 
 import errno
 import math
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable
@@ -55,6 +56,13 @@ class Room:
                 f"{self.where}: its columns would fill the memory that is free, and cannot be put "
                 f"into a file of {folder}: {error.strerror or error}; {ADVICE}"
             ) from error
+
+
+def release(values: NDArray[Any]) -> None:
+    """Takes the pages of a column of the cache out of this process' memory, to be read again."""
+    mapped = values.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(descriptor: int, size: int) -> None:

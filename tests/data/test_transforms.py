@@ -1,5 +1,7 @@
 """Transforms of columns, and data sets that are named by them."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,49 @@ def test_a_mixture_has_whole_episodes_of_each() -> None:
     assert len(more.rewards) > 1000
     with pytest.raises(InputError, match="bad has other observations"):
         Mix(of=[("bad", 0.9)]).made(good, {"bad": rows(20, width=4)})
+
+
+MIXING = """
+import sys
+from offrl.data.dataset import load_dataset
+import offrl.data.choosing
+def most():  # kilobytes, of this process alone: ru_maxrss begins with those of its parent
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+load_dataset(sys.argv[1])
+before = most()
+mixed = load_dataset(f"{sys.argv[1]}+mix[{sys.argv[2]}=0.5]", check=True)
+size = sum(values.nbytes for values in mixed.columns().arrays().values())
+print(1024 * (most() - before) / size)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks of memory are Linux's")
+def test_a_mixture_takes_less_than_twice_its_memory(tmp_path: Path) -> None:
+    """Its sources, each as large as it, are mapped into memory: 3.1 times, when all at once."""
+    width, count = 20, 150_000
+    paths = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
+    for path in paths:
+        part = rows(count, length=250, width=width)
+        np.savez(
+            path,
+            observations=part.observations,
+            actions=part.actions,
+            rewards=part.rewards,
+            next_observations=part.next_observations,
+            terminals=part.terminations,
+            timeouts=part.truncations,
+        )
+        load_dataset(path)
+    words = [sys.executable, "-c", MIXING, *paths]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) < 2
+
+
+def test_a_mixture_that_no_memory_holds_is_refused() -> None:
+    parts = {"b": rows(20)}
+    with pytest.raises(InputError, match=r"mix\[.*: needs at least .* of memory, but"):
+        Mix(of=[("b", 0.5)], rows=10**14, replace=True).made(rows(20), parts)
 
 
 def test_every_transform_repeats_itself_and_differs_by_seed() -> None:
