@@ -111,12 +111,19 @@ class Subset(_Ranked):
             count = max(1, round(self.share * len(eligible)))
         if self.rows is not None:
             count = int(np.searchsorted(lengths[eligible].cumsum(), self.rows, side="right"))
-        if not 0 < count <= len(eligible):
-            wanted = f"{self.rows:,} rows" if self.rows else f"{count:,} episodes"
-            longest = "" if count else ", the first of which has more rows"
+        if not len(eligible):
             raise InputError(
-                f"subset: {wanted} of {len(eligible):,} episodes{longest}; choose "
-                f"{'fewer' if count else 'more'}"
+                f"{self}: no episode of {len(starts):,} has a return in that range; widen "
+                "from_returns"
+            )
+        if not count:
+            raise InputError(
+                f"{self}: the first episode has {lengths[eligible[0]]:,} rows, more than "
+                f"{self.rows:,}; choose more rows"
+            )
+        if count > len(eligible):
+            raise InputError(
+                f"{self}: {count:,} episodes of {len(eligible):,} that are eligible; choose fewer"
             )
         taken = np.zeros(len(starts), dtype=np.bool_)
         taken[eligible[:count]] = True

@@ -25,6 +25,7 @@ NO_PARTS: Parts = {}
 LARGEST_SEED = 2**32 - 1  # that numpy's RandomState takes
 RUN = re.compile(r"run(:[0-9]+)?")  # the seed of each run, and what it is for one of them
 BLOCK = 2**19  # numbers drawn together, as float64
+LARGEST = 10**9  # range, scale and number of steps
 FAR = 30  # a random reward lies within so many ranges of 0 (Yang et al. 2024, attack.py)
 
 
@@ -117,7 +118,7 @@ class Corrupt(Transform):
     element: Literal["observations", "actions", "rewards", "next_observations"]
     mode: Literal["random", "adversarial"] = "random"
     rate: float = Field(default=0.3, gt=0, le=1)
-    range: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    range: float = Field(default=1.0, gt=0, le=LARGEST)
 
     critic: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$")
     updates: int | None = Field(default=None, ge=1)
@@ -145,6 +146,7 @@ class Corrupt(Transform):
 
     def corrupted(self, columns: Columns, rows: NDArray[np.int64], new: Any) -> Columns:
         """The rows with another column, and a note of it."""
+        _check_finite(new, self, self.element)
         of = f"{len(rows):,} of {len(new):,} {self.element.replace('_', ' ')}"
         return changed(columns, f"{self}: {of} corrupted", **{self.element: new})
 
@@ -159,16 +161,17 @@ class Corrupt(Transform):
         generator = np.random.RandomState(self.drawn)
         rows = self.rows(len(old), generator)
         new = np.array(old)
-        if self.mode == "adversarial":
-            new[rows] *= -self.range
-        elif self.element == "rewards":
-            limit = FAR * self.range
-            new[rows] = generator.uniform(-limit, limit, len(rows))
-        else:
-            spread = spread_of(old)
-            for block in _blocks(rows, len(spread)):
-                noise = generator.uniform(-self.range, self.range, (len(block), len(spread)))
-                new[block] += (noise * spread).astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is found below
+            if self.mode == "adversarial":
+                new[rows] *= -self.range
+            elif self.element == "rewards":
+                limit = FAR * self.range
+                new[rows] = generator.uniform(-limit, limit, len(rows))
+            else:
+                spread = spread_of(old)
+                for block in _blocks(rows, len(spread)):
+                    noise = generator.uniform(-self.range, self.range, (len(block), len(spread)))
+                    new[block] += (noise * spread).astype(np.float32)
         return self.corrupted(columns, rows, new)
 
 
@@ -182,7 +185,7 @@ class Noise(Transform):
     kind = "noise"
     bare = ("element",)
     element: Literal["observations", "actions", "rewards"]
-    scale: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    scale: float = Field(default=0.1, gt=0, le=LARGEST)
 
     def made(self, columns: Columns, others: Parts = NO_PARTS) -> Columns:  # noqa: ARG002
         """The rows, one column of which is noisy."""
@@ -198,6 +201,8 @@ class Noise(Transform):
                 same &= ~(columns.terminations[rows] | columns.truncations[rows])
                 after[rows[same]] = new["observations"][rows[same] + 1]
             new["next_observations"] = after
+        for element, values in new.items():
+            _check_finite(values, self, element)
         return changed(columns, f"{self}: Gaussian noise on all {self.element}", **new)
 
 
@@ -205,7 +210,7 @@ class Delay(Transform):
     """Rewards are summed over so many steps and given at the last of them, or the episode's."""
 
     kind = "delay"
-    steps: int = Field(ge=2)
+    steps: int = Field(ge=2, le=LARGEST)
     seed: Literal[0] = 0  # nothing is drawn
 
     def parameters(self) -> dict[str, Any]:
@@ -219,7 +224,9 @@ class Delay(Transform):
         first = np.flatnonzero((np.arange(rows) - np.repeat(starts, lengths)) % self.steps == 0)
         last = np.append(first[1:], rows) - 1
         rewards = np.zeros(rows, dtype=np.float32)
-        rewards[last] = np.add.reduceat(np.asarray(columns.rewards, dtype=np.float64), first)
+        with np.errstate(over="ignore"):
+            rewards[last] = np.add.reduceat(np.asarray(columns.rewards, dtype=np.float64), first)
+        _check_finite(rewards, self, "rewards")
         return changed(columns, f"{self}: rewards come every {self.steps} steps", rewards=rewards)
 
 
@@ -264,8 +271,19 @@ def _noisy(
     noisy = np.array(values)
     for block in _blocks(np.arange(len(values)), values[0].size):
         noise = generator.standard_normal((len(block), *values.shape[1:])) * spread
-        noisy[block] += noise.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is found where all is noisy
+            noisy[block] += noise.astype(np.float32)
     return noisy
+
+
+def _check_finite(values: NDArray[np.float32], transform: Transform, element: str) -> None:
+    """Raises InputError where what a transform made is larger than float32 has."""
+    for block in _blocks(np.arange(len(values)), values[0].size):
+        if not np.isfinite(values[block]).all():
+            raise InputError(
+                f"{transform}: makes {element.replace('_', ' ')} that are larger than float32 has "
+                f"({np.finfo(np.float32).max:.3g}); choose smaller numbers"
+            )
 
 
 def check_noise(columns: Columns, transform: Transform) -> None:

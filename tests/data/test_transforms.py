@@ -304,6 +304,36 @@ def test_actions_that_are_not_known_take_no_noise() -> None:
     assert np.isfinite(Noise(element="observations").made(columns).observations).all()
 
 
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (
+            "corrupt[rewards,range=2e9]",
+            "range: Input should be less than or equal to 1000000000, fou",
+        ),
+        (
+            "noise[rewards,scale=2e9]",
+            "scale: Input should be less than or equal to 1000000000, foun",
+        ),
+        ("delay[steps=1000000001]", "steps: Input should be less than or equal to 1000000000, fo"),
+        ("corrupt[rewards,adversarial,range=1e9]", r"range=1000000000,seed=0\]: makes rewar"),
+        ("corrupt[observations,range=1e9]", "makes observations that are larger than float32"),
+        ("noise[observations,scale=1e9]", r"scale=1000000000,seed=0\]: makes obse"),
+        ("delay[steps=1000]", r"delay\[steps=1000\]: makes rewards that are larger than float32"),
+        ("subset[rows=3]", "the first episode has 5 rows, more than 3; choose more rows"),
+        ("subset[from_returns=0..0.01]", "no episode of 20 has a return in that range; widen fro"),
+        ("subset[episodes=21]", "21 episodes of 20 that are eligible; choose fewer"),
+    ],
+)
+def test_what_no_data_set_can_be_made_of_is_refused_by_name(transform: str, message: str) -> None:
+    columns = rows(100)
+    columns.rewards[:] = 1e38
+    columns.observations *= 1e30
+    with pytest.raises(InputError, match=message) as raised:
+        parted(f"a+{transform}")[1][0].made(columns)
+    assert "\n" not in str(raised.value)
+
+
 def test_discrete_actions_take_no_noise() -> None:
     columns = rows(20)
     columns.actions = np.zeros(20, dtype=np.int64)

@@ -121,7 +121,7 @@ def test_a_protocol_that_extends_takes_altered_sets(tmp_path: Path) -> None:
     [
         ("{ kind = 'corupt' }", r"robust.toml: datasets: unknown transform 'corupt'; did you mean"),
         ("{ kind = 'delay', steps = 1 }", "datasets: transform delay: steps: Input should be"),
-        ("{ kind = 'subset', episodes = 9 }", "subset: 9 episodes of 4 episodes; choose fewer"),
+        ("{ kind = 'subset', episodes = 9 }", "9 episodes of 4 that are eligible; choose few"),
     ],
 )
 def test_a_fault_in_a_transform_is_said_before_anything_runs(entry: str, message: str) -> None:
