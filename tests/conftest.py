@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,12 @@ import pandas as pd
 import pytest
 
 from offrl.results.table import ScoreTable
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C reach what tests start: a shell has what runs behind its back ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
