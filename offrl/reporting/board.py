@@ -21,6 +21,7 @@ from offrl.reporting.entries import (
     changed,
     check_data,
     check_one_each,
+    copied_entries,
     ended_entries,
     named_entries,
     read_entry,
@@ -148,7 +149,7 @@ def _board(
         tuple(sorted(unranked, key=lambda entry: entry.name)),
         tuple(entry for entry in entries if entry.ended is not None),
         _quoted(protocol, published),
-        (*notes, *_pooled(named)),
+        (*notes, *_pooled(named), *_copied(named)),
     )
 
 
@@ -237,3 +238,12 @@ def _pooled(entries: Sequence[Entry]) -> list[str]:
         if len(sums) > 1
     ]
     return notes
+
+
+def _copied(entries: Sequence[Entry]) -> list[str]:
+    """Notes on entries that are one measurement."""
+    return [
+        f"{', '.join(sorted(entry.name for entry in group))}: have the same returns, and count as "
+        "one measurement: a copy, or the same command on the same kind of machine"
+        for group in copied_entries(entries)
+    ]

@@ -4,24 +4,27 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 from pydantic import Field
 
 from offrl.data.card import shipped_cards
 from offrl.errors import InputError
 from offrl.reporting.replaying import Agreement, agreements, read_replay, replay_path
+from offrl.reporting.similar_returns import common_form
 from offrl.reporting.submission import Submission
 from offrl.reporting.submission_checks import Checked, check_submission
 from offrl.reporting.submission_runs import cells
 from offrl.results.rows import Status
 from offrl.running.protocol import find_protocol, shipped_protocols
-from offrl.statistics.published import judge
+from offrl.statistics.published import ERROR_RATE, judge
+from offrl.statistics.significance import welch
 from offrl.toml import Strict, read_toml, validate
 
+Scores = Mapping[str, Mapping[int, float]]  # of runs by data set and seed
 MARGIN = 5.0  # points of the score within which two groups' means agree
 WITHDRAWN = "withdrawn.toml"
 
@@ -58,7 +61,7 @@ class Entry:
 
     checked: Checked
     name: str
-    scores: Mapping[str, Mapping[int, float]]
+    scores: Scores
     since: str
     unranked: str | None
     replayed: tuple[Agreement, ...] = ()
@@ -165,10 +168,12 @@ def ended_entries(entries: Mapping[str, Entry], withdrawn: Mapping[str, str]) ->
                 f"{entry.checked.path}: replaces: no submission under {entry.protocol} has the "
                 f"digest {old}"
             )
-        if {*entries[old].submission.authors}.isdisjoint(entry.submission.authors):
+        of, by = entries[old].submission, entry.submission
+        if {*of.authors}.isdisjoint(by.authors) or of.contact != by.contact:
             raise InputError(
-                f"{entry.checked.path}: replaces: {old:.12} is by others; only one of its authors "
-                "replaces a submission"
+                f"{entry.checked.path}: replaces: {old:.12} is by others; a submission is replaced "
+                "by one of its authors, under the same contact; else it is withdrawn "
+                f"({WITHDRAWN})"
             )
         found[old] = changed(entries[old], ended="replaced", successor=digest)
     for digest, reason in withdrawn.items():
@@ -232,20 +237,25 @@ def named_entries(live: Sequence[Entry]) -> list[Entry]:
 def reproduced_entries(entries: Sequence[Entry]) -> list[Entry]:
     """The entries, with those of other groups that agree with each, and those that do not.
 
-    Two entries have one algorithm where label and protocol are the same. Equal returns are no
+    Two entries have one algorithm where protocol, label and code are the same. Equal returns are no
     second measurement: they are a copy, or the same command on the same machine.
     """
     agreeing: dict[str, list[Entry]] = defaultdict(list)
     differing: dict[str, list[Entry]] = defaultdict(list)
+    copied = {
+        frozenset({x.checked.digest, y.checked.digest})
+        for group in copied_entries(entries)
+        for x, y in itertools.combinations(group, 2)
+    }
     for x, y in itertools.permutations(entries, 2):
-        apart = {*x.submission.authors}.isdisjoint(y.submission.authors)
-        if x.algorithm != y.algorithm or not apart or _same_returns(x, y):
+        digest, other = x.checked.digest, y.checked.digest
+        same = _of_algorithm(x) == _of_algorithm(y)
+        if not same or not _apart(x, y) or frozenset({digest, other}) in copied:
             continue
-        verdicts = {_verdict(x.scores[d], y.scores[d]) for d in x.scores.keys() & y.scores.keys()}
-        digest = x.checked.digest
-        if "differs" in verdicts:
+        verdict = verdict_of_others(x.scores, y.scores)
+        if verdict == "differs":
             differing[digest].append(y)
-        elif verdicts == {"reproduced"} and x.scores.keys() <= y.scores.keys():
+        elif verdict == "reproduced":
             agreeing[digest].append(y)
     return [
         changed(
@@ -257,17 +267,54 @@ def reproduced_entries(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _verdict(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
-    others = pd.Series(list(theirs.values()), dtype=float)
-    sd = float(others.std())
-    return judge(list(ours.values()), float(others.mean()), sd, len(others), MARGIN).verdict
+def copied_entries(entries: Sequence[Entry]) -> list[tuple[Entry, ...]]:
+    """Groups of entries with the same returns, of whatever seeds and in whatever order."""
+    having: dict[Hashable, dict[str, Entry]] = defaultdict(dict)
+    for entry in entries:
+        for run in entry.checked.runs:
+            form = common_form(run.rows[-1].returns) if run.rows else None
+            if form is not None:
+                having[run.identity.dataset, form][entry.checked.digest] = entry
+    groups = {tuple(group): tuple(group.values()) for group in having.values() if len(group) > 1}
+    return list(groups.values())
 
 
-def _same_returns(x: Entry, y: Entry) -> bool:
-    returns = [
-        {tuple(run.rows[-1].returns) for run in entry.checked.runs if run.rows} for entry in (x, y)
-    ]
-    return not returns[0].isdisjoint(returns[1])
+def _of_algorithm(entry: Entry) -> tuple[str, str | None]:
+    """What an entry trained: the label, and the SHA-256 of a file that does not ship."""
+    return entry.algorithm, entry.checked.runs[0].identity.code
+
+
+def _apart(x: Entry, y: Entry) -> bool:
+    """Whether two entries are of groups with no author and no contact in common."""
+    of, other = x.submission, y.submission
+    return {*of.authors}.isdisjoint(other.authors) and of.contact != other.contact
+
+
+def verdict_of_others(ours: Scores, theirs: Scores) -> str:
+    """What another group's scores say of ours: `reproduced`, `differs`, or nothing.
+
+    They are reproduced where they are on each of our data sets. They differ where they do on one on
+    which they are not reproduced, by Welch's tests with Holm's correction over the data sets that
+    both have.
+    """
+    both = sorted(ours.keys() & theirs.keys())
+    common = [name for name in both if min(len(ours[name]), len(theirs[name])) > 1]
+    if not common:
+        return ""
+    cells = {
+        label: {name: np.array([*scores[name].values()]) for name in common}
+        for label, scores in (("x", ours), ("y", theirs))
+    }
+    p = welch(cells, [("x", "y")])["p_holm"]
+    verdicts = []
+    for name, adjusted in zip(common, p, strict=True):
+        x, y = cells["x"][name], cells["y"][name]
+        verdict = judge(x, float(y.mean()), float(y.std(ddof=1)), len(y), MARGIN).verdict
+        verdicts.append("" if verdict == "differs" and adjusted > ERROR_RATE else verdict)
+    if "differs" in verdicts:
+        return "differs"
+    whole = len(common) == len(ours) and {*verdicts} == {"reproduced"}
+    return "reproduced" if whole else ""
 
 
 def curve(entry: Entry) -> dict[str, dict[int, float]]:

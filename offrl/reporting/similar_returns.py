@@ -11,20 +11,28 @@ FEWEST = 10  # episodes that a correlation needs
 
 
 def same_up_to_order(x: Sequence[float], y: Sequence[float]) -> bool:
-    """Whether two runs have the same returns, in this order or another, and not by chance.
+    """Whether two runs have the same returns, in this order or another, and not by chance."""
+    common = common_form(x)
+    return common is not None and common == common_form(y)
+
+
+def common_form(x: Sequence[float]) -> tuple[float, ...] | None:
+    """A run's returns in the form that its copies have too; None where chance makes copies.
 
     Were the values all there is to say of a policy, each order of them would be as likely: there
     are n! over the product of the factorials of their counts. In the same order, returns are a copy
     where that is more than one over CHANCE: policies that always fail, or that win once, are none.
-    In another order they are where all values differ, too.
+    In another order they are where most values are there once, too, or where no policy gives the
+    same counts again with a probability of CHANCE: at best, with shares as counted, it is that
+    number times the product of the shares, each to the power of its count.
     """
-    if len(x) != len(y):
-        return False
-    counts = Counter(x)
-    orders = math.lgamma(len(x) + 1) - sum(math.lgamma(n + 1) for n in counts.values())
+    counts, n = Counter(x), len(x)
+    orders = math.lgamma(n + 1) - math.fsum(math.lgamma(k + 1) for k in counts.values())
     if orders <= -math.log(CHANCE):
-        return False
-    return list(x) == list(y) or (len(counts) > len(x) / 2 and Counter(y) == counts)
+        return None
+    again = orders + math.fsum(k * math.log(k / n) for k in counts.values())
+    in_any_order = len(counts) > n / 2 or again < math.log(CHANCE)
+    return tuple(sorted(x)) if in_any_order else tuple(x)
 
 
 def correlated(x: Sequence[float], y: Sequence[float]) -> float | None:

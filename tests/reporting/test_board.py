@@ -34,6 +34,7 @@ def submit(tmp_path: Path) -> Make:
         label: str = "td3_bc",
         *,
         authors: Any = ("Us",),
+        contact: str | None = None,
         kind: str = "none",
         replaces: str | None = None,
         **options: Any,
@@ -44,7 +45,7 @@ def submit(tmp_path: Path) -> Make:
         values = {
             "name": name,
             "authors": list(authors),
-            "contact": "us@host.org",
+            "contact": contact or f"{authors[0].encode().hex()}@host.org",
             "code": "https://github.com/us/code",
             "commit": "0123abcd",
             "licence": "MIT",
@@ -103,9 +104,14 @@ def test_a_later_submission_replaces_an_earlier_one_and_says_so(
     )
     ended = {entry.ended for entry in board(tmp_path).history}
     assert ended == {"replaced", "withdrawn: <b>a fault</b> in our code"}
-    submit("mine", "iql", draw=9, replaces=third, authors=["Them"])
-    with pytest.raises(InputError, match="is by others; only one of its authors replaces"):
-        board(tmp_path)
+    for by in ({"authors": ["Them"]}, {"contact": "a-namesake@host.org"}):
+        (tmp_path / "board" / "theirs.zip").unlink(missing_ok=True)
+        before = {*(tmp_path / "board").glob("*.zip")}
+        submit("mine", "iql", draw=9, replaces=third, **by)
+        (path,) = {*(tmp_path / "board").glob("*.zip")} - before
+        path.rename(tmp_path / "board" / "theirs.zip")
+        with pytest.raises(InputError, match="is by others; a submission is replaced by one of"):
+            board(tmp_path)
 
 
 def test_another_group_reproduces_an_entry_or_contradicts_it(submit: Make, tmp_path: Path) -> None:
@@ -129,8 +135,43 @@ def test_another_group_reproduces_an_entry_or_contradicts_it(submit: Make, tmp_p
     for path in (tmp_path / "board").glob("*.zip"):
         if check_submission(path).submission.name != "ours":  # type: ignore[union-attr]
             path.unlink()
+
+    def shuffled(identity: Any, rows: list[Any]) -> None:
+        """The runs of `ours`, each under the next seed and its episodes in another order."""
+        precise(identity, rows)
+        rows[-1]["returns"] = rows[-1]["returns"][::-1]
+        identity["seed"] = (identity["seed"] + 1) % 5
+        for row in rows:
+            row["seed"] = identity["seed"]
+
     submit("a copy", draw=1, change=precise, authors=["Copyists"])
-    assert {entry.badges for entry in board(tmp_path).live} == {("checked",)}
+    submit("in other order", draw=1, change=shuffled, authors=["Them"])
+    made = board(tmp_path)
+    assert {entry.badges for entry in made.live} == {("checked",)}
+    assert (
+        "a copy, in other order, ours: have the same returns, and count as one measurement"
+        in (made.notes[-1].rpartition(": a copy")[0])
+    )
+
+
+def test_scores_differ_by_tests_that_are_corrected_for_the_data_sets() -> None:
+    """A difference of p = 0.024 is shown alone, and not as one of twenty; one of 1e-3 is."""
+
+    def scores(*shifts: float) -> dict[str, dict[int, float]]:
+        return {
+            f"d{number}": {seed: level + shift for seed, level in enumerate((30, 50, 70, 30, 70))}
+            for number, shift in enumerate(shifts)
+        }
+
+    same = [0.0] * 19
+    assert entries.verdict_of_others(scores(0), scores(35)) == "differs"
+    assert entries.verdict_of_others(scores(0, *same), scores(35, *same)) == ""
+    assert entries.verdict_of_others(scores(0, *same), scores(70, *same)) == "differs"
+    near = {name: {seed: 50 + seed / 10 for seed in of} for name, of in scores(0, *same).items()}
+    assert entries.verdict_of_others(near, near) == "reproduced"
+    assert entries.verdict_of_others(near, {"d0": near["d0"]}) == ""
+    level = {"d0": {0: 50.0, 1: 50.0}}
+    assert entries.verdict_of_others(level, {"d0": {0: 90.0, 1: 90.0}}) == "differs"
 
 
 @pytest.mark.parametrize(("shift", "holds"), [(0.0, True), (40.0, False)])

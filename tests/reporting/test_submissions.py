@@ -338,6 +338,10 @@ def test_returns_that_chance_makes_alike_are_no_copies() -> None:
     wins = random.integers(0, 2, 100).astype(float).tolist()
     assert same_up_to_order(wins, wins)
     assert not same_up_to_order(wins, sorted(wins))
+    counts = random.integers(0, 40, 100).astype(float).tolist()  # of whole numbers that repeat
+    assert len({*counts}) < 50
+    assert same_up_to_order(counts, sorted(counts))
+    assert not same_up_to_order(counts, [*counts[:-1], -1.0])
     x, y = random.normal(size=(2, 100)).tolist()
     assert same_up_to_order(x, sorted(x))
     assert not same_up_to_order(x, y)
