@@ -9,21 +9,22 @@ submission that another replaces, or that is withdrawn, stays in its board's his
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from offrl.data.card import shipped_cards
 from offrl.errors import InputError
 from offrl.reporting.entries import (
     Entry,
-    changed,
     check_data,
     check_one_each,
     copied_entries,
     ended_entries,
     named_entries,
+    placed_entries,
     read_entry,
     reproduced_entries,
     withdrawals,
@@ -128,15 +129,9 @@ def _board(
     known = find_protocol(protocol)
     live = [entry for entry in entries if entry.ended is None]
     check_one_each(live)
-    named = named_entries(live)
-    named = reproduced_entries(named)
+    named = placed_entries(reproduced_entries(named_entries(live)))
     ranked = [entry for entry in named if entry.unranked is None]
-    widest = {dataset for entry in ranked for dataset in entry.scores}
-    narrow = [entry for entry in ranked if entry.scores.keys() != widest]  # of a frozen board
-    for entry in narrow:
-        ranked.remove(entry)
     unranked = [entry for entry in named if entry.unranked is not None]
-    unranked += [changed(entry, unranked="partial: lacks data sets") for entry in narrow]
     lines, notes = _ranking(ranked, resampling)
     current = int(version) == known.version
     return Board(
@@ -149,7 +144,7 @@ def _board(
         tuple(sorted(unranked, key=lambda entry: entry.name)),
         tuple(entry for entry in entries if entry.ended is not None),
         _quoted(protocol, published),
-        (*notes, *_pooled(named), *_copied(named)),
+        (*notes, *_pooled(named), *_outdated(named), *_copied(named)),
     )
 
 
@@ -238,6 +233,20 @@ def _pooled(entries: Sequence[Entry]) -> list[str]:
         if len(sums) > 1
     ]
     return notes
+
+
+def _outdated(entries: Sequence[Entry]) -> Iterator[str]:
+    """Notes on data sets that went on since entries ran on them."""
+    for dataset in sorted({dataset for entry in entries for dataset in entry.scores}):
+        name, _, version = dataset.partition("@")
+        card = shipped_cards().get(name)
+        if card is None:
+            yield f"{dataset}: does not ship with offrl any more"
+        elif version != str(card.version):
+            yield (
+                f"{dataset}: is an earlier version of the data set, now at {card.version}; scores "
+                "on one are not those on the other"
+            )
 
 
 def _copied(entries: Sequence[Entry]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from offrl.errors import InputError
 from offrl.reporting.replaying import Agreement, agreements, read_replay, replay_path
 from offrl.reporting.similar_returns import common_form
 from offrl.reporting.submission import Submission
-from offrl.reporting.submission_checks import Checked, check_submission
-from offrl.reporting.submission_runs import cells
+from offrl.reporting.submission_checks import Checked, check_submission, version_number
+from offrl.reporting.submission_runs import cells, listed
 from offrl.results.rows import Status
-from offrl.running.protocol import find_protocol, shipped_protocols
 from offrl.statistics.published import ERROR_RATE, judge
 from offrl.statistics.significance import welch
 from offrl.toml import Strict, read_toml, validate
@@ -109,13 +107,8 @@ class Entry:
 
 def read_entry(path: Path) -> Entry:
     """The submission in a bundle. Raises InputError where it has faults."""
-    checked = check_submission(path)
+    checked = check_submission(path, standing=True)
     runs = checked.runs
-    name, _, version = runs[0].identity.protocol.partition("@") if runs else ("", "", "")
-    known = find_protocol(name).version if name in shipped_protocols() else 0
-    earlier = re.fullmatch("[1-9][0-9]{0,8}", version, re.ASCII) and int(version) < known
-    if checked.faults and earlier:
-        checked = check_submission(path, frozen=True)
     if checked.faults:
         count = len(checked.faults)
         more = f" (and {count - 1} more: offrl leaderboard check)" if count > 1 else ""
@@ -232,6 +225,33 @@ def named_entries(live: Sequence[Entry]) -> list[Entry]:
             )
         named.append(changed(entry, name=name))
     return named
+
+
+def placed_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of a board, those without a rank that lack data which others have.
+
+    So does one that ran on an earlier version of a data set. What others have is not what the
+    protocol says now: a board stays as it is where protocols and cards go on.
+    """
+    newest: dict[str, int] = {}
+    for entry in entries:
+        for name, version in map(_versioned, entry.scores if entry.unranked is None else ()):
+            newest[name] = max(version, newest.get(name, 0))
+    placed = []
+    for entry in entries:
+        earlier = [d for d in sorted(entry.scores) if _versioned(d)[1] < newest.get(*_versioned(d))]
+        lacking = sorted(newest.keys() - {_versioned(dataset)[0] for dataset in entry.scores})
+        why = f"partial: lacks {listed(lacking)}" if lacking else None
+        if earlier:
+            why = f"ran on {listed(earlier)}, of which others ran on a later version"
+        placed.append(changed(entry, unranked=entry.unranked or why))
+    return placed
+
+
+def _versioned(dataset: str) -> tuple[str, int]:
+    """The id and the version of a data set."""
+    name, _, version = dataset.partition("@")
+    return name, version_number(version) or 0
 
 
 def reproduced_entries(entries: Sequence[Entry]) -> list[Entry]:

@@ -77,7 +77,7 @@ def replay(
     from offrl.running.policies import load_policy
 
     with opened(path, MOST_TEXT) as bundle:
-        checked = check_bundle(bundle, frozen=True)
+        checked = check_bundle(bundle, standing=True)
         if checked.faults:
             raise InputError(f"{path}: {checked.faults[0]}; offrl leaderboard check says the rest")
         if not checked.has_weights:

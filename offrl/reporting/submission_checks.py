@@ -7,8 +7,9 @@ may be true but rarely is (`warnings`) is for a person to look at.
 import functools
 import json
 import math
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -16,9 +17,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
 
 from offrl import registry
-from offrl.data.card import Card, shipped_cards
+from offrl.data.card import Card, Environment, Reference, shipped_cards
 from offrl.data.loader import loader_of
 from offrl.errors import InputError
 from offrl.learning.learner import find_algorithm
@@ -60,21 +62,22 @@ class Checked:
     has_weights: bool = False
 
 
-def check_submission(path: Path, *, frozen: bool = False) -> Checked:
+def check_submission(path: Path, *, standing: bool = False) -> Checked:
     """The submission in a bundle, with all that is wrong or odd about it.
 
-    `frozen` is for those that stand on the board of an earlier version of their protocol: what the
-    version said is not known any more, so that its budget and seeds are not compared.
+    `standing` is for those that were merged: their protocol or data sets may be at later versions
+    by now. What the earlier ones said is not known any more, so that nothing is compared with it.
+    Neither are versions of packages with those that offrl takes by now.
     """
     try:
         with opened(path, MOST_TEXT) as bundle:
-            return check_bundle(bundle, frozen=frozen)
+            return check_bundle(bundle, standing=standing)
     except InputError as error:
         message = str(error).removeprefix(f"{path}: ")
         return Checked(path, "", None, (), (message,), ())
 
 
-def check_bundle(bundle: Bundle, *, frozen: bool = False) -> Checked:
+def check_bundle(bundle: Bundle, *, standing: bool = False) -> Checked:
     """The same of a bundle that is unpacked."""
     runs = tuple(
         Run(run.path, run.record, tuple(r for r in run.rows if r.policy == run.rows[-1].policy))
@@ -84,9 +87,11 @@ def check_bundle(bundle: Bundle, *, frozen: bool = False) -> Checked:
     faults: list[str] = []
     submission = _submission(bundle, faults)
     faults += _one_entry(runs)
-    faults += _against_protocol(runs, frozen)
+    protocol = _current_protocol(runs[0].identity.protocol, standing, faults)
+    if protocol is not None:
+        faults += _against_protocol(runs, protocol)
     for run in runs:
-        faults += _against_card(run)
+        faults += _against_card(run, standing)
         faults += _against_itself(run)
         faults += _weights(run)
         if submission is not None and submission.code == OFFRL and run.identity.code is not None:
@@ -96,7 +101,7 @@ def check_bundle(bundle: Bundle, *, frozen: bool = False) -> Checked:
         faults.append("checkpoint: some runs have weights and some have none; pack all or none")
     huge = any(abs(r) > LARGEST_RETURN for run in runs for row in run.rows for r in row.returns)
     copied, alike = ([], []) if huge else copies(runs)
-    warnings = [] if huge else [*odd(runs), *alike]
+    warnings = [] if huge else [*odd(runs, protocol), *alike]
     return Checked(
         bundle.path,
         bundle.digest,
@@ -144,20 +149,33 @@ def _one_entry(runs: Sequence[Run]) -> Iterator[str]:
             yield f"{dataset}: its runs trained on data with {count} checksums; expected one"
 
 
-def _against_protocol(runs: Sequence[Run], frozen: bool) -> Iterator[str]:
-    """Faults of runs that are not those of the protocol, as it ships."""
-    name, _, version = runs[0].identity.protocol.partition("@")
+def version_number(text: str) -> int | None:
+    """The version that stands behind an @; None for what is no version."""
+    return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII) else None
+
+
+def _current_protocol(of: str, standing: bool, faults: list[str]) -> Protocol | None:
+    """The protocol ID@VERSION, None at an earlier version; what is wrong is added to `faults`."""
+    name, _, version = of.partition("@")
     if name not in shipped_protocols():
-        yield f"protocol: {name!r:.80} is none that ships with offrl; run one that does, unchanged"
-        return
+        none = "is none that ships with offrl; run one that does, unchanged"
+        faults.append(f"protocol: {name!r:.80} {none}")
+        return None
     protocol = find_protocol(name)
-    if version != str(protocol.version):
-        if not frozen:
-            yield (
-                f"protocol: {name} is at version {protocol.version}, and these runs are of version "
-                f"{version:.20}, whose board is frozen; run it again"
-            )
-        return
+    if version == str(protocol.version):
+        return protocol
+    number = version_number(version)
+    if not standing or number is None or number > protocol.version:
+        faults.append(
+            f"protocol: {name} is at version {protocol.version}, and these runs are of version "
+            f"{version:.20}, whose board is frozen; run it again"
+        )
+    return None
+
+
+def _against_protocol(runs: Sequence[Run], protocol: Protocol) -> Iterator[str]:
+    """Faults of runs that are not those of the protocol, as it ships."""
+    name = protocol.id
     seeds: dict[str, list[int]] = defaultdict(list)
     for run in runs:
         seeds[run.identity.dataset.partition("@")[0]].append(run.identity.seed)
@@ -226,11 +244,14 @@ def _budget(run: Run, protocol: Protocol) -> Iterator[str]:
             )
 
 
-def _against_card(run: Run) -> Iterator[str]:
+def _against_card(run: Run, standing: bool) -> Iterator[str]:
     """Faults of a run whose data, simulator or references are not those of the card."""
     of = run.identity
     name, _, version = of.dataset.partition("@")
-    card = shipped_cards().get(name)
+    number, card = version_number(version), shipped_cards().get(name)
+    if standing and number is not None and (card is None or number < card.version):
+        yield from _of_earlier_card(run)
+        return
     if card is None:
         yield f"{name:.80}: is no data set that ships with offrl"
         return
@@ -251,8 +272,25 @@ def _against_card(run: Run) -> Iterator[str]:
     if card.environment is None or card.reference is None:
         yield f"{name}: has no simulator, so that there is nothing to rank"
         return
+    taken = {} if standing else _required(*sorted({p for row in run.rows for p in row.simulator}))
     for row in run.rows:
-        yield from _row_against_card(run, row, card)
+        yield from _versions(run, row, {**taken, **card.valid_with})
+        yield from _row(run, row, card.environment, card.reference)
+
+
+def _of_earlier_card(run: Run) -> Iterator[str]:
+    """Faults of a run by the simulator and the references that it recorded itself."""
+    try:
+        environment = Environment.model_validate(run.identity.environment)
+        reference = Reference.model_validate(run.identity.reference)
+    except ValidationError:
+        yield f"{run.title}: expected the simulator and the reference returns of its data set"
+        return
+    if reference.fault:
+        yield f"{run.title}: {reference.fault}"
+        return
+    for row in run.rows:
+        yield from _row(run, row, environment, reference)
 
 
 def _views(of: Identity, card: Card) -> tuple[str, ...] | None:
@@ -267,21 +305,24 @@ def _views(of: Identity, card: Card) -> tuple[str, ...] | None:
     return (find_algorithm(of.algorithm).view or card.view,)
 
 
-def _row_against_card(run: Run, row: ScoreRow, card: Card) -> Iterator[str]:
+def _versions(run: Run, row: ScoreRow, wanted: Mapping[str, str]) -> Iterator[str]:
+    """Faults of a row that was played with other versions of packages than wanted."""
+    for package, versions in wanted.items():
+        found = row.simulator.get(package)
+        if found is None or not _is_in(found, versions):
+            yield (
+                f"{run.title}: step {row.step:,}: {package} {found or 'of no known version'}; "
+                f"scores on {run.identity.dataset.partition('@')[0]} are valid with {package} "
+                f"{versions}"
+            )
+
+
+def _row(run: Run, row: ScoreRow, environment: Environment, reference: Reference) -> Iterator[str]:
     """Faults of a row: its simulator, its lengths, and a score that its returns do not give."""
     where = f"{run.title}: step {row.step:,}"
-    assert card.environment is not None, "looked at before"
-    assert card.reference is not None, "looked at before"
-    if row.environment != card.environment.id:
-        yield f"{where}: played in {row.environment!r:.80}; expected {card.environment.id}"
-    for package, wanted in {**_required(*sorted(row.simulator)), **card.valid_with}.items():
-        found = row.simulator.get(package)
-        if found is None or not _is_in(found, wanted):
-            yield (
-                f"{where}: {package} {found or 'of no known version'}; scores on {card.id} are "
-                f"valid with {package} {wanted}"
-            )
-    limit = card.environment.max_episode_steps
+    if row.environment != environment.id:
+        yield f"{where}: played in {row.environment!r:.80}; expected {environment.id}"
+    limit = environment.max_episode_steps
     if len(row.lengths) != len(row.returns) or any(not 1 <= n <= limit for n in row.lengths):
         yield f"{where}: expected a length from 1 to {limit} of each episode"
     if not row.returns or row.mean_return is None or row.score is None:
@@ -294,7 +335,7 @@ def _row_against_card(run: Run, row: ScoreRow, card: Card) -> Iterator[str]:
     if not _is_close(mean, row.mean_return):
         stated = f"{row.mean_return:.12g} as stated"
         yield f"{where}: its returns have the mean {mean:.12g}, not {stated}"
-    low, high = card.reference.min, card.reference.max
+    low, high = reference.min, reference.max
     score = 100 * (mean - low) / (high - low)
     if not _is_close(score, row.score):
         yield f"{where}: its returns give the score {score:.12g}, not {row.score:.12g} as stated"

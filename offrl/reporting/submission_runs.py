@@ -12,7 +12,7 @@ from scipy import stats
 from offrl.data.card import shipped_cards
 from offrl.reporting.similar_returns import correlated, same_up_to_order
 from offrl.results.rows import Identity, RunRecord, ScoreRow, Status, main_scores, run_score
-from offrl.running.protocol import find_protocol, shipped_protocols
+from offrl.running.protocol import Protocol
 
 HIGH = 150.0  # a score above this is looked at
 FASTEST = 50_000  # gradient steps a second
@@ -75,14 +75,11 @@ def copies(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     return faults, warnings
 
 
-def odd(runs: Sequence[Run]) -> Iterator[str]:
-    """What may be true, and is looked at."""
-    name = runs[0].identity.protocol.partition("@")[0]
-    if name in shipped_protocols():
-        lacking = {*find_protocol(name).datasets} - {
-            run.identity.dataset.partition("@")[0] for run in runs
-        }
-        if lacking:
+def odd(runs: Sequence[Run], protocol: Protocol | None) -> Iterator[str]:
+    """What may be true, and is looked at. The protocol is None at an earlier version."""
+    if protocol is not None:
+        ran_on = {run.identity.dataset.partition("@")[0] for run in runs}
+        if lacking := {*protocol.datasets} - ran_on:
             yield f"partial: lacks {listed(sorted(lacking))}, so that it is shown and not ranked"
     scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:

@@ -193,7 +193,7 @@ def test_a_replay_agrees_or_does_not(
     with pytest.raises(InputError, match="its bundle has no weights, so nothing can be replayed"):
         board(tmp_path)
     weighed = replace(check_submission(path), has_weights=True)
-    monkeypatch.setattr(entries, "check_submission", lambda _: weighed)
+    monkeypatch.setattr(entries, "check_submission", lambda *_, **_options: weighed)
     (entry,) = board(tmp_path).live
     assert ("re-evaluated" in entry.badges) is holds
     assert bool(entry.doubts) is not holds
@@ -233,6 +233,43 @@ def test_a_new_version_of_a_protocol_has_a_board_of_its_own(submit: Make, tmp_pa
     assert "This board is frozen" in old
     assert 'href="quickstart-4.html"' in old
     assert "quickstart-3.html" in (tmp_path / "site/protocols/quickstart-4.html").read_text()
+
+
+def test_a_board_stays_where_protocols_and_cards_go_on(submit: Make, tmp_path: Path) -> None:
+    """The protocol had one data set then, whose simulator was another in its first version."""
+
+    def earlier(identity: Any, rows: list[Any], version: int = 1) -> None:
+        for each in (identity, *rows):
+            each.update(protocol="corl@1", dataset=f"hopper-medium-v2@{version}")
+        if version == 1:
+            identity["environment"]["id"] = "Hopper-v2"
+            for row in rows:
+                row["environment"] = "Hopper-v2"
+                row["simulator"]["mujoco"] = "2.0"
+
+    def later(identity: Any, rows: list[Any]) -> None:
+        earlier(identity, rows, version=2)
+
+    def contradicted(identity: Any, rows: list[Any]) -> None:
+        earlier(identity, rows)
+        rows[-1]["environment"] = "Hopper-v3"
+
+    files: Any = {"protocol": "corl", "dataset": "hopper-medium-v2", "seeds": [0, 1, 2, 3]}
+    submit("a", "iql", **files, draw=1, change=earlier)
+    submit("b", "td3_bc", **files, draw=2, change=earlier)
+    made = board(tmp_path)
+    assert {line.entry.name for line in made.ranking} == {"a", "b"}
+    assert made.datasets == ("hopper-medium-v2@1",)
+    assert any("hopper-medium-v2@1: is an earlier version of the data" in n for n in made.notes)
+    submit("c", "cql", **files, draw=3, change=later)
+    made = board(tmp_path)
+    assert [line.entry.name for line in made.ranking] == ["c"]
+    assert {entry.unranked for entry in made.unranked} == {
+        "ran on hopper-medium-v2@1, of which others ran on a later version"
+    }
+    submit("d", "bc", **files, draw=4, change=contradicted)
+    with pytest.raises(InputError, match="played in 'Hopper-v3'; expected Hopper-v2"):
+        board(tmp_path)
 
 
 def test_partial_entries_are_shown_and_published_scores_have_no_rank(
