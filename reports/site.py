@@ -66,11 +66,11 @@ def write(boards: Sequence[Board], folder: Path) -> None:
 
 
 def slug(name: str) -> str:
-    """A file's name for a name of anything; two names have two."""
-    plain = re.sub(r"[^A-Za-z0-9._=,@-]+", "-", name)[:80].strip("-.")
-    if plain == name:
+    """A file's name for a name of anything; two names have two, whatever becomes of their case."""
+    plain = re.sub(r"[^a-z0-9._=,@-]+", "-", name.lower())[:80].strip("-.")
+    if plain == name and not re.search(r"-[0-9a-f]{32}$", name):
         return plain
-    return f"{plain}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")
+    return f"{plain}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:32]}".lstrip("-")
 
 
 def board_name(board: Board) -> str:
@@ -80,7 +80,7 @@ def board_name(board: Board) -> str:
 
 def entry_name(entry: Entry) -> str:
     """The file's name of a submission's page."""
-    return entry.checked.digest[:16]
+    return entry.checked.digest
 
 
 class _Pages:
@@ -139,6 +139,8 @@ class _Pages:
             seeds=seeds,
             curves=curve(entry),
             sessions=_sessions(entry),
+            code=entry.checked.runs[0].identity.code,
+            data=_data(entry),
             config=_config(entry),
         )
 
@@ -199,6 +201,14 @@ def _sessions(entry: Entry) -> dict[str, list[str]]:
         found["machine"].add(", ".join(f"{key} {hardware[key]}" for key in sorted(hardware)))
     shown = list(found.items())[:MOST_VALUES]
     return {name: [v[:LONGEST] for v in sorted(of)[:MOST_VALUES]] for name, of in shown}
+
+
+def _data(entry: Entry) -> dict[str, list[tuple[str, str]]]:
+    """The views and checksums of an entry's data sets."""
+    found: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for of in (run.identity for run in entry.checked.runs):
+        found[of.dataset].add((of.view[:LONGEST], of.data_sha256[:LONGEST]))
+    return {dataset: sorted(pairs) for dataset, pairs in sorted(found.items())}
 
 
 def _config(entry: Entry) -> str:

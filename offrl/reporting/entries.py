@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,19 +212,22 @@ def check_data(live: Sequence[Entry]) -> None:
 
 
 def named_entries(live: Sequence[Entry]) -> list[Entry]:
-    """The entries with names of their own."""
-    counts: dict[str, list[Entry]] = defaultdict(list)
-    for entry in live:
-        counts[entry.name].append(entry)
-    named = []
-    for entry in live:
-        name = entry.name
-        if len(counts[name]) > 1:
-            name = (
-                f"{name} ({', '.join(entry.submission.authors)[:80]}, {entry.checked.digest[:6]})"
-            )
-        named.append(changed(entry, name=name))
-    return named
+    """The entries with names of their own.
+
+    One that others have too gets authors and digest, by 6 digits or, where that is the name of
+    another, by all: no name of a submission is as long.
+    """
+    names = [entry.name for entry in live]
+    for digits in (6, None):
+        counts = Counter(names)
+        names = [
+            f"{entry.name} ({', '.join(entry.submission.authors)[:80]}, "
+            f"{entry.checked.digest[:digits]})"
+            if counts[name] > 1
+            else name
+            for name, entry in zip(names, live, strict=True)
+        ]
+    return [changed(entry, name=name) for name, entry in zip(names, live, strict=True)]
 
 
 def placed_entries(entries: Sequence[Entry]) -> list[Entry]:

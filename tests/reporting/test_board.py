@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_runs import write_runs
 
+from offrl import registry
 from offrl.errors import InputError
 from offrl.reporting import entries
 from offrl.reporting.board import Board, read_boards
@@ -81,6 +82,21 @@ def test_entries_that_are_not_told_apart_share_a_rank(submit: Make, tmp_path: Pa
         assert line.iqm == pytest.approx(np.mean(scores[1:4]))  # of five the middle three
         assert line.low <= line.iqm <= line.high
         assert line.entry.badges == ("checked",)
+
+
+def test_no_two_entries_share_a_name_or_a_page(submit: Make, tmp_path: Path) -> None:
+    first = submit("mine", draw=1)
+    submit("mine", "bc", draw=2)
+    submit(f"mine (Us, {first[:6]})", "iql", draw=3)
+    names = [line.entry.name for line in board(tmp_path).ranking]
+    assert sum(name.startswith("mine (Us, ") for name in names) == len({*names}) == 3
+    assert f"mine (Us, {first})" in names
+    build(tmp_path / "board", tmp_path / "site", resampling=FEW)
+    assert len([*(tmp_path / "site" / "submissions").iterdir()]) == 3
+    slug = registry.load("reports", "site", "site").slug
+    labels = ["bc", "BC", "b c", "b/c", slug("b c"), "", "-", "x" * 90, "x" * 91]
+    assert slug("bc") == "bc"
+    assert len({slug(label).casefold() for label in labels}) == len(labels)
 
 
 def test_a_later_submission_replaces_an_earlier_one_and_says_so(
