@@ -98,9 +98,20 @@ def odd(runs: Sequence[Run], protocol: Protocol | None) -> Iterator[str]:
             yield f"{run.title}: ran from a checkout with changes that no commit has"
         if len({json.dumps(row.simulator, sort_keys=True) for row in run.rows}) > 1:
             yield f"{run.title}: its simulator changed its version on the way"
+    yield from _constant(runs)
     for dataset, cells in scores.items():
         if (line := _too_even(dataset, cells)) is not None:
             yield line
+
+
+def _constant(runs: Sequence[Run]) -> Iterator[str]:
+    """A warning for each data set on which all episodes of all seeds have one return."""
+    returns: dict[str, set[float]] = defaultdict(set)
+    for run in runs:
+        returns[run.identity.dataset].update(run.rows[-1].returns if run.rows else ())
+    for dataset, values in returns.items():
+        if len(values) == 1:
+            yield f"{dataset}: every episode of every seed has the return {values.pop():g}"
 
 
 def _error(row: ScoreRow) -> float:

@@ -330,6 +330,19 @@ def test_what_is_odd_is_a_warning(tmp_path: Path) -> None:
     assert any("steps a second, evaluations included" in line for line in lines)
 
 
+def test_returns_that_never_vary_are_odd_and_no_fault(tmp_path: Path) -> None:
+    def level(_: Row, rows: list[Row]) -> None:
+        for row in rows:
+            row.update(returns=[0.0] * len(row["returns"]), score=100 * -8.185 / (138.381 - 8.185))
+            row["return"] = 0.0
+
+    checked = check_submission(packet(tmp_path, change=level))
+    assert checked.faults == ()
+    assert checked.warnings == (
+        "pointmaze-quickstart@1: every episode of every seed has the return 0",
+    )
+
+
 def test_returns_that_chance_makes_alike_are_no_copies() -> None:
     random = np.random.default_rng(0)
     zeros = [0.0] * 100
