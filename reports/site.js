@@ -8,7 +8,7 @@ for (const form of document.querySelectorAll("form.filter")) {
     const rows = [...document.querySelectorAll("tr[data-tuning]")];
     for (const row of rows) row.hidden = !chosen.has(row.dataset.tuning);
     const shown = rows.filter((row) => !row.hidden).length;
-    status.textContent = `${shown} of ${rows.length} entries`;
+    status.textContent = `${shown} of ${rows.length} lines`;
   };
   form.addEventListener("change", choose);
   choose();

@@ -89,9 +89,9 @@ def test_a_board_is_filtered_by_tuning_and_sorted_by_keyboard(look, site):
     page = look(site / BOARD).page
     rows = page.locator('[aria-label="Ranking"] tbody tr')
     assert rows.count() == 3
-    assert page.locator("[role=status]").inner_text() == "3 of 3 entries"
+    assert page.locator("[role=status]").inner_text() == "3 of 3 lines"
     page.get_by_label("online-selection").uncheck()
-    assert page.locator("[role=status]").inner_text() == "2 of 3 entries"
+    assert page.locator("[role=status]").inner_text() == "2 of 3 lines"
     visible = [row.locator("th").inner_text() for row in rows.all() if row.is_visible()]
     assert HOSTILE not in visible
     assert "Method" in visible
@@ -102,6 +102,13 @@ def test_a_board_is_filtered_by_tuning_and_sorted_by_keyboard(look, site):
     assert head.get_attribute("aria-sort") == "descending"
     names = page.locator('[aria-label="Ranking"] tbody th').all_inner_texts()
     assert names == ["=HYPERLINK(0)", HOSTILE, "Method"]
+    page = look(site / "datasets" / "pointmaze-quickstart@1.html").page
+    page.get_by_label("offline", exact=True).uncheck()
+    assert page.locator("[role=status]").inner_text() == "2 of 3 lines"
+    visible = [
+        row.locator("th").inner_text() for row in page.locator("tbody tr").all() if row.is_visible()
+    ]
+    assert visible == [HOSTILE, "Method"]
 
 
 def test_without_scripts_a_board_says_the_same(look, site):
