@@ -1,4 +1,4 @@
-"""A mode in which what a GPU would wait for, or its graphs cannot record, raises on any machine."""
+"""Modes in which operations raise: one that a GPU would wait for, or one that takes much memory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,6 +20,42 @@ def staying_on(device: str) -> Iterator[None]:
     """
     with _FromHost(), _OneDevice(device):
         yield
+
+
+@contextlib.contextmanager
+def making_at_most(size: int) -> Iterator[None]:
+    """Raises MemoryError once operations have made tensors of more bytes in all.
+
+    On torch's `meta` device they take none. Each counts as LEAST at least, so that a loop that
+    makes small ones comes to an end.
+    """
+    with _Counted(size):
+        yield
+
+
+LEAST = 512  # bytes that a tensor counts
+
+
+class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raises where operations have made more bytes than they may."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.left = size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and _storage(leaf) not in given:  # else a view, or in place
+                self.left -= max(leaf.untyped_storage().nbytes(), LEAST)
+        if self.left < 0:
+            raise MemoryError
+        return out
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
 
 
 class _FromHost(TorchFunctionMode):

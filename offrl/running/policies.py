@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from offrl.data.card import Environment, Reference
 from offrl.data.dataset import load_dataset
@@ -20,6 +21,7 @@ from offrl.errors import Damaged, InputError, unknown
 from offrl.files import user_path
 from offrl.learning import checkpoint
 from offrl.learning.learner import Learner, SingleSeedLearner, find_algorithm
+from offrl.learning.meta import making_at_most
 from offrl.learning.policy import Policy, StatelessPolicy
 from offrl.learning.single import build
 from offrl.learning.spec import Spec
@@ -33,6 +35,11 @@ from offrl.running.task import prepare
 from offrl.toml import validate
 from offrl.trust import Files, Origin, trusted
 from offrl.version import __version__
+
+# What building a learner takes, temporary values included: at most five times the bytes of its
+# checkpoint for networks of papers' sizes, and more only for such as have a few kilobytes.
+MOST_OVER_STORED = 8
+MOST_BESIDES = 2**24  # bytes
 
 
 @dataclass
@@ -190,6 +197,8 @@ def load_policy(
     config = configure(name, identity.config, str(folder.record_file))
     try:
         spec = Spec.from_state(state["spec"]) if "spec" in state else _spec_of_data(identity, name)
+        if identity.code is None:
+            _check_size(folder, kind, spec, config, _bytes(learned))
         learner = _untrained(folder, kind, spec, config, identity.seed)
         with blaming(kind, "load_state_dict"):
             learner.load_state_dict(learned)
@@ -245,6 +254,35 @@ def _algorithm(folder: RunFolder, identity: Identity, given: str | Path | None) 
             "that it trained"
         )
     return name
+
+
+def _check_size(
+    folder: RunFolder,
+    kind: type[Learner] | type[SingleSeedLearner],
+    spec: Spec,
+    config: Any,
+    stored: int,
+) -> None:
+    """Raises InputError where a config makes far larger networks than a checkpoint has bytes.
+
+    A record may be a stranger's. Nothing is made of it but sizes.
+    """
+    try:
+        with making_at_most(stored * MOST_OVER_STORED + MOST_BESIDES):
+            build(kind, spec, config, [0], "meta")
+    except MemoryError:
+        raise InputError(
+            f"{folder.record_file}: its config makes a learner that is many times as large as the "
+            f"{stored:,} bytes of its checkpoint; it is of other runs, so restore the file"
+        ) from None
+    except Exception:  # which the learner itself raises again
+        return
+
+
+def _bytes(state: Any) -> int:
+    """The bytes of the tensors in a state."""
+    leaves = [leaf for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor)]
+    return sum(leaf.nbytes for leaf in leaves)
 
 
 def _untrained(

@@ -245,7 +245,15 @@ def _of_another_task(path: Path) -> None:
     checkpoint.save(file, state)
 
 
+def _larger(path: Path) -> None:
+    record = json.loads((path / "run.json").read_text())
+    record.pop(CHECKSUM)
+    record["identity"]["config"]["hidden"] = [6_000, 6_000]
+    (path / "run.json").write_text(json.dumps(record))
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "size": (_larger, r"makes a learner that is many times as large as the [\d,]+ bytes of its ch"),
     "older": (
         _older,
         r"lacks 'actor_optimizer'.*; it is of offrl .*, and this is .*: load it with",
