@@ -69,7 +69,7 @@ TABLE_COLUMNS: Columns = {
     "title": "title",
     "cells": lambda row: str(row["cells"]),
     "with a verdict": lambda row: str(row["judged"]),
-    "protocols": lambda row: ", ".join(row["protocols"]),
+    "protocols": lambda row: str(len(row["protocols"]) or ""),  # their names would leave no room
 }
 
 
@@ -296,9 +296,7 @@ def _show_plan(planned: "Plan", as_json: bool, command: str) -> None:
                 row["published"], row["published_sd"], row["published_n"]
             ),
             "protocol": lambda row: row["protocol"] or "none",
-            "runs": lambda row: (
-                f"{row['runs'] - row['done']} of {row['runs']}" if row["runs"] else ""
-            ),
+            "runs": _to_make,
             "steps": lambda row: "" if row["steps"] is None else f"{row['steps']:,}",
             "hours": _hours,
             "verdict": lambda row: _can_have(row, planned.margin),
@@ -354,6 +352,7 @@ def _show_comparison(
     from offrl.reporting.reproduction import sentence, write_page
     from offrl.reporting.words import TERMINAL, Words
     from offrl.results.collect import collect
+    from offrl.running.protocol import find_protocol, shipped_protocols
     from offrl.statistics.labels import level_of, percent
     from offrl.statistics.published import VERDICTS, compare, tally
 
@@ -364,7 +363,9 @@ def _show_comparison(
         datasets=dataset or None,
         reading=reading,
     )
-    cells = compare(scores, table, margin, algorithms=algorithm or (), datasets=dataset or ())
+    protocols = {name: find_protocol(name).version for name in shipped_protocols()}
+    chosen: dict[str, Sequence[str]] = {"algorithms": algorithm or (), "datasets": dataset or ()}
+    cells = compare(scores, table, margin, **chosen, versions=protocols)
     notes = scores.final().notes
     words = Words(TERMINAL, decimals=2)  # as many as published tables have
     if output is not None:

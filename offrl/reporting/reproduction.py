@@ -9,7 +9,7 @@ from typing import Any, cast
 import pandas as pd
 
 from offrl import registry
-from offrl.errors import InputError
+from offrl.errors import InputError, unknown
 from offrl.files import replacing_folder
 from offrl.reporting.report import check_replaceable
 from offrl.results.store import RunFolder, State
@@ -36,7 +36,7 @@ class PlannedCell:
 
     algorithm: str
     dataset: str
-    protocol: str  # empty where none has the published settings
+    protocol: str  # empty where none has the published settings, the rule of its score included
     published: float
     published_sd: float  # of a sample; NaN where it is not known
     published_n: float  # likewise
@@ -118,6 +118,8 @@ def plan(
         check_margin(margin)
     rates = dict(rates or {})
     for label, given in rates.items():
+        if label != ANY and label not in (known := list(find_table(table)["algorithm"].unique())):
+            raise unknown(f"algorithm of the published table {table}", label, known, "in --rate")
         if not 0 < given < float("inf"):
             of = f"{label}=" if label else ""
             raise InputError(f"--rate {of}{given:g}: expected a positive number of steps")
@@ -126,6 +128,7 @@ def plan(
     jobs: dict[tuple[str, str, str], list[Job]] = {}
     for name, cells in published[published["protocol"] != ""].groupby("protocol", sort=False):
         protocol = find_protocol(str(name))
+        cells = cells[cells["rule"].isin(["", _rule(protocol)])]
         part = Part(
             protocol.id,
             [label for label in cells["algorithm"].unique() if label in protocol.algorithms],
@@ -159,6 +162,12 @@ def plan(
             )
         )
     return Plan(table, planned, parts, margin)
+
+
+def _rule(protocol: Protocol) -> str:
+    """How a protocol's score comes from a run's evaluations, as published tables name it."""
+    last = protocol.evaluation.last
+    return "final" if last == 1 else f"last-{last}"
 
 
 def _with_seeds(protocol: Protocol, seeds: Sequence[int] | None) -> Protocol:

@@ -14,7 +14,7 @@ import fnmatch
 import functools
 import math
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -108,7 +108,8 @@ def find_table(
         chosen: set[str] = set()
         for given in names:
             if not (matching := fnmatch.filter(present, given)):
-                raise unknown(f"{column} of the published table {name}", given, present)
+                what = {"dataset": "data set"}.get(column, column)
+                raise unknown(f"{what} of the published table {name}", given, present)
             chosen.update(matching)
         if names:
             cells = cells[cells[column].isin(chosen)]
@@ -176,6 +177,7 @@ def compare(
     *,
     algorithms: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    versions: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Our scores beside those of the published table `name`, a row per cell that either has.
 
@@ -185,6 +187,7 @@ def compare(
         margin: the largest difference of means that counts as none, in points.
         algorithms: of the table's cells only those of these.
         datasets: likewise.
+        versions: that protocols are at, by id; runs under another version have other settings.
 
     Columns: algorithm, dataset, n, step, mean, sd, published, published_sd, published_n,
     published_step, published_dataset, difference, low, high, verdict, reason, source, quoted_from,
@@ -215,7 +218,9 @@ def compare(
     rows: list[dict[str, Any]] = []
     for cell in cast(Iterable[Any], cells.itertuples()):
         keys = by_cell.get(cell.Index, [])
-        rows += [{**_own(key, ours[key]), **_judged(ours[key], cell, margin)} for key in keys]
+        for key in keys:
+            judged = _judged(ours[key], cell, margin, versions or {})
+            rows.append({**_own(key, ours[key]), **judged})
         if not keys:
             own = {"algorithm": cell.algorithm, "dataset": cell.dataset, "n": 0, "step": None}
             rows.append({**own, **_theirs(cell), "verdict": "not run", "reason": ""})
@@ -298,10 +303,12 @@ def _theirs(cell: Any) -> dict[str, Any]:
     }
 
 
-def _judged(rows: pd.DataFrame, cell: Any, margin: float) -> dict[str, Any]:
+def _judged(
+    rows: pd.DataFrame, cell: Any, margin: float, versions: Mapping[str, int]
+) -> dict[str, Any]:
     """The verdict on our runs of a published cell, with the reason, and the published values."""
     step = _step(rows)
-    others = [*_others(rows, cell)]
+    others = [*_others(rows, cell, versions)]
     missing = lacking(cell)
     result = judge(rows["score"], cell.mean, cell.sd, cell.n, margin)
     if others:
@@ -323,7 +330,7 @@ def _judged(rows: pd.DataFrame, cell: Any, margin: float) -> dict[str, Any]:
     }
 
 
-def _others(rows: pd.DataFrame, cell: Any) -> Iterator[str]:
+def _others(rows: pd.DataFrame, cell: Any, versions: Mapping[str, int]) -> Iterator[str]:
     """What is known to be other in our runs than in the published ones."""
     dataset = str(rows["dataset"].iloc[0]).partition("@")[0]
     if dataset != cell.dataset:
@@ -336,6 +343,10 @@ def _others(rows: pd.DataFrame, cell: Any) -> Iterator[str]:
         yield f"protocol {', '.join(sorted(protocols))}, published as {cell.protocol}"
     elif protocols and not cell.protocol:
         yield f"protocol {', '.join(sorted(protocols))}, no protocol has the published settings"
+    for protocol in sorted(set(_known(rows, "protocol"))):
+        version, now = protocol.partition("@")[2], versions.get(_settings_of(protocol))
+        if version and now is not None and version != str(now):
+            yield f"protocol {protocol}, published as version {now} has it"
     if cell.rule and (rule := _rule(rows)) and rule != cell.rule:
         yield f"score {rule}, published {cell.rule}"
     step = _step(rows)

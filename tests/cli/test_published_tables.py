@@ -102,9 +102,10 @@ def test_run_hands_the_cells_to_the_runner(call: Call, monkeypatch: pytest.Monke
     assert made.stdout.endswith("3 of 3 runs are done in runs\n")
     chosen = [given[name] for name in ("protocol", "algorithms", "datasets", "seeds", "workers")]
     assert chosen == ["neorl2-dmsd", ["bc"], ["neorl2-dmsd"], [0, 1], 1]
-    assert call("reproduce", "ogbench", "--run", "-o", "runs").error.endswith(
-        "ogbench: no protocol of offrl has the settings of these cells"
-    )
+    for table in ("ogbench", "corl-best"):  # the best evaluation is no protocol's score
+        assert call("reproduce", table, "--run", "-o", "runs").error.endswith(
+            f"{table}: no protocol of offrl has the settings of these cells"
+        )
 
 
 def test_a_verdict_for_each_cell_in_the_terminal_and_as_json(call: Call, tmp_path: Path) -> None:
@@ -120,6 +121,18 @@ def test_a_verdict_for_each_cell_in_the_terminal_and_as_json(call: Call, tmp_pat
     counts = {name: count for name, count in whole["tally"].items() if count}
     assert counts == {"reproduced": 1, "unfinished": 1, "not run": 61, "not in the table": 1}
     assert len(whole["cells"]) == 64
+
+
+def test_runs_under_an_earlier_version_of_a_protocol_have_other_settings(
+    call: Call, tmp_path: Path
+) -> None:
+    text = scores(tmp_path / "scores.csv").read_text()
+    (tmp_path / "scores.csv").write_text(text.replace("neorl2-dmsd@2", "neorl2-dmsd@1"))
+    shown = call("reproduce", "neorl2", "scores.csv", "--margin", "5", "--json")
+    cells = [cell for cell in json.loads(shown.stdout)["cells"] if cell["n"]]
+    assert [cell["verdict"] for cell in cells[:2]] == ["other settings"] * 2
+    assert cells[0]["reason"] == "protocol neorl2-dmsd@1, published as version 2 has it"
+    assert cells[0]["difference"] is None
 
 
 def test_the_page_shows_every_cell_and_obeys_no_name(call: Call, tmp_path: Path) -> None:
@@ -166,6 +179,14 @@ def test_a_bundle_of_runs_is_a_source_too(call: Call, tmp_path: Path) -> None:
         ("reproduce corl scores.csv --margin 3", "none of these scores belongs to the table"),
         ("reproduce neorl2 --margin -1", "margin is -1; expected a positive number"),
         ("reproduce neorl2 --rate bc=fast", "--rate 'bc=fast': expected a number"),
+        (
+            "reproduce neorl2 --rate bcc=9",
+            "unknown algorithm of the published table neorl2 'bcc'",
+        ),
+        (
+            "reproduce neorl2 --dataset dmsd",
+            "unknown data set of the published table neorl2",
+        ),
         ("reproduce neorl2 --rate 0", "expected a positive number of steps"),
         ("reproduce neorl2 --algorithm bcc", "unknown algorithm of the published table neorl2"),
         ("reproduce neorl2 --dry-run", "--dry-run: give the scores to read"),

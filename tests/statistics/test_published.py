@@ -135,7 +135,7 @@ def test_what_a_cell_lacks_is_said() -> None:
     (cell,) = records(find_table("corl", ["iql"], ["hopper-medium-v2"]))
     assert lacking(cell) == []
     assert len(find_table("corl", ["iql"], ["antmaze-*", "hopper-medium-v2"])) == 7
-    with pytest.raises(InputError, match="unknown dataset of the published table corl 'hoper-"):
+    with pytest.raises(InputError, match="unknown data set of the published table corl 'hoper-"):
         find_table("corl", [], ["hoper-medium-v2"])
 
 
