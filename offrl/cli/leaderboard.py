@@ -1,12 +1,17 @@
 """`offrl leaderboard`: submissions, checked and shown side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offrl.cli.console import AsJson, print_json, print_line, print_message, progress_bar
 from offrl.errors import InputError
+
+if TYPE_CHECKING:
+    from offrl.reporting.replaying import Agreement
+    from offrl.reporting.submission_checks import Checked
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,11 +39,29 @@ def check(
 
     Example: offrl leaderboard check leaderboard/quickstart@4/mine.zip
     """
-    from offrl.reporting.replaying import agreements, replay_path, write_replay
+    from offrl.reporting.replaying import agreements, check_commit, replay_path, write_replay
     from offrl.reporting.replaying import replay as play
     from offrl.reporting.submission_checks import check_submission
 
+    if replay is not None:
+        check_commit(replay)
     all_checked = [check_submission(path) for path in files]
+    faulty = any(checked.faults for checked in all_checked)
+    if not as_json:
+        _print_checked(all_checked)
+    replayed: dict[Path, list[Agreement]] = {}
+    for checked in all_checked if replay is not None and not faulty else ():
+        with progress_bar("Playing") as bar:
+            played = play(checked.path, str(replay), progress=bar)
+        path = replay_path(checked.path)
+        write_replay(played, path)
+        replayed[checked.path] = agreements(checked, played, str(path))
+        for part in () if as_json else replayed[checked.path]:
+            print_line(
+                f"{checked.path}: {part.dataset}: mean return {part.replayed:.6g}, claimed "
+                f"{part.claimed:.6g}: {part.errors:.2g} standard errors apart, "
+                f"{'as claimed' if part.holds else 'not as claimed'}"
+            )
     if as_json:
         print_json(
             [
@@ -47,36 +70,27 @@ def check(
                     "digest": checked.digest,
                     "faults": checked.faults,
                     "warnings": checked.warnings,
+                    "replayed": [
+                        {**vars(part), "holds": part.holds} for part in replayed[checked.path]
+                    ]
+                    if checked.path in replayed
+                    else None,
                 }
                 for checked in all_checked
             ]
         )
-    else:
-        for checked in all_checked:
-            for line in checked.faults:
-                print_line(f"{checked.path}: {line}")
-            for line in checked.warnings:
-                print_line(f"{checked.path}: warning: {line}")
-            if not checked.faults:
-                print_line(f"{checked.path}: {len(checked.runs):,} runs, no fault")
-    if any(checked.faults for checked in all_checked):
-        raise typer.Exit(1)
-    if replay is None:
-        return
-    differs = False
+    differs = any(not part.holds for parts in replayed.values() for part in parts)
+    raise typer.Exit(1 if faulty or differs else 0)
+
+
+def _print_checked(all_checked: "Sequence[Checked]") -> None:
     for checked in all_checked:
-        with progress_bar("Playing") as bar:
-            played = play(checked.path, replay, progress=bar)
-        path = replay_path(checked.path)
-        write_replay(played, path)
-        for part in agreements(checked, played, str(path)):
-            differs = differs or not part.holds
-            print_line(
-                f"{checked.path}: {part.dataset}: mean return {part.replayed:.6g}, claimed "
-                f"{part.claimed:.6g}: {part.errors:.2g} standard errors apart, "
-                f"{'as claimed' if part.holds else 'not as claimed'}"
-            )
-    raise typer.Exit(1 if differs else 0)
+        for line in checked.faults:
+            print_line(f"{checked.path}: {line}")
+        for line in checked.warnings:
+            print_line(f"{checked.path}: warning: {line}")
+        if not checked.faults:
+            print_line(f"{checked.path}: {len(checked.runs):,} runs, no fault")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ LARGEST = 2**24  # bytes
 MOST_ERRORS = 4.0  # standard errors between the means of both, of episodes as they spread
 
 
+_COMMIT = r"^[0-9a-f]{7,64}$"
+
+
 class Replayed(Strict):
     """The returns of one run's policy."""
 
@@ -36,7 +40,7 @@ class Replay(Strict):
     """What a replay played: the content of NAME.replay.json beside NAME.zip."""
 
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the bundle
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$")]  # that merged it
+    commit: Annotated[str, Field(pattern=_COMMIT)]  # that merged it
     runs: list[Replayed] = Field(min_length=1)
 
 
@@ -60,6 +64,12 @@ def replay_seed(digest: str, commit: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{digest} {commit}".encode()).digest()[:7], "big")
 
 
+def check_commit(commit: str) -> None:
+    """Raises InputError for what is no commit, before an episode is played."""
+    if not re.fullmatch(_COMMIT, commit):
+        raise InputError(f"--replay {commit!r:.80}: expected a commit, 7 to 64 hexadecimal digits")
+
+
 def replay(
     path: Path, commit: str, *, episodes: int = 100, progress: Progress | None = None
 ) -> Replay:
@@ -76,6 +86,7 @@ def replay(
     from offrl.running.evaluate import evaluate
     from offrl.running.policies import load_policy
 
+    check_commit(commit)
     with opened(path, MOST_TEXT) as bundle:
         checked = check_bundle(bundle, standing=True)
         if checked.faults:

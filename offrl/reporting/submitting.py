@@ -3,15 +3,17 @@
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from offrl.errors import InputError
 from offrl.files import below, plain, replacing
 from offrl.reporting.submission import TUNING, Submission, read_submission, submission_text
 from offrl.reporting.submission_checks import Checked, check_submission
-from offrl.results.bundle import chosen_runs, pack
+from offrl.results.bundle import SUBMISSION, chosen_runs, pack
 from offrl.results.store import StoredRun
 from offrl.toml import MOST_BYTES, to_toml
 
@@ -70,9 +72,15 @@ def submit(
         algorithms: as in `pack`.
         weights: as in `pack`.
 
-    Raises InputError where the submission has faults; then none is written.
+    Raises InputError where the submission has faults; then none is written. Those of the runs are
+    looked for before a draft is written.
     """
+    chosen: dict[str, Any] = {"protocols": protocols, "algorithms": algorithms, "weights": weights}
     if not about.exists():
+        with _checked(runs, None, chosen) as (_, checked):
+            faults = [line for line in checked.faults if not line.startswith(f"{SUBMISSION}:")]
+        if faults:
+            raise InputError("\n".join(faults))
         with replacing(about) as temporary:
             temporary.write_text(draft(runs, name, protocols, algorithms), encoding="utf-8")
         raise InputError(
@@ -82,17 +90,7 @@ def submit(
     submission = _read(about).model_copy(update={"name": name})
     text = submission_text(submission)
     read_submission(text, "--as")
-    with tempfile.TemporaryDirectory(prefix="offrl-") as scratch:
-        trial = Path(scratch) / "submission.zip"
-        pack(
-            runs,
-            trial,
-            protocols=protocols,
-            algorithms=algorithms,
-            weights=weights,
-            submission=text,
-        )
-        checked = check_submission(trial)
+    with _checked(runs, text, chosen) as (trial, checked):
         if checked.faults:
             raise InputError("\n".join(checked.faults))
         of = checked.runs[0].identity
@@ -101,6 +99,17 @@ def submit(
         with replacing(path) as temporary:
             temporary.write_bytes(trial.read_bytes())
     return Prepared(path, checked)
+
+
+@contextmanager
+def _checked(
+    runs: Path, submission: str | None, chosen: dict[str, Any]
+) -> Iterator[tuple[Path, Checked]]:
+    """A bundle of runs in a temporary folder, and what its check says."""
+    with tempfile.TemporaryDirectory(prefix="offrl-") as scratch:
+        trial = Path(scratch) / "submission.zip"
+        pack(runs, trial, submission=submission, **chosen)
+        yield trial, check_submission(trial)
 
 
 def draft(

@@ -66,6 +66,11 @@ def test_a_fault_is_a_line_and_an_exit_code(call: Call, tmp_path: Path) -> None:
     assert lines[2].startswith("empty.zip: expected a bundle of offrl results pack, but")
     listed = json.loads(call("leaderboard", "check", "mine.zip", "--json").stdout)
     assert len(listed[0]["faults"]) == 2
+    early = call("leaderboard", "submit", "runs", "--as", "mine")  # before a draft is filled in
+    assert "lacks the seeds 1, 2, 3, 4 of quickstart; run them" in early.stderr
+    assert not (tmp_path / "submission.toml").exists()
+    replayed = call("leaderboard", "check", "mine.zip", "--replay", "main")
+    assert replayed.error.endswith("--replay 'main': expected a commit, 7 to 64 hexadecimal digits")
     assert call("leaderboard", "build", "none", "-o", "site").code == 2
 
 
