@@ -167,7 +167,8 @@ def find_algorithm(name: str) -> type[Learner] | type[SingleSeedLearner]:
         names = f": {', '.join(cls.__name__ for cls in classes)}" if classes else ""
         raise InputError(
             f"{module.__file__}: expected one class derived from offrl.Learner or "
-            f"offrl.SingleSeedLearner, found {len(classes)}{names}"
+            f"offrl.SingleSeedLearner, found {len(classes)}{names}; "
+            + ("give each a file" if classes else "offrl new algorithm NAME writes one")
         )
     if lacking := sorted(getattr(classes[0], "__abstractmethods__", ())):
         raise InputError(

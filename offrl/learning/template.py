@@ -1,6 +1,8 @@
 """Begins a file with an algorithm of the user's own from one that works."""
 
+import importlib.util
 import keyword
+import sys
 from pathlib import Path
 
 from offrl import registry
@@ -27,6 +29,7 @@ def new_algorithm(name: str, path: Path | None = None) -> Path:
         raise InputError(f"{name!r}: expected a name that Python leaves free; {advice}")
     if name in registry.modules("algorithms"):
         raise InputError(f"{name!r}: expected a new name, but offrl has that algorithm; {advice}")
+    own_path = path is not None
     path = user_path(path or f"{name}.py")
     if path.suffix != ".py":
         raise InputError(f"{path}: expected the name of a .py file; give {name}.py")
@@ -34,6 +37,11 @@ def new_algorithm(name: str, path: Path | None = None) -> Path:
     def check() -> None:
         if path.is_symlink() or path.exists():
             raise InputError(f"{path}: exists, and is left as it is; give another name or file")
+        if not own_path and _is_module(name):
+            raise InputError(
+                f"{name!r}: expected a new name, but Python has a module {name}, which {path} "
+                f"would hide from programs in this folder; {advice}"
+            )
 
     with replacing(path, check=check) as temporary:
         temporary.write_text(text_of(name), encoding="utf-8")
@@ -44,6 +52,14 @@ def text_of(name: str) -> str:
     """The template with the algorithm's name in its docstring, its class and its config."""
     text = TEMPLATE.read_text(encoding="utf-8")
     return text.replace(CLASS, _class_name(name)).replace(NAME, name)
+
+
+def _is_module(name: str) -> bool:
+    """Whether Python imports something of this name; a folder is no module."""
+    if name in sys.modules:
+        return True
+    module = importlib.util.find_spec(name)
+    return module is not None and module.origin is not None
 
 
 def _class_name(name: str) -> str:

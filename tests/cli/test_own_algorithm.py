@@ -41,6 +41,9 @@ def test_a_new_algorithm_is_called_by_its_name(call: Call, tmp_path: Path) -> No
         ("none", "expected a name that Python leaves free"),  # its class would be None
         ("___", "expected a name that Python leaves free"),
         ("iql", "'iql': expected a new name, but offrl has that algorithm"),
+        ("types", "'types': expected a new name, but Python has a module types, which types.py"),
+        ("__main__", "expected a new name, but Python has a module __main__"),
+        ("timeit", "Python has a module timeit, which timeit.py would hide"),
         ("mine -o mine.txt", "mine.txt: expected the name of a .py file; give mine.py"),
         ("mine -o link.py", "link.py: exists, and is left as it is; give another name"),
     ],
@@ -73,7 +76,7 @@ def test_a_check_that_fails_is_a_line_and_an_exit_code(call: Call, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "expected one class derived from offrl.Learner"),
+        ("", "offrl.SingleSeedLearner, found 0; offrl new algorithm NAME writes one"),
         (BROKEN + "BATTERY = 3\n", "BATTERY is a int; expected a Settings of offrl.learning.batt"),
         (
             BROKEN + "from offrl.learning.battery import Settings\n"
