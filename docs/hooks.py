@@ -12,7 +12,7 @@ import json
 import posixpath
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ FAMILIES = {  # what a family of data sets is called; others by their names
 }
 TEMPLATE = r"^\[`\w+\.py`\]\(\.\./(offrl/templates/\w+\.py)\)$"
 SOURCE = "the-file"  # the anchor of a page's own file
+# What a page begins with that has every word somewhere, and so comes before others in a search.
+SEARCHED_LAST = "---\nsearch:\n  boost: 0.3\n---\n\n"
 
 
 # The hooks, in the order in which MkDocs calls them.
@@ -140,7 +142,8 @@ def site_uri(path: str) -> str | None:
 def made_pages() -> Iterator[tuple[str, str]]:
     """Every page that is made: where it stands in the site, and its Markdown."""
     for source, name in OUTSIDE.items():
-        yield name, (ROOT / source).read_text(encoding="utf-8")
+        text = (ROOT / source).read_text(encoding="utf-8")
+        yield name, SEARCHED_LAST + text if name == "changelog.md" else text
     for path in sorted((ROOT / "docs").glob("*.ipynb")):
         yield f"{path.stem}.md", notebook_page(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted((ROOT / "algorithms").glob("*.py")):
@@ -273,13 +276,18 @@ def protocol_page(name: str, text: str) -> str:
             f"# {values['id']}",
             f"{escaped(values['title'])}.",
             fenced(f"offrl run {values['id']} -o runs", "bash"),
-            table(("", ""), rows),
+            table(("setting", "value"), rows),
             *paragraphs,
             f"## The file {{ #{SOURCE} }}",
             f"`protocols/{name}`; `offrl show {values['id']}` shows it with what it extends.",
             fenced(text, "toml"),
         ]
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def family_list(families: dict[str, list[Card]]) -> str:
@@ -298,11 +306,25 @@ def family_list(families: dict[str, list[Card]]) -> str:
 
 
 def family_page(family: str, cards: list[Card]) -> str:
-    """The page of a family: a table of its data sets, and each card whole."""
+    """The page of a family: tables of its data sets, and each card whole.
+
+    Columns that would be empty in all of them are left out.
+    """
     name = FAMILIES.get(family, family)
+    columns: dict[str, Callable[[Card], object]] = {
+        "transitions": lambda card: card.expected.transitions,
+        "episodes": lambda card: card.expected.episodes,
+        "mean return": lambda card: card.expected.mean_return,
+        "0 is": lambda card: card.reference and card.reference.min,
+        "100 is": lambda card: card.reference and card.reference.max,
+    }
+    columns = {
+        head: of for head, of in columns.items() if any(of(card) is not None for card in cards)
+    }
     lines = [
         f"# {name}",
-        f"{len(cards)} data sets. `offrl show ID` shows a card with all that is known of it.",
+        f"{counted(len(cards), 'data set')}. `offrl show ID` shows a card with all that is known; "
+        "what no source says is empty.",
         '<div class="filtered" markdown>',
     ]
     groups: dict[str, list[Card]] = {}
@@ -313,15 +335,11 @@ def family_page(family: str, cards: list[Card]) -> str:
             [
                 f"[{card.id}](#{card.id})",
                 escaped(card.title),
-                cell(card.expected.transitions),
-                cell(card.expected.episodes),
-                cell(card.expected.mean_return),
-                cell(card.reference and card.reference.min),
-                cell(card.reference and card.reference.max),
+                *(cell(of(card)) for of in columns.values()),
             ]
             for card in members
         ]
-        head = ("data set", "title", "transitions", "episodes", "mean return", "0 is", "100 is")
+        head = ("data set", "title", *columns)
         lines += [f"## {group} {{ #group-{group} }}" if len(groups) > 1 else "", table(head, rows)]
     lines += ["</div>", "## Cards", *map(card_details, cards)]
     return "\n\n".join(line for line in lines if line)
@@ -356,9 +374,25 @@ def api_page(wing: str, shown: set[str]) -> str:
     lines = [f"# {module}", docstring_markdown(ast.get_docstring(tree) or "")]
     if known:
         lines.append(f"Described elsewhere: {', '.join(known)}.")
-    lines += [f"::: {home}" for home in names.values() if home not in shown]
+    for home in names.values():
+        if home not in shown:
+            shown_bare = "\n    options: { show_if_no_docstring: true }"
+            lines.append(f"::: {home}{shown_bare if _fields_alone(home) else ''}")
     shown.update(names.values())
-    return "\n\n".join(lines)
+    return SEARCHED_LAST + "\n\n".join(lines)
+
+
+def _fields_alone(home: str) -> bool:
+    """Whether an object is a class whose fields no signature shows, as those of pydantic."""
+    module, _, name = home.rpartition(".")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if not path.is_file():
+        return False
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            methods = [each.name for each in node.body if isinstance(each, ast.FunctionDef)]
+            return "__init__" not in methods and not node.decorator_list
+    return False
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:

@@ -79,6 +79,9 @@ def test_all_that_ships_has_its_place(site: Path) -> None:
     api = (site / "api" / "offrl" / "index.html").read_text(encoding="utf-8")
     for name in {*offrl.__all__} - {"__version__"}:
         assert f'.{name}"' in api, name
+    # What the comment behind a field says, and what a base class has.
+    assert "(R, B), 1 stops bootstrapping; a truncation never does" in api
+    assert 'id="offrl.learning.learner.Learner.prepare"' in api
 
 
 def test_every_block_of_code_is_one(site: Path) -> None:
@@ -129,9 +132,14 @@ def test_data_sets_are_filtered_and_their_cards_unfold(open_page) -> None:
     assert "max = 3234.3" in card.inner_text()
 
 
-def test_the_search_leads_to_a_data_set(open_page) -> None:
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [("antmaze-umaze-diverse-v2", "datasets/d4rl"), ("TD3+BC", "algorithms/td3_bc")],
+)
+def test_the_search_leads_to_what_is_meant(open_page, words, path) -> None:
     page = open_page("")
-    page.get_by_placeholder("Search").fill("antmaze-umaze-diverse-v2")
+    page.get_by_text("Type to start searching").wait_for(state="attached")  # the index is read
+    page.get_by_placeholder("Search").fill(words)
     result = page.locator(".md-search-result__link").first
     result.wait_for(state="visible")
-    assert "datasets/d4rl" in result.get_attribute("href")
+    assert path in result.get_attribute("href")
