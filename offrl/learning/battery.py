@@ -3,6 +3,7 @@
 The checks themselves are in `offrl.learning.checks`.
 """
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -125,6 +126,19 @@ class Subject:
         for _ in range(updates):
             learner.update(sampler.sample())
         return learner, sampler
+
+
+def watched(config: Any, read: set[str]) -> Any:
+    """A copy of a config that adds the name of each attribute that is read to a set."""
+
+    class Watched(type(config)):  # type: ignore[misc]
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    other = copy.copy(config)
+    object.__setattr__(other, "__class__", Watched)
+    return other
 
 
 def data(rows: int = 400, bound: float = 2.0) -> Transitions:

@@ -18,6 +18,7 @@ from offrl.learning.battery import (
     named_parameters,
     parameters,
     spec_of,
+    watched,
 )
 from offrl.learning.learner import Learner
 from offrl.learning.meta import staying_on
@@ -160,6 +161,22 @@ def trains_every_parameter(subject: Subject) -> None:
                 f"{name.removeprefix('learners[0].')} is unchanged after 4 updates; expected a "
                 "gradient, or an update of its target; optimise it, or delete it; what changes at "
                 "longer intervals needs BATTERY = Settings(small=...) with shorter ones"
+            )
+
+
+def reads_its_config(subject: Subject) -> None:
+    """Every field of the config is read."""
+    read: set[str] = set()
+    for way in subject.ways():
+        learner, sampler = way.untrained(data(), [0], watched(way.config(), read))
+        for _ in range(2):
+            learner.update(sampler.sample())
+        acted(learner, _observations(data()))
+    for field in dataclasses.fields(subject.algorithm.Config):
+        if field.name not in read:
+            raise Failed(
+                f"{field.name} is never read; expected that it changes something; use it, delete "
+                "it, or state settings that use it in BATTERY = Settings(variants=...)"
             )
 
 
@@ -358,6 +375,7 @@ CHECKS: tuple[Check, ...] = (
     names_metrics,
     repeats,
     trains_every_parameter,
+    reads_its_config,
     shows_what_is_not_finite,
     imitates,
     solves_the_chain,

@@ -11,7 +11,10 @@ import torch
 from torch import nn
 
 from offrl.learning import losses
+from offrl.learning.battery import Settings
 from offrl.learning.learner import find_algorithm
+
+BATTERY = Settings(variants=({"checkpoint": "best validation"},))
 
 
 def test_the_loss_of_choices_is_the_mean_negative_log_probability() -> None:

@@ -111,6 +111,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "names_metrics": ('"actor/loss": ', '"cloning": ', "metric 'cloning' is about none of actor"),
     "repeats": ("lr=config.lr", "lr=__import__('random').random()", "differs after 20 updates"),
     "trains_every_parameter": (" + value_loss", "", r"^v\.0\.weight is unchanged after 4 updates"),
+    "reads_its_config": ("lr=config.lr", "lr=3e-4", "^lr is never read; expected that it changes"),
     "shows_what_is_not_finite": ('{**losses, "critic/q": q.mean()}', FINITE, "are finite; exp"),
     "imitates": ("(states) - actions", "(states) + actions", "off the one action of the data"),
     "solves_the_chain": (
