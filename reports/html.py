@@ -176,8 +176,8 @@ def _write_tables(findings: Findings, folder: Path) -> None:
         frames["comparisons.csv"] = findings.comparison.pairs
         frames["tables/welch.csv"] = findings.comparison.tasks
         frames["tables/ranks.csv"] = findings.ranks
-    if findings.table.failures:
-        failures = pd.DataFrame(map(vars, findings.table.failures))
+    if failed := [failure for failure in findings.table.failures if not failure.unfinished]:
+        failures = pd.DataFrame(map(vars, failed))
         columns = ["algorithm", "dataset", "seed", "cause"]
         frames["tables/failures.csv"] = failures[columns]
     for name, frame in frames.items():

@@ -155,6 +155,8 @@ def print_notes(table: "ScoreTable", notes: Iterable[str] = ()) -> None:
     for note in (*table.notes, *notes):
         print_message(f"note: {note}")
     for failure in table.failures:
+        if failure.unfinished:
+            continue  # a note says so
         print_message(
             f"without a score: {failure.algorithm} on {failure.dataset}, seed {failure.seed}: "
             f"{failure.cause}"

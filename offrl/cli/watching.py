@@ -107,7 +107,7 @@ def log(run: Run) -> None:
     Example: offrl log runs/quickstart/pointmaze-quickstart/bc-3c1f0a52/seed-0
     """
     from offrl.results.curves import read_curves
-    from offrl.results.store import RunFolder
+    from offrl.results.store import RunFolder, State
 
     if not (run / "run.json").is_file():
         what = "no run.json in this folder" if run.is_dir() else "no such folder"
@@ -121,7 +121,7 @@ def log(run: Run) -> None:
     step = stored.rows[-1].step if stored.rows else 0
     print_line(f"{of.dataset} {of.label} seed {of.seed}, {of.protocol}: {record.status}")
     print_line(f"scored up to step {step:,} of {of.steps:,}")
-    if stored.cause:
+    if stored.cause and stored.state is not State.UNFINISHED:
         print_line(f"cause: {stored.cause}")
     for session in record.sessions:
         hardware, versions = session.hardware, session.versions

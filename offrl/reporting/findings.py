@@ -120,12 +120,12 @@ class Findings:
     def failures(self) -> tuple[Failure, ...]:
         """The failed runs, each once however many ways to act it has."""
         ways = self.table.ways
-        return tuple(f for f in self.table.failures if f.algorithm not in ways)
+        return tuple(f for f in self.table.failures if f.algorithm not in ways and not f.unfinished)
 
     @property
     def failed(self) -> dict[str, int]:
         """The number of failed runs of each algorithm."""
-        counts = Counter(failure.algorithm for failure in self.table.failures)
+        counts = Counter(f.algorithm for f in self.table.failures if not f.unfinished)
         return {name: counts[name] for name in self.table.algorithms}
 
     @property
@@ -188,7 +188,8 @@ class Findings:
             "summary": _rows(self.summary),
             **({"robustness": _rows(self.robustness)} if len(self.robustness) else {}),
             "comparisons": [] if self.comparison is None else _rows(self.comparison.pairs),
-            "failures": [vars(failure) for failure in self.table.failures],
+            "failures": [vars(f) for f in self.table.failures if not f.unfinished],
+            "unfinished": [vars(f) for f in self.table.failures if f.unfinished],
             "notes": list(self.notes),
             "versions": {
                 "offrl": __version__,
@@ -225,10 +226,17 @@ def compute(
             f"level at {COVERAGE:g}, or call offrl.statistics.summarise"
         )
     if not len(table.frame):
-        first = table.failures[0]
+        failed = [failure for failure in table.failures if not failure.unfinished]
+        number = len(table.failures)
+        if not failed:
+            raise InputError(
+                f"no evaluation to report yet: none of {number} runs has come to its first; `offrl "
+                "status RUNS` shows how far they are"
+            )
+        of = f"all {number} runs" if len(failed) == number else f"{len(failed)} of {number} runs"
         raise InputError(
-            f"no finished run to report: all {len(table.failures)} runs failed, the first "
-            f"({first.algorithm} on {first.dataset}, seed {first.seed}) by: {first.cause}"
+            f"no finished run to report: {of} failed, the first ({failed[0].algorithm} on "
+            f"{failed[0].dataset}, seed {failed[0].seed}) by: {failed[0].cause}"
         )
     naming = naming or Naming()
     few = replace(resampling, reps=min(resampling.reps or MOST_DRAWN, MOST_DRAWN))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from offrl.errors import InputError
 from offrl.results.checks import cell_text, form_notes, run_keys, run_text
-from offrl.results.failures import Failure
+from offrl.results.failures import UNFINISHED, Failure
 from offrl.results.files import SUFFIXES, read_logs, read_scores
 from offrl.results.provenance import POOLED
 from offrl.results.reading import AS_IT_IS, Reading
@@ -157,12 +157,13 @@ def read_runs(root: str | Path) -> ScoreTable:
     """The score table of all runs below a folder, with failures, notes and provenance.
 
     The table has a row per evaluation, and no times: the same scores give the same table. A failed
-    run is a failure with its cause, and so is one that stopped before its first evaluation, or
-    whose folder is damaged. An algorithm that ran on a data set with several configs has a column
-    `setting` with the values in which they differ, such as `beta=10`. One that ran under several
-    protocols, or versions of its file, appears once for each, with protocol, or protocol and config
-    hash, in its name. A data set of which there are several versions is several data sets,
-    `ID@VERSION`: a version rises whenever scores would move, so these are not pooled.
+    run is a failure with its cause, and so is one whose folder is damaged; one that has not come to
+    its first evaluation is listed beside them as `unfinished`. An algorithm that ran on a data set
+    with several configs has a column `setting` with the values in which they differ, such as
+    `beta=10`. One that ran under several protocols, or versions of its file, appears once for each,
+    with protocol, or protocol and config hash, in its name. A data set of which there are several
+    versions is several data sets, `ID@VERSION`: a version rises whenever scores would move, so
+    these are not pooled.
     """
     root = Path(root)
     folders = run_folders(root)
@@ -255,10 +256,12 @@ def _rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _failures(run: Run) -> list[Failure]:
-    """One failure per way to act, where the run counts as failed."""
+    """One failure per way to act, where the run has no score."""
     cause = run.stored.cause
     if cause is None:
         return []
+    if run.stored.state is not State.UNFINISHED and cause.startswith(UNFINISHED):
+        cause = f"failed: {cause}"  # an exception may say anything
     return [
         Failure(run.named(way), run.dataset, run.labels.seed, cause, run.setting, way)
         for way in run.ways
@@ -279,16 +282,19 @@ def _provenance(run: Run) -> list[dict[str, Any]]:
 
 def _unfinished_notes(runs: Sequence[Run]) -> list[str]:
     """One note per algorithm, data set and step at which runs stand that are not done."""
-    seeds: dict[tuple[str, str, int, int], list[int]] = {}
+    seeds: dict[tuple[str, str, int, str], list[int]] = {}
     for run in runs:
         record, rows = run.stored.record, run.stored.rows
-        if run.stored.state is State.UNFINISHED and record is not None and rows:
-            key = (one_form(run.shown), run.dataset, rows[-1].step, record.identity.steps)
+        if run.stored.state is State.UNFINISHED and record is not None:
+            step = rows[-1].step if rows else 0
+            stands = f"step {step:,} of {record.identity.steps:,}"
+            if run.stored.cause is not None:
+                stands = run.stored.cause.removeprefix(UNFINISHED)
+            key = (one_form(run.shown), run.dataset, step, stands)
             seeds.setdefault(key, []).append(run.labels.seed)
     return [
-        f"unfinished: {name} on {dataset}, seed {', '.join(map(str, sorted(of_step)))}: "
-        f"step {step:,} of {steps:,}"
-        for (name, dataset, step, steps), of_step in sorted(seeds.items())
+        f"{UNFINISHED}{name} on {dataset}, seed {', '.join(map(str, sorted(of_step)))}: {stands}"
+        for (name, dataset, _, stands), of_step in sorted(seeds.items())
     ]
 
 

@@ -7,10 +7,12 @@ import pandas as pd
 
 from offrl.results.checks import cause_of, label_text, run_keys
 
+UNFINISHED = "unfinished: "  # how the cause of a run begins that may still come to a score
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A run without a score: it failed, or it never came to its first evaluation."""
+    """A run without a score: it failed, or has not come to its first evaluation so far."""
 
     algorithm: str
     dataset: str
@@ -18,6 +20,11 @@ class Failure:
     cause: str
     setting: str = ""
     way: str = ""  # to act, where it is not the first one and `algorithm` ends with it
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the run did not fail: it waits, runs or was interrupted."""
+        return self.cause.startswith(UNFINISHED)
 
 
 def with_names_in_one_form(failure: Failure) -> Failure:

@@ -33,6 +33,7 @@ from pydantic import ValidationError
 from offrl.errors import Damaged, InputError
 from offrl.files import open_own, read_own, replacing, seal, unseal, unsealed_text
 from offrl.results import curves, leases
+from offrl.results.failures import UNFINISHED
 from offrl.results.provenance import commit, hardware, versions
 from offrl.results.rows import (
     FORMAT,
@@ -89,13 +90,20 @@ class State(StrEnum):
     DAMAGED = "damaged"  # nobody can tell which run it is, or it cannot be read here
 
 
+UNSCORED = {
+    Status.WAITING: "not begun",
+    Status.RUNNING: "running, before its first evaluation",  # or its process was killed
+    Status.INTERRUPTED: "stopped before its first evaluation; the same command carries on",
+}
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A run folder as it was read."""
 
     path: Path
     state: State
-    cause: str | None  # why the run counts as failed; None where its rows count
+    cause: str | None  # why the run has no score; None where its rows count
     record: RunRecord | None  # None where run.json cannot be read
     rows: tuple[ScoreRow, ...] = ()
 
@@ -293,8 +301,8 @@ class RunFolder:
             case Status.FAILED:
                 cause = record.cause or "no cause was noted"
                 return StoredRun(self.path, State.FAILED, cause, record, rows)
-        unscored = "stopped before its first evaluation; the same command carries on"
-        return StoredRun(self.path, State.UNFINISHED, None if rows else unscored, record, rows)
+        unscored = None if rows else f"{UNFINISHED}{UNSCORED[record.status]}"
+        return StoredRun(self.path, State.UNFINISHED, unscored, record, rows)
 
     def record(self) -> RunRecord:
         """What run.json holds. Raises Damaged where it is no record of this run, or a newer one."""

@@ -214,7 +214,8 @@ class ScoreTable:
 
     def __repr__(self) -> str:
         """What the table holds, in a line."""
-        failed = f", {len(self.failures):,} failures" if self.failures else ""
+        number = sum(not failure.unfinished for failure in self.failures)
+        failed = f", {number:,} failures" if number else ""
         return (
             f"ScoreTable({len(self.algorithms):,} algorithms, {len(self.datasets):,} data sets, "
             f"{len(self.frame):,} rows{failed}, scores on 0-{self.scale:g})"

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from offrl.results.run_labels import Run, each_once, labelled_runs, with_names
-from offrl.results.store import StoredRun, run_folders
+from offrl.results.store import State, StoredRun, run_folders
 
 HELD_OUT = "validation/"  # before the name of a loss on the validation split
 
@@ -75,18 +75,17 @@ def read_losses(roots: Sequence[Path]) -> Losses | None:
         sorted({run.dataset for run in runs}),
         sorted({run.shown for run in runs}),
         len(runs),
-        sum(_is_unfinished(run) for run in done),
+        sum(_is_unfinished(run) for run in runs),
         [
             f"{run.shown} on {run.dataset}, seed {run.labels.seed}: {run.stored.cause}"
             for run in runs
-            if run.stored.cause is not None
+            if run.stored.cause is not None and run.stored.state is not State.UNFINISHED
         ],
     )
 
 
 def _is_unfinished(run: Run) -> bool:
-    record = run.stored.record
-    return record is not None and run.stored.rows[-1].step < record.identity.steps
+    return run.stored.state is State.UNFINISHED
 
 
 def sentences(losses: Losses) -> Sequence[str]:

@@ -73,8 +73,8 @@ def decide(
     """Decisions on the algorithms of one data set, as `adastop` gives them.
 
     Final scores count in the order of their seeds, so that runs made later need greater seeds.
-    Raises InputError as `adastop` does, and where a run of one of these algorithms failed: its
-    score is not missing by chance.
+    Raises InputError as `adastop` does, and where a run of one of these algorithms has no score: a
+    failed one's is not missing by chance.
 
     Args:
         table: the scores.
@@ -92,8 +92,9 @@ def decide(
     chosen = chosen_cells(table, baseline, algorithms)
     for failure in table.failures:
         if failure.dataset == dataset and failure.algorithm in chosen:
+            how = "has no score" if failure.unfinished else "failed"
             raise InputError(
-                f"{failure.algorithm!r} on {dataset!r}, seed {failure.seed} failed "
+                f"{failure.algorithm!r} on {dataset!r}, seed {failure.seed} {how} "
                 f"({failure.cause}); AdaStop needs a score of every run: run it again, or leave "
                 "the algorithm out"
             )

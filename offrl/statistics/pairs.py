@@ -182,7 +182,8 @@ def comparable_cells(
     empty = [(a, d) for a in cells for d in table.datasets if d not in cells[a]]
     if empty:
         more = f" and {len(empty) - 1} more cells" if len(empty) > 1 else ""
-        causes = [f.cause for f in table.failures if (f.algorithm, f.dataset) == empty[0]]
+        failures = [f for f in table.failures if (f.algorithm, f.dataset) == empty[0]]
+        causes = [f.cause for f in failures if not f.unfinished]
         failed = f" (the first failed by: {causes[0]:.80})" if causes else ""
         raise InputError(
             f"{empty[0][0]!r} has no finished run on {empty[0][1]!r}{more}{failed}; "

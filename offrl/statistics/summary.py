@@ -122,7 +122,7 @@ def per_task(table: ScoreTable) -> pd.DataFrame:
     steps = (
         final.groupby(["algorithm", "dataset"])["step"].first().to_dict() if "step" in final else {}
     )
-    failed = [(f.algorithm, f.dataset) for f in table.failures]
+    failed = [(f.algorithm, f.dataset) for f in table.failures if not f.unfinished]
     rows = []
     for algorithm, tasks in table.cells().items():
         for dataset in table.datasets:

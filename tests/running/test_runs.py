@@ -21,8 +21,10 @@ import offrl
 from offrl.errors import InputError
 from offrl.evaluation.rollouts import Diverged, Episodes, Evaluator
 from offrl.learning.template import TEMPLATE
+from offrl.reporting.findings import compute
 from offrl.results.collect import read_runs
 from offrl.results.curves import read_curves
+from offrl.results.files import read_scores
 from offrl.results.rows import ScoreRow, Status
 from offrl.results.store import RunFolder, State, run_folders
 from offrl.running import runner
@@ -399,7 +401,11 @@ def test_a_plan_writes_nothing_and_enlisting_makes_runs_that_wait(tmp_path: Path
         (job, Status.WAITING, 0) for job in planned.jobs
     ]
     assert {folder.read().state for folder in run_folders(runs)} == {State.UNFINISHED}
-    assert "before its first evaluation" in read_runs(runs).failures[0].cause
+    table = read_runs(runs)
+    assert {failure.cause for failure in table.failures} == {"unfinished: not begun"}
+    assert table.notes == ("unfinished: bc on pointmaze-quickstart, seed 0, 1: not begun",)
+    with pytest.raises(InputError, match="none of 2 runs has come to its first; `offrl status RU"):
+        compute(table)
 
 
 def test_a_return_that_is_not_finite_fails_the_run(
@@ -635,8 +641,21 @@ def test_unfinished_and_empty_folders_are_told(short_runs: Path, tmp_path: Path)
     assert any("seed 0: step 300 of 600" in note for note in table.notes)
     with folder.held():
         folder.carry_on([""], 0)
-    failures = read_runs(tmp_path / "runs").failures
-    assert "before its first evaluation" in failures[0].cause
+    table = read_runs(tmp_path / "runs")
+    (waits,) = table.failures
+    assert waits.unfinished
+    assert "stopped before its first evaluation; the same command carries on" in waits.cause
+    assert any(note.endswith("seed 0: " + waits.cause.partition(": ")[2]) for note in table.notes)
+    findings = compute(table)
+    assert (findings.failures, findings.failed, findings.runs) == ((), {"bc": 0}, 1)
+    assert findings.per_task["n_failed"].tolist() == [0]
+    assert len(findings.interim) == 1
+    (again,) = read_scores(table.tidy()).failures
+    assert again.unfinished
+    with folder.held():
+        folder.fail("unfinished: says whoever wrote this exception")
+    (failed,) = read_runs(tmp_path / "runs").failures
+    assert failed.cause == "failed: unfinished: says whoever wrote this exception"
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.9, 1.5])
