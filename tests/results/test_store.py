@@ -1,6 +1,5 @@
 """Run folders: what is written, what is read back, and what a damaged one does to the others."""
 
-import itertools
 import json
 import os
 import re
@@ -628,26 +627,26 @@ for note in table.notes:
 
 
 @pytest.mark.parametrize("closed", ["seed-1", "seed-1/run.json", "seed-1/evaluations.jsonl", "."])
-def test_what_may_not_be_read_does_not_vanish(closed: str, tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    for seed in range(3):
-        folder = write_run(root, seed).parent
-    write_run(root, 0, label="other")
-    top = Path(tempfile.gettempdir())
-    for part in itertools.takewhile(lambda folder: folder != top, (tmp_path, *tmp_path.parents)):
-        part.chmod(0o755)
-    (folder / closed).chmod(0)
-    if os.getuid():
-        table = read_runs(root)
-        lines = [str(len(table.frame)), *(f"{f.seed} {f.cause}" for f in table.failures)]
-        lines += table.notes
-    else:
-        result = subprocess.run(
-            [sys.executable, "-c", READ_AS_ANOTHER, root], capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stderr
-        lines = result.stdout.splitlines()
-    (folder / closed).chmod(0o755)
+def test_what_may_not_be_read_does_not_vanish(closed: str) -> None:
+    # Not in pytest's own folder, which every session that begins closes to other users.
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        root = Path(place) / "runs"
+        for seed in range(3):
+            folder = write_run(root, seed).parent
+        write_run(root, 0, label="other")
+        (folder / closed).chmod(0)
+        if os.getuid():
+            table = read_runs(root)
+            lines = [str(len(table.frame)), *(f"{f.seed} {f.cause}" for f in table.failures)]
+            lines += table.notes
+        else:
+            result = subprocess.run(
+                [sys.executable, "-c", READ_AS_ANOTHER, root], capture_output=True, text=True
+            )
+            assert result.returncode == 0, result.stderr
+            lines = result.stdout.splitlines()
+        (folder / closed).chmod(0o755)
     assert len(lines) == 2
     assert "Permission denied" in lines[1]
     assert str(folder) in lines[1]
