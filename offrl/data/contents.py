@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from offrl.data.dataset import Dataset
 from offrl.data.findings import Finding, Verdict, count, first_rows, listed
-from offrl.data.fingerprints import Prints, episode_prints, row_prints
+from offrl.data.fingerprints import Prints, distinct, episode_prints, row_prints
 
 FEW = 1000  # distinct actions of a continuous space that look discrete
 SATURATED = 0.01  # share of entries exactly on a bound from which it is a warning
@@ -72,7 +72,7 @@ def _bounds(dataset: Dataset, limits: Limits | None) -> Iterator[Finding]:
 def _distinct(dataset: Dataset, actions: Prints) -> Finding:
     """Whether continuous actions look discrete, and which discrete ones never occur."""
     subject = "distinct actions"
-    number, rows = len(np.unique(actions)), len(dataset)
+    number, rows = distinct(actions), len(dataset)
     if number == 1 and rows > 1:
         return Finding(subject, "warning", "every action is the same: nothing is learnt of others")
     if dataset.action_count is not None:

@@ -19,15 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data.contents import shared_episodes
+from offrl.data.columns import spaced
 from offrl.data.dataset import Dataset
-from offrl.data.fingerprints import row_prints
+from offrl.data.fingerprints import distinct, episode_prints, row_prints
 from offrl.data.transforms import has_action
 from offrl.errors import InputError
 from offrl.progress import Progress, stage
 
 BINS = 99  # of a column, between 100 edges
 SAMPLE = 50_000  # rows of a set by which the plane is laid
+NUMBERS = 2**23  # of that sample: the wider the rows, the fewer
+COLUMNS = 512  # of observations in which it lies; of more, those at equal distances
 CELLS = 64  # of a density, along each axis
 BLOCK = 2**20  # numbers of a block of rows
 
@@ -106,7 +108,7 @@ def coverage(
         explained=explained,
         edges=edges,
         densities=densities,
-        shared=[[shared_episodes(one, other) for other in datasets] for one in datasets],
+        shared=_shared(datasets),
     )
 
 
@@ -137,13 +139,23 @@ def _pairs(dataset: Dataset, low: Array, high: Array, progress: Progress | None)
         actions = _continuous(dataset.actions[part])
         rows = np.concatenate([dataset.observations[part], actions], axis=1, dtype=np.float64)
         rows[~known[part]] = low  # is left out below
-        bins = np.floor((rows - low) / width).clip(-1, BINS).astype(np.int64)
+        rows -= low
+        rows /= width
+        bins = np.floor(rows, out=rows).clip(-1, BINS, out=rows).astype(np.int64)
         if discrete:
             bins[:, -1] = actions[:, 0]
         prints[part] = row_prints(bins)
         if progress is not None:
             progress(min(part.stop, len(dataset)), len(dataset))
-    return len(np.unique(prints[known]))
+    return distinct(prints[known])
+
+
+def _shared(datasets: Sequence[Dataset]) -> list[list[int]]:
+    """How many episodes of each set stand in each set too."""
+    if len(datasets) == 1:
+        return [[len(datasets[0].episode_lengths)]]
+    prints = [episode_prints(dataset) for dataset in datasets]
+    return [[int(np.isin(one, other).sum()) for other in prints] for one in prints]
 
 
 def _plane(
@@ -154,10 +166,13 @@ def _plane(
     Columns are scaled to unit variance, each set has the same weight, and the edges of the cells
     hold all but a thousandth of the sampled rows at each side; what lies beyond is in the last.
     """
+    columns = spaced(datasets[0].observations.shape[1], COLUMNS)
+    every = len(columns) == datasets[0].observations.shape[1]
     samples = []
     for dataset in datasets:
-        rows = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).astype(np.int64))
-        samples.append(dataset.observations[rows].astype(np.float64))
+        rows = spaced(len(dataset), min(SAMPLE, NUMBERS // len(columns) // len(datasets)))
+        some = dataset.observations[rows] if every else dataset.observations[np.ix_(rows, columns)]
+        samples.append(some.astype(np.float64))
     weights = np.concatenate([np.full(len(s), 1 / len(s) / len(samples)) for s in samples])
     union = np.concatenate(samples)
     mean = weights @ union
@@ -176,7 +191,8 @@ def _plane(
     for place, dataset in enumerate(datasets):
         cells = np.zeros((CELLS, CELLS))
         for part in _blocks(dataset):
-            points = ((dataset.observations[part] - mean) / scale) @ axes
+            some = dataset.observations[part] if every else dataset.observations[part][:, columns]
+            points = ((some - mean) / scale) @ axes
             points = points.clip([first[0], second[0]], [first[-1], second[-1]])
             cells += np.histogram2d(points[:, 0], points[:, 1], bins=(first, second))[0]
         densities.append(cells / len(dataset))

@@ -65,7 +65,7 @@ def _boundaries(dataset: Dataset, jumps: Jumps) -> Finding:
     """Whether episodes run into one without a mark."""
     subject = "boundaries"
     if not jumps.columns:
-        text = "no column of the observations moves, so nothing jumps"
+        text = "no column of the observations moves, or rows are too few to predict how one does"
         return Finding(subject, "cannot be checked", text)
     seen = jumps.seen
     share = "there is no marked boundary to say how many would be seen so"

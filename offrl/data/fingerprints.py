@@ -25,7 +25,7 @@ def row_prints(*columns: Array) -> Prints:
         part = slice(start, start + block)
         mixed = np.zeros(len(prints[part]), np.uint64)
         for column in columns:
-            for numbers in _bits(column[part]).T:
+            for numbers in np.ascontiguousarray(_bits(column[part]).T):
                 mixed = _mixed(mixed ^ numbers)
         prints[part] = mixed
     return prints
@@ -47,6 +47,12 @@ def _mixed(numbers: Prints) -> Prints:
     mixed ^= mixed >> HALF
     mixed *= np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> HALF)
+
+
+def distinct(prints: Prints) -> int:
+    """How many different ones there are of some numbers, at least one."""
+    ordered = np.sort(prints)  # some ten times as fast as numpy's unique, which makes a table
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def episode_prints(dataset: Dataset) -> Prints:

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.data.columns import spaced
 from offrl.data.dataset import Dataset
 from offrl.progress import Progress
 
 SAMPLE = 50_000  # rows by which predictions and their usual errors are read
+NUMBERS = 2**23  # of that sample: the wider the rows, the fewer
+COLUMNS = 512  # of observations, at most, that are looked at; and of actions
 USUAL = 0.99  # the quantile of a column's errors that is the unit of its scores
 SHARE = 0.25  # of the columns: so many, and two at least, miss their prediction in a jump
 HIGH = 4.0  # a score above it is a jump
@@ -34,7 +37,8 @@ class Jumps:
         begins: bool (rows,), whether the successor lies where episodes begin.
         resets: float32 (episodes - 1,), from the last observation of an episode to the first of the
             next; the step over a boundary that is not marked would have such a score.
-        columns: the number of columns of observations that move; 0 where none does.
+        columns: the number of columns of observations that move; 0 where none does. Of more than
+            COLUMNS those at equal distances are looked at.
     """
 
     steps: NDArray[np.float32]
@@ -56,50 +60,70 @@ class _Steps:
         # The successor of a termination may be anything, such as the next episode's beginning.
         steps = np.flatnonzero(~dataset.terminations)
         steps = steps if len(steps) else np.arange(len(dataset))
-        rows = steps[np.unique(np.linspace(0, len(steps) - 1, SAMPLE).astype(np.int64))]
-        before = dataset.observations[rows].astype(np.float64)
+        self.columns = spaced(dataset.observations.shape[1], COLUMNS)
+        width = len(self.columns) + self._acting
+        rows = steps[spaced(len(steps), min(SAMPLE, NUMBERS // width))]
+        before = self._some(dataset.observations, rows)
         self.mean = before.mean(0)
-        given = self._given(rows)
-        moved = dataset.next_observations[rows] - before
+        given = self._given(before, rows)
+        moved = self._some(dataset.next_observations, rows) - before
         self.weights = np.linalg.lstsq(given, moved, rcond=1e-6)[0]
         usual = np.quantile(np.abs(moved - given @ self.weights), USUAL, axis=0)
         # What does not move in most steps, such as a goal, is no part of a prediction.
         moving = np.quantile(np.abs(moved), USUAL, axis=0) > 0
         self.moving = np.flatnonzero(moving & (usual > 0))
         self.unit = usual[self.moving]
-        first = dataset.observations[dataset.episode_starts][:, self.moving].astype(np.float64)
-        low, high = first.min(0), first.max(0)
+        low, high = np.full(len(self.moving), np.inf), np.full(len(self.moving), -np.inf)
+        for part in self._blocks(len(dataset.episode_starts)):
+            first = self._some(dataset.observations, dataset.episode_starts[part])[:, self.moving]
+            low, high = np.minimum(low, first.min(0)), np.maximum(high, first.max(0))
         room = np.maximum(AROUND * (high - low), self.unit)
         self.low, self.high = low - room, high + room
 
-    def _given(self, rows: Array) -> Array:
+    @property
+    def _acting(self) -> int:
+        """The number of columns of actions that predict; 0 where there are too many."""
+        width = self.dataset.action_count or self.dataset.actions[0].size
+        return width if width <= COLUMNS else 0
+
+    def _blocks(self, count: int) -> list[slice]:
+        rows = max(1, BLOCK // (len(self.columns) + 8))
+        return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
+
+    def _some(self, observations: Array, rows: Array) -> Array:
+        """Rows of observations, in float64, of the columns that are looked at."""
+        if len(self.columns) == observations.shape[1]:
+            return observations[rows].astype(np.float64)
+        return observations[np.ix_(rows, self.columns)].astype(np.float64)
+
+    def _given(self, observations: Array, rows: Array) -> Array:
         """What predicts the step of some rows, of which observations count from their mean."""
-        actions: Array = self.dataset.actions[rows]
-        if actions.ndim == 1:
-            actions = np.eye(self.dataset.action_count or 1)[actions]
-        parts = [self.dataset.observations[rows] - self.mean, actions, np.ones((len(rows), 1))]
+        parts = [observations - self.mean, np.ones((len(rows), 1))]
+        if self._acting and self.dataset.action_count is not None:
+            parts.insert(1, np.eye(self._acting)[self.dataset.actions[rows]])
+        elif self._acting:
+            parts.insert(1, self.dataset.actions[rows])
         return np.concatenate(parts, axis=1)
 
     def scores(
-        self, rows: Array, after: Array, progress: Progress | None = None
+        self, rows: Array, after: Array, places: Array, progress: Progress | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Scores of steps from some rows to observations (rows, columns), and `Jumps.begins`."""
+        """Scores of steps from some rows to rows `places` of observations, and `Jumps.begins`."""
         moving, count = self.moving, len(self.moving)
         scores, begins = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)
         if not count:
             return scores, begins
         several = min(count, max(2, round(SHARE * count)))
-        block = max(1, BLOCK // (self.mean.size + 8))
-        for start in range(0, len(rows), block):
-            part = slice(start, start + block)
-            here, there = rows[part], after[part][:, moving].astype(np.float64)
-            expected = self._given(here) @ self.weights[:, moving]
-            off = np.abs(there - self.dataset.observations[here][:, moving] - expected) / self.unit
+        for part in self._blocks(len(rows)):
+            here = self._some(self.dataset.observations, rows[part])
+            there = self._some(after, places[part])[:, moving]
+            expected = self._given(here, rows[part]) @ self.weights[:, moving]
+            off = np.abs(there - here[:, moving] - expected) / self.unit
             scores[part] = np.partition(off, count - several, axis=1)[:, count - several]
             begins[part] = ((there >= self.low) & (there <= self.high)).all(1)
             scores[part] = np.where(begins[part], off.max(1), scores[part])
             if progress is not None:
-                progress(min(start + block, len(rows)), len(rows))
+                progress(part.stop, len(rows))
         return scores, begins
 
 
@@ -107,6 +131,7 @@ def jumps(dataset: Dataset, progress: Progress | None = None) -> Jumps:
     """The scores of a data set's steps, a block of rows at a time."""
     steps = _Steps(dataset)
     ends = dataset.episode_starts[1:] - 1
-    scores, begins = steps.scores(np.arange(len(dataset)), dataset.next_observations, progress)
-    resets, _ = steps.scores(ends, dataset.observations[ends + 1])
+    rows = np.arange(len(dataset))
+    scores, begins = steps.scores(rows, dataset.next_observations, rows, progress)
+    resets, _ = steps.scores(ends, dataset.observations, ends + 1)
     return Jumps(scores, begins, resets, len(steps.moving))

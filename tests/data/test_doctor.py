@@ -1,5 +1,6 @@
 """Faults that published files have had, each in a file made to contain it."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import pytest
 
 from offrl.data.card import Card
 from offrl.data.contents import shared_episodes
+from offrl.data.coverage import coverage
 from offrl.data.dataset import load_dataset
 from offrl.data.doctor import examine
 from offrl.data.findings import Finding
 from offrl.data.fingerprints import episode_prints, row_prints
-from offrl.data.jumps import jumps
+from offrl.data.jumps import HIGH, jumps
 from offrl.datasets.neorl2_simulators import DMSDVector
 
 Columns = dict[str, Any]
@@ -250,3 +252,34 @@ def test_observations_that_do_not_move_have_no_jumps(tmp_path: Path) -> None:
     assert scores.columns == 0
     assert not scores.steps.any()
     assert examined(tmp_path / "a.npz", columns)["boundaries"].verdict == "cannot be checked"
+
+
+def test_wide_observations_take_a_bounded_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of a GiB when all 2,000 columns were predicted by all; a jump shows in some too."""
+    for module in ("jumps", "coverage"):
+        monkeypatch.setattr(f"offrl.data.{module}.COLUMNS", 64)
+    rng = np.random.default_rng(0)
+    drift = np.cumsum(rng.normal(size=(2001, 2000)).astype(np.float32), axis=0)
+    drift[1200:] += 100 * rng.normal(size=2000)  # row 1199 leads to where another episode begins
+    ends = np.arange(1, 2001) % 500 == 0
+    columns = {
+        "obs": drift[:-1],
+        "action": rng.uniform(-1, 1, (2000, 2)).astype(np.float32),
+        "reward": np.zeros(2000, np.float32),
+        "next_obs": drift[1:],
+        "done": np.zeros(2000, np.float32),
+        "truncated": ends.astype(np.float32),
+    }
+    dataset = load_dataset(card(tmp_path / "wide.npz", columns))
+    tracemalloc.start()
+    try:
+        scores = jumps(dataset)
+        coverage([dataset])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**25
+    assert scores.steps.argmax() == 1199
+    assert scores.steps[1199] > HIGH
