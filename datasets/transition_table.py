@@ -134,7 +134,8 @@ def _after_gaps(columns: dict[str, list[str]], names: list[str]) -> list[str]:
     """One note on the numbered columns that a gap in the numbers leaves out, if there are any."""
     left_out = [
         name
-        for group, taken in columns.items()
+        for group, numbered in columns.items()
+        for taken in [{*numbered}]
         for name in names
         if re.fullmatch(rf"{group}_\d+", name) and name not in taken
     ]
@@ -146,8 +147,8 @@ def _after_gaps(columns: dict[str, list[str]], names: list[str]) -> list[str]:
 
 def _numbered(group: str, names: list[str]) -> list[str]:
     """The columns of a group as far as they are numbered without a gap."""
-    found: list[str] = []
-    while (name := f"{group}_{len(found)}") in names:
+    among, found = {*names}, list[str]()
+    while (name := f"{group}_{len(found)}") in among:
         found.append(name)
     return found
 

@@ -16,7 +16,7 @@ from offrl.data.columns import Columns
 from offrl.data.foreign import check_size, reading
 from offrl.data.roles import SHOWN, Roles
 from offrl.data.sequences import Bools, Floats, Ordered, Rows, counted
-from offrl.data.tables import ADVICE, Levels, Table, moments_of, numbers_of
+from offrl.data.tables import ADVICE, EXACT, Levels, Table, moments_of, numbers_of
 from offrl.errors import InputError, unknown
 from offrl.text import one_line, visible
 
@@ -116,6 +116,14 @@ def _read(table: Table, roles: Roles) -> tuple[_Raw, dict[str, Levels]]:
     rows = 0
 
     def keep(name: str, values: NDArray[Any]) -> None:
+        if parts.get(name, values).dtype != values.dtype:  # whole numbers, and others: times
+            whole = values if values.dtype == np.int64 else parts[name][:rows]
+            if np.abs(whole).max() > EXACT:
+                raise InputError(
+                    f"{table.where}: {roles.time}: the times from row {rows} on (counted from 0) "
+                    "are of another kind than those before; make all dates, or all numbers"
+                )
+            parts[name] = parts[name].astype(np.float64)
         if name not in parts:  # as long as it may become: what is not written takes no memory
             parts[name] = np.empty((table.most, *values.shape[1:]), values.dtype)
         parts[name][rows : rows + len(values)] = values
@@ -201,6 +209,8 @@ def _chosen(
 
 def _whole(values: Sequence[Any]) -> list[int] | None:
     """Values as whole numbers, or None where one is none or two are the same number."""
+    if any(isinstance(value, bool) for value in values):
+        return None
     try:
         numbers = [float(value) for value in values]
         whole = [int(number) for number in numbers]
@@ -345,7 +355,9 @@ def _check_present(
 
 def _said(roles: Roles) -> list[str]:
     """Which columns were taken, in their order."""
-    said = {role: [name for r, name in roles.by_role() if r == role] for role, _ in roles.by_role()}
+    said: dict[str, list[str]] = {}
+    for role, name in roles.by_role():
+        said.setdefault(role, []).append(name)
     return ["; ".join(f"{role}: {', '.join(map(one_line, names))}" for role, names in said.items())]
 
 

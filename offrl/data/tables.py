@@ -4,6 +4,7 @@ Cells are numbers, texts, truth values or dates; which of these a column of a CS
 in its first block. Row numbers count from 0, below the names of the columns.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,12 @@ SEPARATORS = (",", ";", "\t")
 BLOCK = 2**16  # rows of a table that are looked at together
 BLOCK_BYTES = 2**20  # of a CSV file, of which some 30 are read ahead; no line is longer
 HEADER = 2**20  # bytes in which the names of a CSV file's columns stand
-ADVICE = "correct it, or write the table again"
+EXACT = 2**53  # whole numbers beyond are no float64
+ADVICE = "correct it, or write the table again, in UTF-8"
+EXPECTED = (
+    "expected a number such as 1.5, or for time a date such as 2020-01-31; write texts as numbers, "
+    "or take actions as choices (discrete)"
+)
 
 
 class Table:
@@ -73,11 +79,12 @@ def open_table(path: Path) -> Table:
 def frame_table(frame: "pd.DataFrame") -> Table:
     """A table of pandas. Raises InputError for columns without plain, distinct names."""
     names = _distinct("the frame", [str(name) for name in frame.columns])
+    place_of = {name: place for place, name in enumerate(names)}
 
     def blocks(numbers: list[str], texts: list[str]) -> Iterator[Any]:
         import pyarrow
 
-        places = [names.index(name) for name in (*numbers, *texts)]
+        places = [place_of[name] for name in (*numbers, *texts)]
         for first in range(0, len(frame), BLOCK):
             part = frame.iloc[first : first + BLOCK, places]
             part.columns = [*numbers, *texts]
@@ -88,7 +95,7 @@ def frame_table(frame: "pd.DataFrame") -> Table:
 
 def _distinct(where: str, names: list[str]) -> list[str]:
     """The names. Raises InputError for two that are equal."""
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InputError(f"{where}: has several columns {twice[0]!r:.80}; rename all but one")
     return names
@@ -121,7 +128,7 @@ def _csv_table(path: Path) -> Table:
     counts = {separator: header.count(separator.encode()) for separator in SEPARATORS}
     separator = max(counts, key=lambda s: counts[s])
     with _csv_reader(path, separator, None, {}) as reader:
-        schema = reader.schema
+        schema, first = reader.schema, next(reader, None)
     names = _distinct(str(path), list(schema.names))
 
     def blocks(numbers: list[str], texts: list[str]) -> Iterator[Any]:
@@ -129,8 +136,9 @@ def _csv_table(path: Path) -> Table:
         from pyarrow import types
 
         kinds = {name: schema.field(name).type for name in numbers}
-        for name, kind in kinds.items():
-            if not (types.is_boolean(kind) or types.is_temporal(kind)):  # in the first block
+        for name, kind in kinds.items():  # in the first block
+            exact = types.is_integer(kind) and _beyond_floats(first.column(name))
+            if not (exact or types.is_boolean(kind) or types.is_temporal(kind)):
                 kinds[name] = pyarrow.float64()
         kinds |= dict.fromkeys(texts, pyarrow.string())
         try:
@@ -140,6 +148,14 @@ def _csv_table(path: Path) -> Table:
             raise _culprit(path, separator, kinds) or error from None
 
     return Table(str(path), names, most, blocks)
+
+
+def _beyond_floats(cells: Any) -> bool:
+    """Whether some of these whole numbers are larger than float64 tells apart."""
+    from pyarrow import compute
+
+    ends = compute.min_max(cells).as_py().values()
+    return any(end is not None and abs(end) > EXACT for end in ends)
 
 
 def _csv_reader(
@@ -167,10 +183,15 @@ def _culprit(path: Path, separator: str, kinds: Mapping[str, Any]) -> InputError
             for name, kind in kinds.items():
                 for row, cell in enumerate(_failing(block.column(name), kind)):
                     if cell is not None:
+                        expected = EXPECTED
+                        if first + row or kind != pyarrow.float64():
+                            expected = (
+                                f"expected {_called(kind)}, as in the rows above it; correct or "
+                                "empty that cell"
+                            )
                         return InputError(
                             f"{path}: {name}: {cell!r:.60} in row {first + row} (counted from 0); "
-                            f"expected {_called(kind)}, as in the rows above it; correct or empty "
-                            "that cell"
+                            f"{expected}"
                         )
             first += block.num_rows
     return None
@@ -222,8 +243,7 @@ def numbers_of(cells: Any, where: str, name: str, first: int) -> NDArray[np.floa
     ):
         shown = next((repr(cell.as_py()) for cell in cells if cell.is_valid), str(kind))
         raise InputError(
-            f"{where}: {name}: {shown:.60} near row {first} (counted from 0); expected numbers, "
-            "so encode the column as such"
+            f"{where}: {name}: {shown:.60} near row {first} (counted from 0); {EXPECTED}"
         )
     if types.is_boolean(kind):
         cells = cells.cast(pyarrow.int8())
@@ -231,7 +251,9 @@ def numbers_of(cells: Any, where: str, name: str, first: int) -> NDArray[np.floa
 
 
 def moments_of(cells: Any, where: str, name: str, first: int) -> NDArray[Any]:
-    """Cells of Arrow as numbers that grow with time: float64, or int64 nanoseconds of dates.
+    """Cells of Arrow as numbers that grow with time: float64, or int64.
+
+    The latter are whole numbers, and the nanoseconds of dates.
 
     Raises InputError, with the row, for a cell that is empty or neither number nor date.
     """
@@ -243,6 +265,8 @@ def moments_of(cells: Any, where: str, name: str, first: int) -> NDArray[Any]:
             moments = cells.cast(pyarrow.timestamp("ns", getattr(cells.type, "tz", None)))
             return np.asarray(moments.cast(pyarrow.int64()).to_numpy(zero_copy_only=False))
         values = np.where(cells.is_null().to_numpy(zero_copy_only=False), np.nan, 0.0)
+    elif types.is_signed_integer(cells.type) and not cells.null_count:
+        return np.asarray(cells.cast(pyarrow.int64()).to_numpy(zero_copy_only=False))
     else:
         values = numbers_of(cells, where, name, first)
     if np.isfinite(values).all():
