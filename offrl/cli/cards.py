@@ -1,5 +1,6 @@
 """Data sets' cards: which of them a command lists, and a card as a person reads it."""
 
+import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ def _parts(card: "Card") -> Iterator[tuple[str, list[str]]]:
     yield "data", [*_source(card), *_expected(card)]
     yield "scores", _scores(card)
     if card.notes.strip():
-        yield "notes", [card.notes]
+        yield "notes", re.split(r"\n\s*\n", card.notes.strip())
     yield "known faults", card.faults or ["none noted"]
     yield "licence", [card.licence]
     yield "citation", [card.citation or UNKNOWN]

@@ -148,7 +148,7 @@ def import_data(
     opened = open_table(table)
     path = output or Path(table.with_suffix(".toml").name)
     card = deposit_table(opened, roles, path, impute, validation)
-    for line in card.notes.splitlines():
+    for line in filter(None, card.notes.splitlines()):
         print_line(line)
     print_line(load_dataset(card))
     print_line(path)
@@ -223,9 +223,9 @@ def subset_data(
     from offrl.data.deposit import deposit_derived
     from offrl.toml import validate
 
-    given = {"episodes": episodes, "share": share, "rows": rows, "by": by, "seed": seed}
-    values: dict[str, Any] = {**given, "from_returns": from_returns}
-    chosen = validate(Subset, values, "subset")
+    sizes = {"episodes": episodes, "share": share, "rows": rows, "from_returns": from_returns}
+    given: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
+    chosen = validate(Subset, {**given, "by": by, "seed": seed}, "subset")
     with progress_bar(name) as progress:
         data = load_dataset(name, progress=progress, trust=trust or ())
     card = deposit_derived(chosen.made(data.columns()), data.card, data.checksum, chosen, output)

@@ -12,7 +12,7 @@ from offrl.data.columns import Columns, check_columns, totals
 from offrl.data.loader import Writes, writer_of
 from offrl.data.logged import table_columns
 from offrl.data.roles import Roles
-from offrl.data.sequences import episode_columns
+from offrl.data.sequences import counted, episode_columns
 from offrl.data.tables import Table
 from offrl.data.transforms import has_action
 from offrl.errors import InputError
@@ -129,10 +129,12 @@ def _deposit_own(
             raise InputError("validation takes all episodes; choose a smaller share")
         episodes = int((held_out.terminations | held_out.truncations).sum())
         rows = len(held_out.rewards)
-        notes.append(f"validation split: {rows:,} rows of {episodes:,} episodes, at random")
+        notes.append(
+            f"validation split: {counted(rows, 'row')} of {counted(episodes, 'episode')}, at random"
+        )
     about: dict[str, Any] = {
         "title": visible(title),
-        "notes": visible("\n".join(map(_shortened, notes))),
+        "notes": visible("\n\n".join(map(_shortened, notes))),
     }
     if choices is not None:
         about["actions"] = choices.model_dump(exclude_defaults=True)
@@ -165,7 +167,7 @@ def deposit_derived(
         exclude_defaults=True,
     )
     of = f"{transform} of {card.id} version {card.version}, view {card.view}, data {checksum}"
-    notes = "\n".join(filter(None, [card.notes, f"Made by: {of}"]))
+    notes = "\n\n".join(filter(None, [card.notes, f"Made by: {of}"]))
     return deposit(columns, path, {**kept, "title": f"{card.title}: {transform}", "notes": notes})
 
 

@@ -61,7 +61,8 @@ def check(source: str | Path | Card, *, view: str | None = None, trust: Files = 
                     f"read; fetch it again, or delete {dataset.folder} to read it anew"
                 )
             if file.md5 or file.sha256:
-                compared.append(f"the published checksum of {file.name}")
+                of = "published" if file.urls else "card's"
+                compared.append(f"the {of} checksum of {file.name}")
     compared += [key for key, value in card.expected if value is not None]
     return Check(
         id=card.id,

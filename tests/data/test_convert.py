@@ -140,7 +140,7 @@ def test_a_folder_among_files_leaves_each_its_checksum(tmp_path: Path, own_cache
     assert loaded.notes == [f"b.npz has no published checksum; its SHA-256 here is {sha256}"]
     found = check(source)
     assert sorted(Path(path).name for path in found.files) == ["b.npz", "c.npz"]
-    assert f"the published checksum of {tmp_path / 'c.npz'}" in found.compared
+    assert f"the card's checksum of {tmp_path / 'c.npz'}" in found.compared
     assert own_cache.is_dir()
 
 

@@ -54,7 +54,7 @@ def test_check_lists_what_it_compared(tmp_path: Path) -> None:
     assert found.files == {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
     assert found.compared == [
         "the cache's checksums",
-        "the published checksum of " + str(path),
+        "the card's checksum of " + str(path),
         "transitions",
     ]
 
