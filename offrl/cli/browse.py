@@ -161,7 +161,9 @@ def show(
     """
     from offrl import registry
     from offrl.cli.cards import show_card
+    from offrl.data.altered import is_altered
     from offrl.data.card import read_card, shipped_cards
+    from offrl.data.resolve import resolve
     from offrl.running.changes import Changes, changed
     from offrl.running.protocol import find_protocol, shipped_protocols, tables
     from offrl.statistics.published import headings
@@ -181,6 +183,8 @@ def show(
     elif name.endswith(".toml"):
         card = read_card(Path(name))
     if not (card or protocol or algorithm or table):
+        if is_altered(name):
+            resolve(name)  # says that it has no card
         raise unknown("name", name, {*cards, *algorithms, *protocols, *headings()})
     changes = Changes(
         steps, seed_numbers(seed) if seed else None, every, episodes, config_values(settings or ())

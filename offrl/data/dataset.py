@@ -25,6 +25,7 @@ from offrl.data.deposit import deposit_episodes, deposit_table
 from offrl.data.fetch import fetch_split
 from offrl.data.resolve import resolve
 from offrl.data.roles import Roles
+from offrl.data.sequences import counted
 from offrl.data.tables import frame_table
 from offrl.data.transforms import Corrupt
 from offrl.errors import InputError
@@ -218,10 +219,10 @@ class Dataset:
             if self.action_count is None
             else (f"{self.action_count} discrete actions")
         )
+        held = f"{counted(len(self), 'transition')} in {counted(len(lengths), 'episode')} {of}"
         return (
-            f"<Dataset {self.card.id} v{self.card.version}:{split} {len(self):,} transitions in "
-            f"{len(lengths):,} episodes {of}, observations {self.observations.shape[1]}, "
-            f"{actions}, mean return {mean:.1f}{score}{view}{noted}>"
+            f"<Dataset {self.card.id} v{self.card.version}:{split} {held}, observations "
+            f"{self.observations.shape[1]}, {actions}, mean return {mean:.1f}{score}{view}{noted}>"
         )
 
 

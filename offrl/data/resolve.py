@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from offrl.data.altered import is_altered, joined, parted
+from offrl.data.altered import KINDS, is_altered, joined, parted
 from offrl.data.cache import cached_folder, kept_card
 from offrl.data.card import Card, File, Source, read_card, shipped_cards
 from offrl.data.foreign import check_ordinary, reading
@@ -80,6 +80,13 @@ def _card(source: str | Path, trust: tuple[str, ...]) -> Card:
             return cards[source]
     path = user_path(source)
     if not path.exists():
+        of = str(source).rpartition("+")[0]
+        if of and (of in shipped_cards() or user_path(of).exists()):
+            raise InputError(
+                f"{source}: a transform behind {of} is written as KIND[...], such as "
+                f"{shlex.quote(f'{of}+noise[rewards,scale=0.1]')}; the kinds are "
+                f"{', '.join(sorted(KINDS))}"
+            )
         if isinstance(source, Path) or is_path(source):
             raise InputError(f"{path}: no such file or folder; give a path that exists, or an id")
         names = [f"{name}:ID" for name, loader in loaders().items() if isinstance(loader, Fetches)]

@@ -213,7 +213,7 @@ def test_a_table_of_ones_own(call: Call, tmp_path: Path) -> None:
         assert "12 transitions, 3 episodes, mean return 22" in again.stdout, again.stderr
     some = call("data", "subset", "log.toml", "--episodes", 1, "--by", "top", "-o", "best.toml")
     assert "Made by: subset[episodes=1,by=top] of log version 1" in some.stdout
-    assert "4 transitions in 1 episodes of 4" in some.stdout
+    assert "4 transitions in 1 episode of 4" in some.stdout
     again = call("data", "import", "log.csv", *mapping, "--episode", "id", "--time", "t")
     assert (again.code, again.stdout) == (2, "")
     assert "log.toml: is there already" in again.stderr

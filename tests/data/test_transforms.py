@@ -264,6 +264,8 @@ def test_an_altered_set_is_loaded_by_its_name(tmp_path: Path, own_cache: Path) -
     seeded = load_dataset(f"{path}+{whole[:-2]}run:3]")
     assert seeded.card.id == f"{data.card.id}+{whole[:-2]}run]"
     assert seeded.checksum == altered.checksum
+    with pytest.raises(InputError, match=r"transform behind .*data.npz is written as KIND\[...\]"):
+        load_dataset(f"{path}+corrupt")
     for source in (f"{path}+{whole}", altered.card):
         with pytest.raises(InputError, match=r"is made of .* when it is loaded"):
             resolve(source)
