@@ -228,7 +228,7 @@ def escaped(text: str) -> str:
     """Text whose characters mean nothing in Markdown, but for code between backquotes."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
-        part if i % 2 else re.sub(r"([\\*_<>\[\]{}#|])", r"\\\1", part)
+        part if i % 2 else re.sub(r"([\\*_>\[\]{}#|])", r"\\\1", part).replace("<", "&lt;")
         for i, part in enumerate(parts)
     )
 
@@ -270,6 +270,7 @@ def protocol_page(name: str, text: str) -> str:
     facts |= {f"evaluation: {key.replace('_', ' ')}": v for key, v in values["evaluation"].items()}
     rows = [[key, cell(value)] for key, value in facts.items()]
     rows += [["algorithms", ", ".join(f"`{label}`" for label in values["algorithms"])]]
+    rows += [["data sets", ", ".join(map(card_link, values["datasets"]))]]
     paragraphs = [escaped(part) for part in values.get("notes", "").strip().splitlines()]
     return "\n\n".join(
         [
@@ -283,6 +284,11 @@ def protocol_page(name: str, text: str) -> str:
             fenced(text, "toml"),
         ]
     )
+
+
+def card_link(name: str) -> str:
+    """A link from a protocol's page to the card of a data set that ships."""
+    return f"[{name}](../datasets/{shipped_cards()[name].family}.md#{name})"
 
 
 def counted(number: int, noun: str) -> str:
@@ -311,6 +317,7 @@ def family_page(family: str, cards: list[Card]) -> str:
     Columns that would be empty in all of them are left out.
     """
     name = FAMILIES.get(family, family)
+    cards = sorted(cards, key=lambda card: card.id)
     columns: dict[str, Callable[[Card], object]] = {
         "transitions": lambda card: card.expected.transitions,
         "episodes": lambda card: card.expected.episodes,
@@ -324,13 +331,13 @@ def family_page(family: str, cards: list[Card]) -> str:
     lines = [
         f"# {name}",
         f"{counted(len(cards), 'data set')}. `offrl show ID` shows a card with all that is known; "
-        "what no source says is empty.",
+        "what is not known is empty.",
         '<div class="filtered" markdown>',
     ]
     groups: dict[str, list[Card]] = {}
     for card in cards:
         groups.setdefault(card.group or card.family, []).append(card)
-    for group, members in groups.items():
+    for group, members in sorted(groups.items()):
         rows = [
             [
                 f"[{card.id}](#{card.id})",
