@@ -61,9 +61,10 @@ class Tally:
     def add(self, event: Event) -> None:
         """Takes an event."""
         known = self.runs.get(event.job.place)
+        first = known.first if known else event.step
         if event.status is Status.RUNNING and self.begun is None:
-            self.begun = time.monotonic()
-        run = _Run(event, known.first if known else event.step)
+            self.begun, first = time.monotonic(), event.step  # made before the clock runs
+        run = _Run(event, first)
         self.runs[event.job.place] = run
         self.of[run.state] += 1
         if known is not None:

@@ -82,6 +82,16 @@ def test_a_run_that_carries_on_counts_from_where_it_was(clock: list[float]) -> N
     assert tally.seconds_to_go() == pytest.approx(10.0)
 
 
+def test_steps_before_the_first_event_took_no_time_that_was_seen(clock: list[float]) -> None:
+    tally = Tally(lambda _line: None)
+    tally(event(0, "waiting"))
+    tally(event(0, "running", 20))
+    assert tally.seconds_to_go() is None
+    clock[0] = 10.0
+    tally(event(0, "running", 40))
+    assert tally.seconds_to_go() == pytest.approx(30)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
