@@ -335,9 +335,9 @@ def _others(rows: pd.DataFrame, cell: Any, versions: Mapping[str, int]) -> Itera
     dataset = str(rows["dataset"].iloc[0]).partition("@")[0]
     if dataset != cell.dataset:
         yield f"data {dataset}, published {cell.dataset}"
-    simulators = {str(text).rpartition(":")[2] for text in _known(rows, "environment")}
-    if cell.environment and simulators - {cell.environment}:
-        yield f"simulator {', '.join(sorted(simulators))}, published as {cell.environment}"
+    simulators = _simulators(rows)
+    if cell.environment and {*simulators} - {cell.environment}:
+        yield f"simulator {', '.join(simulators)}, published as {cell.environment}"
     protocols = set(map(_settings_of, _known(rows, "protocol")))
     if cell.protocol and protocols - {cell.protocol}:
         yield f"protocol {', '.join(sorted(protocols))}, published as {cell.protocol}"
@@ -361,6 +361,8 @@ def _remarks(rows: pd.DataFrame, cell: Any) -> Iterator[str]:
     episodes = {int(count) for count in _known(rows, "episodes")}
     if cell.episodes == cell.episodes and episodes - {int(cell.episodes)}:
         yield f"{_counts(episodes)} episodes, published {cell.episodes:,.0f}"
+    if cell.simulator and not cell.environment and (simulators := _simulators(rows)):
+        yield f"simulator {', '.join(simulators)}, not seen to repeat {cell.simulator}"
     known = {"protocol": "protocol", "environment": "simulator"}
     unsaid = [word for column, word in known.items() if not len(_known(rows, column))]
     unsaid += [] if _step(rows) is not None else ["steps", "rule"]
@@ -368,6 +370,11 @@ def _remarks(rows: pd.DataFrame, cell: Any) -> Iterator[str]:
         yield f"not known of ours: {', '.join(unsaid)}"
     if missing := lacking(cell, USEFUL):
         yield f"not known of theirs: {', '.join(missing)}"
+
+
+def _simulators(rows: pd.DataFrame) -> list[str]:
+    """The ids of the simulators that are known, without their modules."""
+    return sorted({str(text).rpartition(":")[2] for text in _known(rows, "environment")})
 
 
 def _counts(values: set[int]) -> str:

@@ -367,6 +367,10 @@ def test_like_settings_are_judged_whatever_the_seeds_and_episodes() -> None:
     assert (plain.verdict, plain.reason) == ("reproduced", "")
     seeds = of_hopper("corl", protocol="corl+seeds=0..5@2", episodes=100)
     assert (seeds.verdict, seeds.reason) == ("reproduced", "100 episodes, published 10")
+    pen = of_hopper("corl", dataset="pen-human-v1", environment="mine:offrl/AdroitHandPen-v0")
+    assert pen.reason == (
+        "simulator offrl/AdroitHandPen-v0, not seen to repeat D4RL's, MuJoCo 2.1.0 by mujoco-py"
+    )
 
 
 def test_a_source_that_says_too_little_gives_no_verdict() -> None:
