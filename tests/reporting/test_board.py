@@ -283,6 +283,7 @@ def test_a_board_stays_where_protocols_and_cards_go_on(submit: Make, tmp_path: P
     assert {entry.unranked for entry in made.unranked} == {
         "ran on hopper-medium-v2@1, of which others ran on a later version"
     }
+    build(tmp_path / "board", tmp_path / "site", resampling=FEW)
     submit("d", "bc", **files, draw=4, change=contradicted)
     with pytest.raises(InputError, match="played in 'Hopper-v3'; expected Hopper-v2"):
         board(tmp_path)
