@@ -11,6 +11,7 @@ import numpy as np
 from offrl.data.card import find_card
 from offrl.results.rows import Identity, RunRecord, ScoreRow, Session, Status
 from offrl.results.store import record_text, row_line
+from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 
 Change = Callable[[dict[str, Any], list[dict[str, Any]]], object]
@@ -45,22 +46,23 @@ def write_runs(
     environment, reference = card.environment, card.reference
     assert environment is not None
     assert reference is not None
+    job = expand(of, [label], [dataset])[0]
     paths = []
     for seed in of.seeds if seeds is None else seeds:
         random = np.random.default_rng([draw, seed])
-        config = {"batch_size": 64, **entry.config}
+        config = json.loads(json.dumps(job.config))
         identity: dict[str, Any] = {
             "protocol": f"{of.id}@{of.version}",
             "dataset": f"{card.id}@{card.version}",
             "data_sha256": "0" * 64,
-            "view": card.view,
+            "view": job.view or card.view,
             "environment": environment.model_dump(exclude={"entry_point"}),
             "reference": reference.model_dump(),
             "label": label,
-            "algorithm": label,
+            "algorithm": job.algorithm,
             "config": config,
             "code": None,
-            "config_hash": config_hash(label, config),
+            "config_hash": config_hash(job.algorithm, config),
             "steps": steps,
             "evaluation": evaluation.record(),
             "seed": seed,

@@ -4,6 +4,7 @@ Faults are contradictions between a bundle and its protocol, its data sets' card
 may be true but rarely is (`warnings`) is for a person to look at.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -30,7 +31,7 @@ from offrl.results.bundle import SUBMISSION, WEIGHTS
 from offrl.results.curves import read_curves
 from offrl.results.rows import Identity, ScoreRow, Status
 from offrl.results.unpacking import Bundle, opened
-from offrl.running.jobs import config_hash
+from offrl.running.jobs import config_hash, configure
 from offrl.running.protocol import Protocol, find_protocol, shipped_protocols
 
 MOST_TEXT = 2**25  # bytes of a submission, unpacked, weights apart
@@ -89,7 +90,7 @@ def check_bundle(bundle: Bundle, *, standing: bool = False) -> Checked:
     faults += _one_entry(runs)
     protocol = _current_protocol(runs[0].identity.protocol, standing, faults)
     if protocol is not None:
-        faults += _against_protocol(runs, protocol)
+        faults += _against_protocol(runs, protocol, standing)
     for run in runs:
         faults += _against_card(run, standing)
         faults += _against_itself(run)
@@ -173,14 +174,14 @@ def _current_protocol(of: str, standing: bool, faults: list[str]) -> Protocol | 
     return None
 
 
-def _against_protocol(runs: Sequence[Run], protocol: Protocol) -> Iterator[str]:
+def _against_protocol(runs: Sequence[Run], protocol: Protocol, standing: bool) -> Iterator[str]:
     """Faults of runs that are not those of the protocol, as it ships."""
     name = protocol.id
     seeds: dict[str, list[int]] = defaultdict(list)
     for run in runs:
         seeds[run.identity.dataset.partition("@")[0]].append(run.identity.seed)
         yield from _algorithm(run.identity, protocol)
-        yield from _budget(run, protocol)
+        yield from _budget(run, protocol, standing)
     for dataset in sorted(seeds):
         if dataset not in protocol.datasets:
             yield f"{dataset}: is no data set of {name}"
@@ -193,12 +194,16 @@ def _against_protocol(runs: Sequence[Run], protocol: Protocol) -> Iterator[str]:
             yield f"{dataset}: has the seeds {listed(extra)}, which {name} has not; leave them out"
 
 
+def _shipped() -> set[str]:
+    """The names of the algorithms that ship with offrl."""
+    return {path.stem for path in registry.resources("algorithms", ".py")}
+
+
 def _algorithm(of: Identity, protocol: Protocol) -> Iterator[str]:
     """A fault of a run whose label, algorithm and code are not those of one algorithm."""
-    shipped = {path.stem for path in registry.resources("algorithms", ".py")}
     entry = protocol.algorithms.get(of.label)
     found = f"{of.algorithm:.80}{', a file of its own' if of.code else ''}"
-    if entry is not None or of.label in shipped:
+    if entry is not None or of.label in _shipped():
         expected = (entry and entry.algorithm) or of.label
         if (of.algorithm, of.code) != (expected, None):
             where = f"{of.label} of {protocol.id}" if entry else of.label
@@ -212,8 +217,11 @@ def _algorithm(of: Identity, protocol: Protocol) -> Iterator[str]:
         yield f"algorithm: {of.label:.80} is no name of its file; found {found}"
 
 
-def _budget(run: Run, protocol: Protocol) -> Iterator[str]:
-    """Faults of one run's steps, evaluations and settings."""
+def _budget(run: Run, protocol: Protocol, standing: bool) -> Iterator[str]:
+    """Faults of one run's steps, evaluations and settings.
+
+    Those of an algorithm that ships are all known, until its defaults change.
+    """
     of = run.identity
     dataset = of.dataset.partition("@")[0]
     entry = protocol.algorithms.get(of.label)
@@ -223,18 +231,25 @@ def _budget(run: Run, protocol: Protocol) -> Iterator[str]:
         steps = overrides.steps or steps
         budget = overrides.model_dump(include={"every", "episodes"}, exclude_none=True)
         evaluation = evaluation.model_copy(update=budget)
-        for key, value in json.loads(json.dumps(overrides.config)).items():
-            if of.config.get(key) != value:
-                yield (
-                    f"{run.title}: config.{key}: expected {value!r:.80} of {protocol.id}, found "
-                    f"{of.config.get(key)!r:.80}"
-                )
-    for what, expected, found in (
+    settings = {} if overrides is None else overrides.config
+    name = (entry and entry.algorithm) or of.label
+    whole = not standing and (of.algorithm, of.code) == (name, None) and name in _shipped()
+    if whole:
+        settings = dataclasses.asdict(configure(name, settings, protocol.id))
+    expected_config = json.loads(json.dumps(settings))
+    for key in sorted(expected_config | (of.config if whole else {})):
+        expected, found = expected_config.get(key), of.config.get(key)
+        if expected != found:
+            yield (
+                f"{run.title}: config.{key:.80}: expected {expected!r:.80} of {protocol.id}, found "
+                f"{found!r:.80}"
+            )
+    for what, due, recorded in (
         ("steps", steps, of.steps),
         ("evaluation", evaluation.record(), of.evaluation),
     ):
-        if expected != found:
-            yield f"{run.title}: {what}: expected {expected} of {protocol.id}, found {found!s:.100}"
+        if due != recorded:
+            yield f"{run.title}: {what}: expected {due} of {protocol.id}, found {recorded!s:.100}"
     for row in run.rows:
         count = evaluation.episodes_at(row.step, steps)
         if len(row.returns) != count:
@@ -300,7 +315,7 @@ def _views(of: Identity, card: Card) -> tuple[str, ...] | None:
     """
     if of.code is not None:
         return tuple(loader_of(card).VIEWS)
-    if of.algorithm not in {path.stem for path in registry.resources("algorithms", ".py")}:
+    if of.algorithm not in _shipped():
         return None
     return (find_algorithm(of.algorithm).view or card.view,)
 

@@ -84,11 +84,14 @@ def copy_of_seed(rows: dict[int, list[Row]], shuffled: bool = False, noise: floa
     return change
 
 
-def other_config(identity: Row, rows: list[Row]) -> None:
-    identity["config"] = {**identity["config"], "actor_lr": 0.01}
-    identity["config_hash"] = config_hash("td3_bc", identity["config"])
-    for row in rows:
-        row["config"] = identity["config_hash"]
+def with_config(**values: Any) -> Change:
+    def change(identity: Row, rows: list[Row]) -> None:
+        identity["config"] = {**identity["config"], **values}
+        identity["config_hash"] = config_hash("td3_bc", identity["config"])
+        for row in rows:
+            row["config"] = identity["config_hash"]
+
+    return change
 
 
 def of_protocol(name: str) -> Change:
@@ -150,7 +153,18 @@ BROKEN: dict[str, tuple[Change, str]] = {
         in_identity(evaluation={"every": 1000, "episodes": 10, "seed": 0}),
         f"{CELL} 0: evaluation: expected {{'every': 1000, 'episodes': 50",
     ),
-    "a config": (other_config, f"{CELL} 0: config.actor_lr: expected 0.001 of quickstart, found"),
+    "a setting of the protocol": (
+        with_config(actor_lr=0.01),
+        f"{CELL} 0: config.actor_lr: expected 0.001 of quickstart, found 0.01",
+    ),
+    "a setting of the algorithm": (
+        with_config(tau=0.5),
+        f"{CELL} 0: config.tau: expected 0.005 of quickstart, found 0.5",
+    ),
+    "a setting that there is not": (
+        with_config(secret=1),
+        f"{CELL} 0: config.secret: expected None of quickstart, found 1",
+    ),
     "a config's hash": (
         lambda identity, _: identity["config"].update(tau=0.1),
         f"{CELL} 0: config: its hash is ",

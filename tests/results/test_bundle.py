@@ -330,7 +330,7 @@ def test_differences_are_named(bundle: Path, tmp_path: Path) -> None:
     assert (cell.n_a, cell.n_b) == (5, 4)
     assert cell.mean_a is not None
     of_seed = [(d.what, d.a, d.b) for d in found.runs if d.seed == 0]
-    assert of_seed[0] == ("config.alpha", "none", "5.0")
+    assert of_seed[0] == ("config.alpha", "2.5", "5.0")
     assert of_seed[1][0] == "returns from step 4,000 on"
     assert of_seed[2][0] == "score"
     assert [d[1:] for d in found.runs if d.seed == 4] == [(4, "run", "done", "no such run")]
