@@ -171,6 +171,7 @@ def with_source(markdown: str, path: Path) -> str:
     """An algorithm's page with the docstring of its file before the first section, and the file."""
     text = path.read_text(encoding="utf-8")
     head, *sections = re.split(r"^(?=## )", markdown, maxsplit=1, flags=re.MULTILINE)
+    head = head.partition("\n`offrl show ")[0]  # where to read what follows here
     docstring = ast.get_docstring(ast.parse(text)) or ""
     return "\n".join(
         [
