@@ -84,7 +84,7 @@ def _episode(episode: Mapping[str, Any], where: str, count: int | None) -> dict[
                 "last step alone, so part it"
             )
     elif "terminated" in episode:
-        terminals[-1] = bool(episode["terminated"])
+        terminals[-1:] = flags([episode["terminated"]], file, "terminated", 1)
     else:
         raise InputError(f"{where}: has no terminated, which says whether the process ended")
     ends = np.zeros(steps, dtype=np.bool_)

@@ -104,7 +104,7 @@ def _distinct(where: str, names: list[str]) -> list[str]:
 def _parquet_table(path: Path) -> Table:
     from pyarrow import parquet
 
-    check_table(path, disk_usage(path))
+    check_table(path, disk_usage(path), categories=True)
     with parquet.ParquetFile(path) as file:
         names = _distinct(str(path), list(file.schema_arrow.names))
         most = file.metadata.num_rows
@@ -262,7 +262,9 @@ def moments_of(cells: Any, where: str, name: str, first: int) -> NDArray[Any]:
 
     if types.is_temporal(cells.type) and not types.is_time(cells.type):
         if not cells.null_count:
-            moments = cells.cast(pyarrow.timestamp("ns", getattr(cells.type, "tz", None)))
+            moments = cells
+            if not types.is_duration(cells.type):
+                moments = cells.cast(pyarrow.timestamp("ns", getattr(cells.type, "tz", None)))
             return np.asarray(moments.cast(pyarrow.int64()).to_numpy(zero_copy_only=False))
         values = np.where(cells.is_null().to_numpy(zero_copy_only=False), np.nan, 0.0)
     elif types.is_signed_integer(cells.type) and not cells.null_count:

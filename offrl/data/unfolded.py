@@ -64,7 +64,12 @@ def ragged_blocks(path: Path, array: Any) -> Iterator[Any]:
 
 
 def check_table(
-    path: Path, stored: int, others: int = 0, look: Callable[[Any], None] | None = None
+    path: Path,
+    stored: int,
+    others: int = 0,
+    look: Callable[[Any], None] | None = None,
+    *,
+    categories: bool = False,
 ) -> int:
     """The bytes in memory of a Parquet file, by its suffix, or of an Arrow file.
 
@@ -73,6 +78,7 @@ def check_table(
         stored: the bytes on disk of all files that are held together.
         others: the bytes in memory of those that were looked at before.
         look: called with blocks of its rows, which hold at least all texts and bytes.
+        categories: whether a Parquet file may hold categories of texts, and decimals.
 
     Raises InputError where all these bytes, or those of its texts once each is as long as the
     longest, are more than `check_size` allows, and for types that repeat values; raises what
@@ -85,7 +91,7 @@ def check_table(
     check_size(path, [(ROW * rows // 4,)], stored)
     check_size(path, [((others + size) // 4,)], stored)
     longest = texts = 0
-    for block in _parquet_blocks(path) if parquet else _arrow_blocks(path):
+    for block in _parquet_blocks(path, categories) if parquet else _arrow_blocks(path):
         block.validate(full=True)  # lengths and offsets that lie end a process, else
         for text in _texts(block.columns):
             texts += text.nbytes if parquet else 0  # held once, and counted so, for many rows
@@ -96,12 +102,12 @@ def check_table(
     return size + texts
 
 
-def _parquet_blocks(path: Path) -> Iterator[Any]:
+def _parquet_blocks(path: Path, categories: bool) -> Iterator[Any]:
     """Texts and bytes of a Parquet file, in blocks of rows."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        _check_types(path, file.schema_arrow)
+        _check_types(path, file.schema_arrow, categories)
         leaves = [file.schema.column(k) for k in range(len(file.schema))]
         names = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         held = file.metadata
@@ -120,8 +126,11 @@ def _arrow_blocks(path: Path) -> Iterator[Any]:
         yield from map(file.get_batch, range(file.num_record_batches))
 
 
-def _check_types(path: Path, schema: Any) -> None:
-    """Raises InputError for types of which a value, held once, may stand in many rows."""
+def _check_types(path: Path, schema: Any, categories: bool = False) -> None:
+    """Raises InputError for types of which a value, held once, may stand in many rows.
+
+    Of categories and decimals it does not where these are taken.
+    """
     from pyarrow import types
 
     waiting = [(field.name, field.type) for field in schema]
@@ -129,6 +138,10 @@ def _check_types(path: Path, schema: Any) -> None:
         name, kind = waiting.pop()
         if types.is_struct(kind) or _is_list(kind):
             waiting += [(name, kind.field(k).type) for k in range(kind.num_fields)]
+        elif categories and (
+            types.is_decimal(kind) or (types.is_dictionary(kind) and _is_text(kind.value_type))
+        ):
+            continue  # `_texts` has the longest category, as long as which all may be
         elif not (types.is_primitive(kind) or types.is_null(kind) or _is_text(kind)):
             raise InputError(
                 f"{path}: {name!r:.80} is {str(kind)[:80]}; expected numbers, texts, and lists and "
@@ -160,6 +173,8 @@ def _texts(arrays: Iterable[Any]) -> Iterator[Any]:
             yield from _texts(array.field(k) for k in range(array.type.num_fields))
         elif _is_list(array.type):
             yield from _texts([array.values])
+        elif types.is_dictionary(array.type):
+            yield from _texts([array.dictionary])
         elif _is_text(array.type):
             yield array
 
