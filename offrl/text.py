@@ -5,6 +5,7 @@ A name may hold what a terminal, an XML reader or a spreadsheet acts on instead 
 
 import re
 import unicodedata
+from typing import Any
 
 # Controls (C0, C1), line separators, what turns or hides the text after it, half characters, and
 # what XML has no place for. Joiners of letters (U+200C, U+200D) belong to words and stay.
@@ -28,6 +29,11 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """The same on one line, every run of white space as one space."""
     return visible(re.sub("[ \t\n\r\v\f]+", " ", text).strip())
+
+
+def counted(number: Any, noun: str) -> str:
+    """A number of things: "1 row", "2,000 rows"."""
+    return f"{int(number):,} {noun}{'' if number == 1 else 's'}"
 
 
 def one_form(name: str) -> str:

@@ -90,13 +90,13 @@ def check_data(
 
 
 def _show_checkup(found: "Checkup") -> None:
-    from offrl.data.findings import count
+    from offrl.text import counted
 
     read = found.read
     for split, totals in read.totals.items():
         print_line(
             f"{read.id} v{read.version} {split}: {totals.transitions:,} transitions, "
-            f"{count(totals.episodes, 'episode')}, mean return {totals.mean_return:.6g}"
+            f"{counted(totals.episodes, 'episode')}, mean return {totals.mean_return:.6g}"
         )
     print_line(f"compared with: {', '.join(read.compared)}")
     if read.unknown:

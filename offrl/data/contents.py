@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.dataset import Dataset
-from offrl.data.findings import Finding, Verdict, count, first_rows, listed
+from offrl.data.findings import Finding, Verdict, first_rows, listed
 from offrl.data.fingerprints import Prints, distinct, episode_prints, row_prints
+from offrl.text import counted
 
 FEW = 1000  # distinct actions of a continuous space that look discrete
 SATURATED = 0.01  # share of entries exactly on a bound from which it is a warning
@@ -19,7 +20,7 @@ Limits = tuple[NDArray[np.float32], NDArray[np.float32]]  # of actions, by dimen
 def content_findings(dataset: Dataset, limits: Limits | None) -> Iterator[Finding]:
     """Findings on columns; `limits` are those of the simulator's actions, if known."""
     # Reading refuses such rows.
-    yield Finding("numbers", "ok", f"{count(len(dataset), 'row')} without NaN or infinity")
+    yield Finding("numbers", "ok", f"{counted(len(dataset), 'row')} without NaN or infinity")
     actions = row_prints(dataset.actions)
     if dataset.action_count is None:
         yield from _bounds(dataset, limits)
@@ -126,7 +127,7 @@ def _padding(dataset: Dataset, actions: Prints) -> Finding:
     padded = run[ends] >= PADDING
     if padded.any():
         text = (
-            f"{count(int(padded.sum()), 'episode')} (ends at row {listed(ends[padded])}) whose "
+            f"{counted(int(padded.sum()), 'episode')} (ends at row {listed(ends[padded])}) whose "
             f"last rows, {int(run[ends][padded].sum()):,} in all, repeat the one before bit by bit:"
             f" they were filled up to a length, and their rewards count"
         )
@@ -147,14 +148,14 @@ def _equal_episodes(dataset: Dataset) -> Finding:
     if len(again):
         pairs = ", ".join(f"{first[group][k]:,} = {k:,}" for k in again[:3].tolist())
         text = (
-            f"{count(len(again), 'episode')} of {len(prints):,} equal an earlier one, bit by bit "
+            f"{counted(len(again), 'episode')} of {len(prints):,} equal an earlier one, bit by bit "
             f"(episode {pairs}{', ...' if len(again) > 3 else ''}): they weigh twice, and a split "
             f"of them leaks"
         )
         # A policy among few choices may play the same episode twice.
         verdict: Verdict = "fault" if dataset.action_count is None else "warning"
         return Finding(subject, verdict, text, first_rows(dataset.episode_starts[again]))
-    return Finding(subject, "ok", f"{count(len(prints), 'episode')}, no two the same")
+    return Finding(subject, "ok", f"{counted(len(prints), 'episode')}, no two the same")
 
 
 def shared_episodes(one: Dataset, other: Dataset) -> int:
@@ -167,7 +168,7 @@ def shared_episodes(one: Dataset, other: Dataset) -> int:
 def leak_finding(train: Dataset, validation: Dataset) -> Finding:
     """Whether the validation split has episodes of the training data."""
     shared = shared_episodes(validation, train)
-    text = f"{shared:,} of {count(len(validation.episode_lengths), 'episode')}" + (
+    text = f"{shared:,} of {counted(len(validation.episode_lengths), 'episode')}" + (
         " are in the training data too, bit by bit" if shared else ": none is in the training data"
     )
     return Finding("held out", "fault" if shared else "ok", text, split="validation")

@@ -25,11 +25,11 @@ from offrl.data.deposit import deposit_episodes, deposit_table
 from offrl.data.fetch import fetch_split
 from offrl.data.resolve import resolve
 from offrl.data.roles import Roles
-from offrl.data.sequences import counted
 from offrl.data.tables import frame_table
 from offrl.data.transforms import Corrupt
 from offrl.errors import InputError
 from offrl.progress import Progress
+from offrl.text import counted
 from offrl.trust import Files
 
 if TYPE_CHECKING:
@@ -283,8 +283,10 @@ def _altered(
         with contextlib.suppress(NotCached):
             return Dataset(card, "train", folder, check=check)  # another process was faster
         log.info("%s: altering %s", name, of)
-        columns = opened(of, check).columns()
-        parts = {other: opened(other, check).columns() for other in others}
+        if check:
+            clean, others = opened(of, check), {other: opened(other, check) for other in others}
+        columns = clean.columns()
+        parts = {other: data.columns() for other, data in others.items()}
         for transform in transforms:
             if attack is not None and isinstance(transform, Corrupt) and transform.attacks:
                 columns = attack(transform, columns)

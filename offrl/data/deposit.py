@@ -12,12 +12,12 @@ from offrl.data.columns import Columns, check_columns, totals
 from offrl.data.loader import Writes, writer_of
 from offrl.data.logged import table_columns
 from offrl.data.roles import Roles
-from offrl.data.sequences import counted, episode_columns
+from offrl.data.sequences import episode_columns
 from offrl.data.tables import Table
 from offrl.data.transforms import has_action
 from offrl.errors import InputError
 from offrl.files import replacing, replacing_folder, user_path
-from offrl.text import visible
+from offrl.text import counted, visible
 from offrl.toml import to_toml, validate
 
 LONGEST_NOTE = 2_000  # characters of one of a card's notes, which may name many columns

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.dataset import Dataset
-from offrl.data.findings import Finding, count, first_rows, listed
+from offrl.data.findings import Finding, first_rows, listed
 from offrl.data.jumps import HIGH, Jumps
+from offrl.text import counted
 
 NEAR = 1e-6  # observations nearer than this are one, as in the published splits of D4RL's files
 BLOCK = 2**20  # numbers of a block of rows
@@ -53,7 +54,7 @@ def _successors(dataset: Dataset) -> Finding:
         return Finding(
             subject,
             "fault",
-            f"{count(len(rows), 'row')} inside episodes (row {listed(rows)}) whose successor is "
+            f"{counted(len(rows), 'row')} inside episodes (row {listed(rows)}) whose successor is "
             f"not the next row's observation: an episode ends there without a mark, or rows are "
             f"missing or out of order",
             first_rows(rows),
@@ -70,7 +71,7 @@ def _boundaries(dataset: Dataset, jumps: Jumps) -> Finding:
     seen = jumps.seen
     share = "there is no marked boundary to say how many would be seen so"
     if len(jumps.resets):
-        share = f"{seen:.0%} of the {count(len(jumps.resets), 'marked end')} would be seen so"
+        share = f"{seen:.0%} of the {counted(len(jumps.resets), 'marked end')} would be seen so"
     inside = ~(dataset.terminations | dataset.truncations)
     high = inside & (jumps.steps > HIGH)
     rows = np.flatnonzero(high & jumps.begins)
@@ -78,7 +79,7 @@ def _boundaries(dataset: Dataset, jumps: Jumps) -> Finding:
         return Finding(
             subject,
             "fault",
-            f"{count(len(rows), 'step')} inside episodes (row {listed(rows)}) to where episodes "
+            f"{counted(len(rows), 'step')} inside episodes (row {listed(rows)}) to where episodes "
             f"begin, up to {jumps.steps[rows].max():.3g} times as far from its prediction as 99 % "
             f"of the steps: episodes run into one there without a mark; {share}",
             first_rows(rows),
@@ -88,7 +89,7 @@ def _boundaries(dataset: Dataset, jumps: Jumps) -> Finding:
         return Finding(
             subject,
             "warning",
-            f"{count(len(rows), 'step')} inside episodes (row {listed(rows)}) up to "
+            f"{counted(len(rows), 'step')} inside episodes (row {listed(rows)}) up to "
             f"{jumps.steps[rows].max():.3g} times as far from their prediction as 99 % of the "
             f"steps: a wall or a contact, or rows that are missing; {share}",
             first_rows(rows),
@@ -109,7 +110,7 @@ def _beyond(dataset: Dataset, jumps: Jumps) -> Iterator[Finding]:
     terminal = dataset.terminations[ends]
     if not _every_row(dataset) and (same & terminal).any():
         text = (
-            f"after {count(int((same & terminal).sum()), 'termination')} the successor is the next "
+            f"after {counted((same & terminal).sum(), 'termination')} the successor is the next "
             f"episode's first observation, as the view {dataset.card.view} has it; no algorithm "
             f"uses it"
         )
@@ -121,7 +122,7 @@ def _beyond(dataset: Dataset, jumps: Jumps) -> Iterator[Finding]:
         yield Finding(
             subject,
             "fault",
-            f"after {count(len(rows), 'truncation')} (row {listed(rows)}) the successor is the "
+            f"after {counted(len(rows), 'truncation')} (row {listed(rows)}) the successor is the "
             f"next episode's first observation: values would be bootstrapped from another episode",
             first_rows(rows),
         )
@@ -130,7 +131,7 @@ def _beyond(dataset: Dataset, jumps: Jumps) -> Iterator[Finding]:
         yield Finding(
             subject,
             "warning",
-            f"after {count(len(rows), 'termination')} (row {listed(rows)}) the successor is the "
+            f"after {counted(len(rows), 'termination')} (row {listed(rows)}) the successor is the "
             f"next episode's first observation, which only an algorithm that ignores terminations "
             f"would use",
             first_rows(rows),
@@ -140,7 +141,7 @@ def _beyond(dataset: Dataset, jumps: Jumps) -> Iterator[Finding]:
         yield Finding(
             subject,
             "warning",
-            f"{count(len(rows), 'episode')} (ends at row {listed(rows)}) of which the next one "
+            f"{counted(len(rows), 'episode')} (ends at row {listed(rows)}) of which the next one "
             f"goes on: the process did not end there, or a mark is wrong",
             first_rows(rows),
         )
@@ -160,11 +161,11 @@ def _terminals(dataset: Dataset, limit: int | None) -> Finding:
     ends = dataset.episode_starts + dataset.episode_lengths - 1
     lengths, terminal = dataset.episode_lengths, dataset.terminations[ends]
     number, episodes = int(terminal.sum()), len(ends)
-    told = f"{number:,} of {count(episodes, 'episode')}"
+    told = f"{number:,} of {counted(episodes, 'episode')}"
     if limit is None:
         if number == episodes > 1 and lengths.min() == lengths.max():
             text = (
-                f"each of {count(episodes, 'episode')} terminates after {lengths[0]:,} steps: a "
+                f"each of {counted(episodes, 'episode')} terminates after {lengths[0]:,} steps: a "
                 f"time limit may have been written as terminations, which stop bootstrapping"
             )
             return Finding(subject, "warning", text, first_rows(ends))
@@ -194,7 +195,7 @@ def _both(dataset: Dataset) -> Finding:
     if not len(rows):
         return Finding(subject, "ok", "no row has both")
     text = (
-        f"{len(rows):,} of {count(number, 'truncated row')} (row {listed(rows)}) "
+        f"{len(rows):,} of {counted(number, 'truncated row')} (row {listed(rows)}) "
         f"{'terminates' if len(rows) == 1 else 'terminate'} too, and a termination stops "
         f"bootstrapping"
     )
@@ -219,8 +220,8 @@ def _time_limit(dataset: Dataset, limit: int | None) -> Finding:
     longer = np.flatnonzero(lengths > limit)
     if len(longer):
         text = (
-            f"{count(len(longer), 'episode')} (from row {listed(starts[longer])}), the longest of "
-            f"{lengths.max():,} steps, longer than the limit of {limit:,} steps"
+            f"{counted(len(longer), 'episode')} (from row {listed(starts[longer])}), the longest "
+            f"of {lengths.max():,} steps, longer than the limit of {limit:,} steps"
         )
         several = lengths.max() >= 2 * limit
         if several:
@@ -237,20 +238,20 @@ def _time_limit(dataset: Dataset, limit: int | None) -> Finding:
         of = f"the limit of {limit:,} steps"
     if short > 1 and not whole:
         text = (
-            f"{count(short, 'episode')} of {limit - 1:,} steps, one less than the limit: their "
+            f"{counted(short, 'episode')} of {limit - 1:,} steps, one less than the limit: their "
             f"last transitions were dropped, so returns lack a reward"
         )
         return Finding(subject, "warning", text, first_rows(ends[cut & (lengths == limit - 1)]))
     if len(early) and whole:
         text = (
-            f"{count(len(early), 'episode')} (ends at row {listed(ends[early])}) truncated before "
-            f"{of}, at which {whole:,} are: falls marked as timeouts, or cut by hand"
+            f"{counted(len(early), 'episode')} (ends at row {listed(ends[early])}) truncated "
+            f"before {of}, at which {whole:,} are: falls marked as timeouts, or cut by hand"
         )
         return Finding(subject, "warning", text, first_rows(ends[early]))
     if len(early):
         text = f"no episode reaches {of}: the data end episodes by another rule"
         return Finding(subject, "ok", text)
-    return Finding(subject, "ok", f"{count(whole, 'episode')} end at {of}, none later")
+    return Finding(subject, "ok", f"{counted(whole, 'episode')} end at {of}, none later")
 
 
 def _last_episode(dataset: Dataset) -> Finding:

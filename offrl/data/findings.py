@@ -26,11 +26,6 @@ class Finding:
     split: str = "train"
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things: "1 row", "2,000 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def listed(numbers: Numbers) -> str:
     """The first of some numbers, in words."""
     more = ", ..." if len(numbers) > SHOWN else ""

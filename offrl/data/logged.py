@@ -15,10 +15,10 @@ from offrl.data.card import MOST_CHOICES, Choices
 from offrl.data.columns import Columns
 from offrl.data.foreign import check_size, reading
 from offrl.data.roles import SHOWN, Roles
-from offrl.data.sequences import Bools, Floats, Ordered, Rows, counted
+from offrl.data.sequences import Bools, Floats, Ordered, Rows
 from offrl.data.tables import ADVICE, EXACT, Levels, Table, moments_of, numbers_of
 from offrl.errors import InputError, unknown
-from offrl.text import one_line, visible
+from offrl.text import counted, one_line, visible
 
 IMPUTES = ("forward", "mean", "zero")
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from offrl.data.columns import Columns, actions, column, flags, moved
 from offrl.data.foreign import reading
 from offrl.errors import InputError
+from offrl.text import counted
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -174,8 +175,3 @@ class Ordered:
             truncations=moved(cut, ~lost),
             notes=notes,
         )
-
-
-def counted(number: Any, noun: str) -> str:
-    """A number with its noun."""
-    return f"{int(number):,} {noun}{'' if number == 1 else 's'}"

@@ -11,7 +11,7 @@ from offrl.data.convert import Unexpected, differences
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.data.describe import Check, check
 from offrl.data.doctor import examine
-from offrl.data.findings import Finding, count, first_rows, listed
+from offrl.data.findings import Finding, first_rows, listed
 from offrl.data.jumps import Jumps
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
@@ -19,6 +19,7 @@ from offrl.evaluation.environments import Actions, known_actions
 from offrl.evaluation.observed import Remade, pay, remake
 from offrl.evaluation.replay import Replay, check_steps
 from offrl.progress import Progress, stage
+from offrl.text import counted
 from offrl.trust import Files
 
 ODD = 0.01  # share of steps or rewards that disagree: above, a warning
@@ -54,8 +55,8 @@ class Checkup:
         """How many faults and warnings there are, in words."""
         unchecked = len(self.of_verdict("cannot be checked"))
         parts = [
-            count(len(self.of_verdict("fault")), "fault"),
-            count(len(self.of_verdict("warning")), "warning"),
+            counted(len(self.of_verdict("fault")), "fault"),
+            counted(len(self.of_verdict("warning")), "warning"),
             *([f"{unchecked:,} that cannot be checked"] if unchecked else []),
         ]
         return ", ".join(parts)
@@ -189,7 +190,7 @@ def _in_simulator(
                 "rewards",
                 len(paid.apart),
                 len(paid.rows),
-                f"{count(len(paid.rows), 'reward')} computed again from observations agree",
+                f"{counted(len(paid.rows), 'reward')} computed again from observations agree",
                 f"rewards disagree with what observations show, by up to {paid.largest:.3g}",
                 paid.apart.tolist(),
             )
