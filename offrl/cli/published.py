@@ -68,7 +68,7 @@ TABLE_COLUMNS: Columns = {
     "id": "id",
     "title": "title",
     "cells": lambda row: str(row["cells"]),
-    "with a verdict": lambda row: str(row["judged"]),
+    "judged": lambda row: str(row["judged"]),
     "protocols": lambda row: str(len(row["protocols"]) or ""),  # their names would leave no room
 }
 

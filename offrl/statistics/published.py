@@ -187,7 +187,7 @@ def compare(
         margin: the largest difference of means that counts as none, in points.
         algorithms: of the table's cells only those of these.
         datasets: likewise.
-        versions: that protocols are at, by id; runs under another version have other settings.
+        versions: that protocols are at, by id; the reason of a verdict names another one.
 
     Columns: algorithm, dataset, n, step, mean, sd, published, published_sd, published_n,
     published_step, published_dataset, difference, low, high, verdict, reason, source, quoted_from,
@@ -308,7 +308,7 @@ def _judged(
 ) -> dict[str, Any]:
     """The verdict on our runs of a published cell, with the reason, and the published values."""
     step = _step(rows)
-    others = [*_others(rows, cell, versions)]
+    others = [*_others(rows, cell)]
     missing = lacking(cell)
     result = judge(rows["score"], cell.mean, cell.sd, cell.n, margin)
     if others:
@@ -320,7 +320,7 @@ def _judged(
         result = Verdict("unfinished", result.difference, result.low, result.high)
         reasons = [f"{step:,} of {cell.steps:,.0f} steps"]
     else:
-        reasons = [*_remarks(rows, cell)]
+        reasons = [*_remarks(rows, cell, versions)]
     values = {"difference": result.difference, "low": result.low, "high": result.high}
     return {
         **_theirs(cell),
@@ -330,7 +330,7 @@ def _judged(
     }
 
 
-def _others(rows: pd.DataFrame, cell: Any, versions: Mapping[str, int]) -> Iterator[str]:
+def _others(rows: pd.DataFrame, cell: Any) -> Iterator[str]:
     """What is known to be other in our runs than in the published ones."""
     dataset = str(rows["dataset"].iloc[0]).partition("@")[0]
     if dataset != cell.dataset:
@@ -343,10 +343,6 @@ def _others(rows: pd.DataFrame, cell: Any, versions: Mapping[str, int]) -> Itera
         yield f"protocol {', '.join(sorted(protocols))}, published as {cell.protocol}"
     elif protocols and not cell.protocol:
         yield f"protocol {', '.join(sorted(protocols))}, no protocol has the published settings"
-    for protocol in sorted(set(_known(rows, "protocol"))):
-        version, now = protocol.partition("@")[2], versions.get(_settings_of(protocol))
-        if version and now is not None and version != str(now):
-            yield f"protocol {protocol}, published as version {now} has it"
     if cell.rule and (rule := _rule(rows)) and rule != cell.rule:
         yield f"score {rule}, published {cell.rule}"
     step = _step(rows)
@@ -354,10 +350,14 @@ def _others(rows: pd.DataFrame, cell: Any, versions: Mapping[str, int]) -> Itera
         yield f"{step:,} steps, published {cell.steps:,.0f}"
 
 
-def _remarks(rows: pd.DataFrame, cell: Any) -> Iterator[str]:
+def _remarks(rows: pd.DataFrame, cell: Any, versions: Mapping[str, int]) -> Iterator[str]:
     """What is worth knowing beside a verdict."""
     if len(rows) < 2:
         yield "one run of ours"
+    for protocol in sorted(set(_known(rows, "protocol"))):
+        version, now = protocol.partition("@")[2], versions.get(_settings_of(protocol))
+        if version and now is not None and version != str(now):
+            yield f"protocol {protocol}, which is at version {now} now"
     episodes = {int(count) for count in _known(rows, "episodes")}
     if cell.episodes == cell.episodes and episodes - {int(cell.episodes)}:
         yield f"{_counts(episodes)} episodes, published {cell.episodes:,.0f}"
