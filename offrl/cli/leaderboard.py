@@ -107,9 +107,12 @@ def build(
     from offrl.reporting.site import build
 
     boards = build(folder, output)
-    for board in boards:
+    entered = [board for board in boards if board.live or board.history]
+    for board in entered:
         count = len(board.live)
         print_message(f"{board.name}: {count:,} {'entry' if count == 1 else 'entries'}")
+    if quoted := ", ".join(board.name for board in boards if board not in entered):
+        print_message(f"published scores alone: {quoted}")
     print_line(output / "index.html")
 
 
