@@ -7,7 +7,8 @@ chooses what ships. The body is D4RL's (`offrl.datasets.d4rl_locomotion`). The p
 of 64 units and is Gaussian before a tanh, so that actions lie in (-1, 1); running means and
 deviations, by which training divides observations, are folded into the first layer. Every `--every`
 rounds it keeps the policy as `FOLDER/BODY/snapshots/STEPS.npz`, with the returns of its mean
-actions and of sampled ones. The same command carries on where it stopped.
+actions and of sampled ones. The same command carries on where it stopped, and may change `--lr`:
+the hopper's is 2e-4 after 2,252,800 steps.
 """
 
 import argparse
@@ -126,7 +127,8 @@ def build(args: argparse.Namespace, folder: Path) -> tuple[PPO, VecNormalize]:
     rows = VecMonitor(Rows(args.body, args.rows))
     if (folder / "model.zip").exists():
         normal = VecNormalize.load(str(folder / "normal.pkl"), rows)
-        return PPO.load(folder / "model.zip", env=normal, device="cpu"), normal
+        model = PPO.load(folder / "model.zip", env=normal, device="cpu", learning_rate=args.lr)
+        return model, normal
     gamma = DISCOUNTS[args.body]
     normal = VecNormalize(rows, gamma=gamma, clip_obs=1e9)
     model = PPO(

@@ -39,7 +39,7 @@ def test_each_body_has_every_level_in_d4rls_proportions() -> None:
 
 
 def test_bits_are_expected_only_with_all_versions_on_which_they_depend() -> None:
-    """Where one is another, numbers decide, and not bits that nobody saw."""
+    """Each recipe has bits. Where one is another, numbers decide, and not bits nobody saw."""
     common = {"numpy", "gymnasium"}
     packages = {
         "recipes": {*common, "mujoco"},
@@ -52,6 +52,8 @@ def test_bits_are_expected_only_with_all_versions_on_which_they_depend() -> None
             found.add(card.source.maker)
             for seen in made.seen:
                 assert set(seen.packages) == packages[str(card.source.maker)], card.id
+        else:
+            assert card.source.maker not in packages, card.id
     assert found == set(packages)
 
 
