@@ -172,6 +172,16 @@ def test_commands_in_sentences_are_understood(page: Path) -> None:
         check(page, number, words, whole=False)
 
 
+FILE = re.compile(r"`((?:benchmarks|datasets|docs|offrl|protocols|reports|tests)/[\w./-]+\.\w+)`")
+
+
+def test_files_that_are_named_exist() -> None:
+    found = [(page, file) for page in PAGES for file in FILE.findall(page.read_text("utf-8"))]
+    assert len(found) > 50
+    absent = {(page, file) for page, file in found if not (ROOT / file).exists()}
+    assert {(page, file) for page, file in absent if "NAME" not in file} == set()
+
+
 def printed(source: str, names: dict[str, Any]) -> str:
     """What a cell prints, and the value of its last line."""
     tree = ast.parse(source)
