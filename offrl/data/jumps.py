@@ -93,8 +93,8 @@ class _Steps:
     def _some(self, observations: Array, rows: Array) -> Array:
         """Rows of observations, in float64, of the columns that are looked at."""
         if len(self.columns) == observations.shape[1]:
-            return observations[rows].astype(np.float64)
-        return observations[np.ix_(rows, self.columns)].astype(np.float64)
+            return np.asarray(observations[rows], dtype=np.float64)
+        return np.asarray(observations[np.ix_(rows, self.columns)], dtype=np.float64)
 
     def _given(self, observations: Array, rows: Array) -> Array:
         """What predicts the step of some rows, of which observations count from their mean."""

@@ -137,7 +137,9 @@ def _csv_table(path: Path) -> Table:
 
         kinds = {name: schema.field(name).type for name in numbers}
         for name, kind in kinds.items():  # in the first block
-            exact = types.is_integer(kind) and _beyond_floats(first.column(name))
+            exact = False
+            if first is not None and types.is_integer(kind):
+                exact = _beyond_floats(first.column(name))
             if not (exact or types.is_boolean(kind) or types.is_temporal(kind)):
                 kinds[name] = pyarrow.float64()
         kinds |= dict.fromkeys(texts, pyarrow.string())
