@@ -10,12 +10,6 @@ CHANCE = 1e-9  # that two seeds give what is taken for a copy
 FEWEST = 10  # episodes that a correlation needs
 
 
-def same_up_to_order(x: Sequence[float], y: Sequence[float]) -> bool:
-    """Whether two runs have the same returns, in this order or another, and not by chance."""
-    common = common_form(x)
-    return common is not None and common == common_form(y)
-
-
 def common_form(x: Sequence[float]) -> tuple[float, ...] | None:
     """A run's returns in the form that its copies have too; None where chance makes copies.
 

@@ -1,5 +1,6 @@
 """The runs of a submission, and what of them may be true but rarely is."""
 
+import itertools
 import json
 import math
 from collections import defaultdict
@@ -10,7 +11,7 @@ from pathlib import Path
 from scipy import stats
 
 from offrl.data.card import shipped_cards
-from offrl.reporting.similar_returns import correlated, same_up_to_order
+from offrl.reporting.similar_returns import common_form, correlated
 from offrl.results.rows import Identity, RunRecord, ScoreRow, Status, main_scores, run_score
 from offrl.running.protocol import Protocol
 
@@ -63,15 +64,15 @@ def copies(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
         if run.rows:
             datasets[run.identity.dataset].append(run)
     for of in datasets.values():
-        for k, run in enumerate(of[:MOST_SEEDS]):
-            for other in of[k + 1 : MOST_SEEDS]:
-                pair = f"{run.title} and {other.identity.seed}"
-                x, y = run.rows[-1].returns, other.rows[-1].returns
-                if same_up_to_order(x, y):
-                    faults.append(f"{pair}: have the same returns, which two seeds have not")
-                elif (r := correlated(x, y)) is not None:
-                    line = f"{pair}: their returns correlate ({r:.3f}), episode by episode"
-                    (faults if abs(r) > 0.999 else warnings).append(line)
+        forms = [(run, common_form(run.rows[-1].returns)) for run in of[:MOST_SEEDS]]
+        for (run, form), (other, its) in itertools.combinations(forms, 2):
+            pair = f"{run.title} and {other.identity.seed}"
+            x, y = run.rows[-1].returns, other.rows[-1].returns
+            if form is not None and form == its:
+                faults.append(f"{pair}: have the same returns, which two seeds have not")
+            elif (r := correlated(x, y)) is not None:
+                line = f"{pair}: their returns correlate ({r:.3f}), episode by episode"
+                (faults if abs(r) > 0.999 else warnings).append(line)
     return faults, warnings
 
 

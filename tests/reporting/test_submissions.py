@@ -13,7 +13,7 @@ from made_runs import config_hash, write_runs
 
 from offrl.errors import InputError
 from offrl.files import CHECKSUM, seal
-from offrl.reporting.similar_returns import correlated, same_up_to_order
+from offrl.reporting.similar_returns import common_form, correlated
 from offrl.reporting.submission import Submission, read_submission, submission_text
 from offrl.reporting.submission_checks import Checked, check_submission
 from offrl.results.bundle import pack
@@ -355,6 +355,10 @@ def test_returns_that_never_vary_are_odd_and_no_fault(tmp_path: Path) -> None:
     assert checked.warnings == (
         "pointmaze-quickstart@1: every episode of every seed has the return 0",
     )
+
+
+def same_up_to_order(x: list[float], y: list[float]) -> bool:
+    return common_form(x) is not None and common_form(x) == common_form(y)
 
 
 def test_returns_that_chance_makes_alike_are_no_copies() -> None:
