@@ -67,7 +67,8 @@ def test_times_of_two_kinds_are_numbers_or_refused() -> None:
 
 def test_four_times_the_columns_take_four_times_as_long(tmp_path: Path) -> None:
     """Not sixteen times, as where each name is looked up in a list of all."""
-    roles, seconds = Roles(["o*"], ["a"], "r", episode="e"), []
+    roles = Roles(["o*"], ["a"], "r", episode="e")
+    seconds: list[float] = []
     for width in (1_500, 1_500, 6_000):  # the first imports what is needed
         frame = pd.DataFrame(np.zeros((4, width), dtype=np.int8)).add_prefix("o")
         path = written(frame.assign(a=0.5, r=1.0, e=[0, 0, 1, 1]), tmp_path / "log.csv")
@@ -400,11 +401,11 @@ def test_discrete_actions_are_numbers_with_names(
 
 
 def test_categories_decimals_and_durations_are_read(tmp_path: Path) -> None:
-    frame = log().assign(end=[0, 0, 1, 0, 1])
+    rewards: Any = [Decimal("1.25")] * 5  # which the types of pandas do not have
+    frame = log().assign(end=[0, 0, 1, 0, 1], r=rewards)
     frame["drug"] = pd.Categorical(["high", "low", "high", "low", "mid"])
     frame["patient"] = frame["patient"].astype("category")
     frame["t"] = pd.to_timedelta(frame["t"], "h")
-    frame["r"] = [Decimal("1.25")] * 5
     path = written(frame, tmp_path / "log.parquet")
     roles = Roles(["obs_*"], ["drug"], "r", (), "patient", "t", "end", discrete=True)
     columns = table_columns(open_table(path), roles)
