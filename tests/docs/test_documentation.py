@@ -215,3 +215,10 @@ def test_the_citation_is_of_this_version() -> None:
     assert {"cff-version", "message", "title", "authors"} <= values.keys()
     assert (values["cff-version"], values["version"]) == ("1.2.0", offrl.__version__)
     assert "- name: The offrl developers" in text
+
+
+def test_the_readme_begins_with_the_main_job_and_the_tests() -> None:
+    """The first two blocks of commands, which `.ci/run` and a newcomer give."""
+    job, tests = [b.lines for b in blocks(ROOT / "README.md") if b.language == "bash"][:2]
+    assert [line.split()[:2] for line in job[1:]] == [["offrl", "run"], ["offrl", "report"]]
+    assert tests[-1] == "python -m tox"
