@@ -139,7 +139,9 @@ def test_data_sets_are_filtered_and_their_cards_unfold(open_page) -> None:
 def test_the_search_leads_to_what_is_meant(open_page, words, path) -> None:
     page = open_page("")
     page.get_by_text("Type to start searching").wait_for(state="attached")  # the index is read
-    page.get_by_placeholder("Search").fill(words)
+    box = page.get_by_placeholder("Search")
+    box.fill(words)
+    box.press("End")  # the theme looks when a key goes up
     result = page.locator(".md-search-result__link").first
     result.wait_for(state="visible")
     assert path in result.get_attribute("href")
