@@ -1059,7 +1059,7 @@ def _agree_minari(folder: Path, dataset: Dataset) -> None:
     keys = ("observations", "actions", "rewards")
     parts = []
     if (main := data / "main_data.hdf5").exists():
-        with h5py.File(main) as file:
+        with h5py.File(main, rdcc_nbytes=0) as file:  # or a wrong chunk size stops it
             for name in sorted(file, key=lambda name: int(name.removeprefix("episode_"))):
                 rows = len(file[name]["rewards"])
                 parts.append(_joined(*(file[name][key][()][:rows] for key in keys)))
