@@ -111,6 +111,25 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def serious() -> Callable[..., list[tuple[str, str, str]]]:
+    """What axe finds serious on a page, of which at least so many rules hold."""
+
+    def find(page: Any, least: int = 20) -> list[tuple[str, str, str]]:
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(page).response
+        assert len(found["passes"]) > least
+        return [
+            (violation["id"], node["html"][:200], node["failureSummary"])
+            for violation in found["violations"]
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    return find
+
+
 class Visit:
     """A page in the browser, and what happened on it besides."""
 

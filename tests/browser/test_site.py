@@ -104,20 +104,10 @@ def text_of(folder: Path) -> str:
         ("datasets/neorl2/", PHONE, "dark"),
     ],
 )
-def test_it_fits_and_axe_finds_nothing_serious(open_page, path, width, scheme) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
+def test_it_fits_and_axe_finds_nothing_serious(open_page, serious, path, width, scheme) -> None:
     page = open_page(path, width, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = Axe().run(page).response
-    assert len(found["passes"]) > 20
-    serious = [
-        (v["id"], node["html"][:200], node["failureSummary"])
-        for v in found["violations"]
-        if v["impact"] in ("serious", "critical")
-        for node in v["nodes"]
-    ]
-    assert serious == []
+    assert serious(page) == []
 
 
 def test_data_sets_are_filtered_and_their_cards_unfold(open_page) -> None:
