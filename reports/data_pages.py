@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from offrl import plots
+from offrl.data.columns import spaced
 from offrl.data.coverage import Coverage
 from offrl.data.dataset import Dataset
 from offrl.data.jumps import HIGH
@@ -214,8 +215,7 @@ def write_stats(
 def _actions(data: Dataset) -> NDArray[Any]:
     """The known actions that are drawn, spread evenly over the rows."""
     known = np.flatnonzero(has_action(data.actions))
-    drawn = np.unique(np.linspace(0, len(known) - 1, ACTIONS).astype(np.int64))
-    return np.asarray(data.actions[known[drawn]])
+    return np.asarray(data.actions[known[spaced(len(known), ACTIONS)]])
 
 
 def _key(place: int) -> str:

@@ -153,7 +153,9 @@ def gathered(values: NDArray[Any], rows: NDArray[np.int64], into: NDArray[Any]) 
 
 def spaced(count: int, most: int) -> NDArray[np.int64]:
     """At most so many of the numbers below `count`, at equal distances, the ends among them."""
-    return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).astype(np.int64)
 
 
 def moments(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

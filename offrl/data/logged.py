@@ -118,7 +118,7 @@ def _read(table: Table, roles: Roles) -> tuple[_Raw, dict[str, Levels]]:
     def keep(name: str, values: NDArray[Any]) -> None:
         if parts.get(name, values).dtype != values.dtype:  # whole numbers, and others: times
             whole = values if values.dtype == np.int64 else parts[name][:rows]
-            if np.abs(whole).max() > EXACT:
+            if max(-int(whole.min()), int(whole.max())) > EXACT:
                 raise InputError(
                     f"{table.where}: {roles.time}: the times from row {rows} on (counted from 0) "
                     "are of another kind than those before; make all dates, or all numbers"

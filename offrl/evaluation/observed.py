@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.data.card import Environment
+from offrl.data.columns import spaced
 from offrl.data.dataset import Dataset
 from offrl.data.observations import flatten
 from offrl.errors import InputError
@@ -227,7 +228,7 @@ def pay(dataset: Dataset) -> Paid | None:
     if not isinstance(held, Pays):
         return None
     every = np.flatnonzero(~dataset.terminations)
-    rows = every[np.unique(np.linspace(0, len(every) - 1, PAID).astype(np.int64))]
+    rows = every[spaced(len(every), PAID)]
     columns = (dataset.observations, dataset.actions, dataset.next_observations)
     with simulator_errors(environment, "computing rewards of the data"):
         low, high = held.rewards_between(*(column[rows] for column in columns))

@@ -9,6 +9,7 @@ from sources import card, npz
 
 from offrl.data.coverage import coverage, positive_sided_variance, trajectory_quality
 from offrl.data.dataset import Dataset, load_dataset
+from offrl.data.fingerprints import distinct
 from offrl.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -101,3 +102,8 @@ def test_sets_of_other_tasks_do_not_compare(tmp_path: Path) -> None:
     two = data(tmp_path / "b.npz", np.zeros((5, 2)), np.zeros((5, 1), np.float32))
     with pytest.raises(InputError, match="tiny, tiny: their observations or actions differ in"):
         coverage([one, two])
+
+
+def test_prints_that_differ_are_counted() -> None:
+    for numbers in ([], [7], [7, 7], [3, 1, 3, 2]):
+        assert distinct(np.array(numbers, np.uint64)) == len({*numbers})
