@@ -22,6 +22,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from offrl.data.card import Card, shipped_cards
+from offrl.text import counted
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {  # files outside docs/ that are pages, and what these are called in the site
@@ -290,11 +291,6 @@ def protocol_page(name: str, text: str) -> str:
 def card_link(name: str) -> str:
     """A link from a protocol's page to the card of a data set that ships."""
     return f"[{name}](../datasets/{shipped_cards()[name].family}.md#{name})"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def family_list(families: dict[str, list[Card]]) -> str:
