@@ -223,7 +223,8 @@ def controlled_returns(card: Any, episodes: int, kept: bool) -> str:
 
 # --- locomotion and kitchen ---
 
-ROBOTS = ("HalfCheetah", "Hopper", "Walker2d")
+ROBOTS = ("HalfCheetah", "Hopper", "Walker2d", "Ant")
+ANT = Path(__file__).parents[1] / "tests" / "datasets" / "ant_mujoco210.npz"
 BODIES = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 
 
@@ -234,13 +235,15 @@ def errors_text(errors: Any) -> str:
 
 
 def locomotion(_: int) -> None:
-    """Prints what docs/simulators.md says of half-cheetah, hopper and walker."""
+    """Prints what docs/simulators.md says of the robots."""
     print("\nlocomotion: one step from each recorded state, |error|: median, 90 %, 99 %, largest")
     if not RECORDED.is_dir():
         print(f"  not measured: no {RECORDED}")
         return
     with np.load(RECORDED / "d4rl_locomotion_mujoco210.npz") as archive:
         recorded = dict(archive)
+    with np.load(ANT) as archive:
+        recorded |= {f"Ant/{key}": archive[key] for key in archive}
     for name in ROBOTS:
         columns = {key: recorded[f"{name}/{key}"] for key in ("qpos", "qvel", "action")}
         after = recorded[f"{name}/next_qpos"], recorded[f"{name}/next_qvel"]

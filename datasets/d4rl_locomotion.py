@@ -1,7 +1,8 @@
-"""D4RL's half-cheetah, hopper and walker: Gymnasium's v4 tasks with the bodies of MuJoCo 2.1.0.
+"""D4RL's locomotion: Gymnasium's v4 tasks with the bodies of MuJoCo 2.1.0.
 
 Fu et al. 2020 (D4RL, arXiv 2004.07219). Importing this module registers
-`offrl/HalfCheetah-D4RL-v2`, `offrl/Hopper-D4RL-v2` and `offrl/Walker2d-D4RL-v2` with Gymnasium.
+`offrl/HalfCheetah-D4RL-v2`, `offrl/Hopper-D4RL-v2`, `offrl/Walker2d-D4RL-v2` and
+`offrl/Ant-D4RL-v2` with Gymnasium.
 
 Reference: d4rl/gym_mujoco of Farama-Foundation/D4RL at 89141a6, which is gym's v2 tasks in a
 wrapper that clips actions. Gymnasium's v4 are the same models, observations, starts, rewards and
@@ -10,10 +11,12 @@ ends. But MuJoCo 2.1.2 changed how heavy a capsule is and how it turns
 MuJoCo 2.1.0 and before, so a policy plays with another body in v4. The classes here
 1. give the compiled model the masses and inertias of before, half-cheetah scaled to 14 as its file
    says (`settotalmass`);
-2. give a hopper's contacts the margins of before MuJoCo 3.5 (`offrl.evaluation.margins`);
-3. clip actions to [-1, 1] before the reward charges for them, as D4RL does.
+2. give contacts of hopper and ant the margins of before MuJoCo 3.5 (`offrl.evaluation.margins`);
+3. clip actions to [-1, 1] before the reward charges for them, as D4RL does;
+4. normalise an ant's quaternion at a reset, as MuJoCo did, and show it contact forces of 0: MuJoCo
+   2.0 and later compute none in a step, so gym's v2 observes and charges for zeros.
 
-Known differences: none in a step from any of 1,800 states recorded with MuJoCo 2.1.0
+Known differences: none in a step from any of 1,840 states recorded with MuJoCo 2.1.0
 (`docs/simulators.md`). D4RL's random numbers were others.
 """
 
@@ -22,10 +25,12 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
+from gymnasium.envs.mujoco.ant_v4 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v4 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v4 import HopperEnv
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from gymnasium.envs.mujoco.walker2d_v4 import Walker2dEnv
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from offrl.evaluation.capsules import restore_bodies
@@ -35,6 +40,8 @@ from offrl.evaluation.margins import restore_margins
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 Step = tuple[Array, Any, bool, bool, dict[str, Any]]
+
+FORCES = 6 * 14  # numbers of contact forces that an ant observes
 
 
 class _D4RL(MujocoEnv):
@@ -64,6 +71,33 @@ class Hopper(_D4RL, HopperEnv):
 
 class Walker2d(_D4RL, Walker2dEnv):
     """Walk. Terminates where it falls."""
+
+
+class Ant(_D4RL, AntEnv):
+    """Walk. Terminates where the torso is low or high.
+
+    Observations (111,) are positions but for x and y (13), velocities (14) and contact forces of
+    14 bodies (84), which are 0. As in gym's v2 a reward counts from where MuJoCo last computed the
+    torso, which lags behind the state by a part of a substep.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.observation_space = Box(-np.inf, np.inf, (13 + 14 + FORCES,), np.float64)
+
+    def set_state(self, qpos: Array, qvel: Array) -> None:
+        """Puts the ant into a state, its quaternion normalised."""
+        qpos = np.array(qpos)
+        qpos[3:7] /= np.linalg.norm(qpos[3:7])
+        super().set_state(qpos, qvel)  # type: ignore[no-untyped-call]
+
+    def set_observation(self, observation: Array) -> None:
+        """Puts the ant, at x and y of 0, into the state of an observation (111,)."""
+        self.set_state(np.concatenate([np.zeros(2), observation[:13]]), observation[13:27])
+
+    def _get_obs(self) -> Array:
+        state = super()._get_obs()  # type: ignore[no-untyped-call]
+        return np.concatenate([state, np.zeros(FORCES)])
 
 
 class RobotVector(Lockstep):
@@ -99,6 +133,10 @@ class RobotVector(Lockstep):
         alone.reset_model()
         self._read(row)
 
+    def places(self) -> Array:
+        """How far each row (N,) has travelled, in metres."""
+        return self._qpos[:, 0].copy()
+
     def observe(self) -> Array:
         """Positions but for the way travelled, and velocities."""
         velocities = self._qvel.clip(-self.fastest, self.fastest)
@@ -108,12 +146,12 @@ class RobotVector(Lockstep):
         """One step of every row."""
         alone = self._alone
         actions = actions.clip(-1.0, 1.0)
-        before = self._qpos[:, 0].copy()
+        before = self.places()
         for row, data in enumerate(self._rows):
             data.ctrl[:] = actions[row]
             mujoco.mj_step(alone.model, data, alone.frame_skip)
             self._read(row)
-        speeds = (self._qpos[:, 0] - before) / alone.dt
+        speeds = (self.places() - before) / alone.dt
         rewards = speeds + self.alive - self.cost * np.square(actions).sum(1)
         return self.observe(), rewards, self.fallen(self._qpos, self._qvel)
 
@@ -157,7 +195,29 @@ class Walker2dVector(RobotVector):
         return np.asarray(~((height > 0.8) & (height < 2.0) & (np.abs(angle) < 1.0)))
 
 
-for _robot in (HalfCheetah, Hopper, Walker2d):
+class AntVector(RobotVector):
+    """Ants."""
+
+    single = Ant
+    cost = 0.5
+    alive = 1.0
+
+    def places(self) -> Array:
+        """Where the torsos are, as MuJoCo last computed it: before a step's last change."""
+        return np.array([data.xpos[1, 0] for data in self._rows])
+
+    def observe(self) -> Array:
+        """Positions but for x and y, velocities, and contact forces of 0."""
+        forces = np.zeros((self.num_envs, FORCES))
+        return np.concatenate([self._qpos[:, 2:], self._qvel, forces], 1)
+
+    def fallen(self, qpos: Array, qvel: Array) -> Bools:
+        """Those that are low or high, or have a number that is none."""
+        finite = np.isfinite(np.concatenate([qpos, qvel], 1)).all(1)
+        return np.asarray(~(finite & (qpos[:, 2] >= 0.2) & (qpos[:, 2] <= 1.0)))
+
+
+for _robot in (HalfCheetah, Hopper, Walker2d, Ant):
     if (_id := f"offrl/{_robot.__name__}-D4RL-v2") not in gymnasium.registry:  # a reload
         gymnasium.register(
             _id,

@@ -35,7 +35,8 @@ def capsule_moments(mass: float, radius: float, half: float) -> Array:
 def restore_bodies(model: mujoco.MjModel, data: mujoco.MjData, *, keep_total: bool = False) -> None:
     """Gives every moving body of a model the mass and inertia of before 2.1.2.
 
-    Each has to consist of capsules of one density.
+    A body without a capsule stays as it is; one with a capsule has to consist of capsules of one
+    density.
 
     Args:
         model: changed in place, with all that MuJoCo derives from masses.
@@ -46,7 +47,10 @@ def restore_bodies(model: mujoco.MjModel, data: mujoco.MjData, *, keep_total: bo
     total = model.body_mass.sum()
     for body in range(1, model.nbody):
         geoms = body_geoms(model, body)
-        if not len(geoms) or (model.geom_type[geoms] != mujoco.mjtGeom.mjGEOM_CAPSULE).any():
+        capsules = model.geom_type[geoms] == mujoco.mjtGeom.mjGEOM_CAPSULE
+        if not capsules.any():
+            continue
+        if not capsules.all():
             raise ValueError(f"body {body}: expected capsules alone")
         radii, halves, _ = model.geom_size[geoms].T
         areas = np.pi * radii**2

@@ -152,19 +152,23 @@ def _of_file(made: Replay) -> Iterator[Finding]:
     if not good:
         text += ": another simulator, or another version of it, made the data"
     yield Finding("states of the file", "ok" if good else "fault", text)
-    if made.rewards is None or made.rewards_apart is None or made.endings_apart is None:
+    if made.endings_apart is None:
         return
     if not good:
         text = "the simulator takes other steps from the file's states"
         yield Finding("rewards of the file", "cannot be checked", text)
         return
-    yield _graded(
-        "rewards of the file",
-        made.rewards_apart,
-        made.steps,
-        f"the simulator's from {made.steps:,} of its states",
-        f"rewards differ from the simulator's, by up to {made.rewards.maximum:.3g}",
-    )
+    if made.rewards is None or made.rewards_apart is None:
+        text = f"those of {made.environment} depend on the steps before a state, too"
+        yield Finding("rewards of the file", "cannot be checked", text)
+    else:
+        yield _graded(
+            "rewards of the file",
+            made.rewards_apart,
+            made.steps,
+            f"the simulator's from {made.steps:,} of its states",
+            f"rewards differ from the simulator's, by up to {made.rewards.maximum:.3g}",
+        )
     yield _graded(
         "terminations of the file",
         made.endings_apart,

@@ -23,11 +23,10 @@ from offrl.data.dataset import Dataset
 from offrl.data.observations import flatten
 from offrl.errors import InputError
 from offrl.evaluation.environments import as_batch, make, simulator_errors
-from offrl.evaluation.replay import Errors, differ, errors, unrounded
+from offrl.evaluation.replay import TRIED, Errors, differ, errors, rewards_lag, unrounded
 from offrl.progress import Progress
 
 ROWS = 250  # steps that are made again, and as many ends of episodes at most
-TRIED = 10  # of them, to see whether anything else than the observation decides
 PAID = 100_000  # rows whose rewards are computed again
 FREE = 2  # positions that an observation may lack, as nothing depends on them
 
@@ -93,7 +92,7 @@ class _Simulator:
         self.environment = environment
         self.env: gymnasium.Env[Any, Any] = make(environment)
         self.held: Any = self.env.unwrapped
-        first = self._flat(self.env.reset(seed=1)[0])
+        first = self.flat(self.env.reset(seed=1)[0])
         self.shift = 0.0
         self.free = 0
         self.by_state = self._is(getattr(self.held, "state", None), first)
@@ -107,7 +106,8 @@ class _Simulator:
         if not 0 <= self.free <= FREE or not self._is(state[self.free :], first):
             raise InputError("its observation does not hold its state")
 
-    def _flat(self, observation: Any) -> Array:
+    def flat(self, observation: Any) -> Array:
+        """An observation as the data set has it, (observation_dim,)."""
         return np.asarray(flatten(as_batch(observation), self.environment.observation_keys)[0])
 
     @staticmethod
@@ -131,7 +131,7 @@ class _Simulator:
             state = np.concatenate([np.full(self.free, self.shift), numbers])
             self.held.set_state(state[:size], state[size:])
         after, reward, terminated, _, _ = self.env.step(action)
-        return self._flat(after), float(reward), bool(terminated)
+        return self.flat(after), float(reward), bool(terminated)
 
     def steps(self, observations: Array, actions: Array, seed: int = 0) -> tuple[Array, ...]:
         """The same of each of several, stacked."""
@@ -216,7 +216,11 @@ def _decides(simulator: _Simulator, observations: Array, actions: Array) -> bool
     for other in (again, elsewhere):
         if not np.allclose(first[0], other[0], rtol=1e-5, atol=1e-5):
             raise InputError("from one observation it takes different steps: it has a hidden state")
-    return all(np.allclose(first[1], o[1], rtol=1e-5, atol=1e-5) for o in (again, elsewhere))
+    if not all(np.allclose(first[1], o[1], rtol=1e-5, atol=1e-5) for o in (again, elsewhere)):
+        return False
+    return not rewards_lag(
+        simulator.env, actions, simulator.flat, lambda o, action: simulator.step(o, action)[1]
+    )
 
 
 def pay(dataset: Dataset) -> Paid | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from offrl.errors import InputError
 from offrl.evaluation.environments import make, simulator_errors
 
 ROWS = 1000  # of each file
+TRIED = 10  # steps, to see what rewards depend on
 
 Array = NDArray[Any]
 
@@ -42,7 +44,8 @@ class Replay:
     because the file rounds states: its steps from the stored states, against those from states that
     round to them. None where the file holds double precision. `rewards` are the differences from
     the file's, of which `rewards_apart` are more than rounding explains, and `endings_apart` steps
-    end the process in one of the two alone; None where the source has no rewards.
+    end the process in one of the two alone; None where the source has no rewards, those of rewards
+    also where the simulator's depend on steps before.
     """
 
     file: str
@@ -109,6 +112,12 @@ def replay(environment: Environment, steps: Steps, file: str = "") -> Replay:
 
     with simulator_errors(environment, "set to states of the data and stepped"):
         found = _steps(step, steps.qpos, steps.qvel, steps.actions)
+        lagging = rewards_lag(
+            env,
+            steps.actions,
+            lambda _: (simulator.data.qpos.copy(), simulator.data.qvel.copy()),
+            lambda state, action: float(step(state[0], state[1], action)[2]),
+        )
         rounding = None
         if steps.qpos.dtype.itemsize < 8:
             rng = np.random.default_rng(0)
@@ -121,12 +130,11 @@ def replay(environment: Environment, steps: Steps, file: str = "") -> Replay:
     env.close()
     paid: dict[str, Any] = {}
     if steps.rewards is not None and steps.terminations is not None:
-        rounded = np.abs(found[2] - other[2]) if rounding else 0.0
-        paid = {
-            "rewards": errors(found[2][:, None], steps.rewards[:, None]),
-            "rewards_apart": int(differ(found[2], steps.rewards, rounded).sum()),
-            "endings_apart": int((found[3] != steps.terminations).sum()),
-        }
+        paid["endings_apart"] = int((found[3] != steps.terminations).sum())
+        if not lagging:
+            rounded = np.abs(found[2] - other[2]) if rounding else 0.0
+            paid["rewards"] = errors(found[2][:, None], steps.rewards[:, None])
+            paid["rewards_apart"] = int(differ(found[2], steps.rewards, rounded).sum())
     return Replay(
         file=file,
         environment=environment.id.rpartition(":")[2],
@@ -149,6 +157,35 @@ def _steps(
     after = [step(*row) for row in zip(qpos, qvel, actions, strict=True)]
     positions, velocities, rewards, ended = (np.array(part) for part in zip(*after, strict=True))
     return positions, velocities, rewards, ended
+
+
+def rewards_lag(
+    env: gymnasium.Env[Any, Any],
+    actions: Array,
+    state: Callable[[Any], Any],
+    reward: Callable[[Any, Any], float],
+) -> bool:
+    """Whether a simulator's rewards depend on steps before the state that it is set to.
+
+    Gymnasium's ants are paid from where MuJoCo last computed the torso, which was in the course of
+    the step before.
+
+    Args:
+        env: the simulator, which is played on from a reset.
+        actions: (N, ...), of which the first are taken.
+        state: the state in which the simulator is; it gets the last observation.
+        reward: that of an action in such a state, to which the simulator is set.
+    """
+    observation, _ = env.reset(seed=0)
+    states, rewards = [], []
+    for action in actions[:TRIED]:
+        states.append(state(observation))
+        observation, paid, terminated, truncated, _ = env.step(action)
+        rewards.append(float(paid))
+        if terminated or truncated:
+            break
+    alone = [reward(*begun) for begun in zip(states, actions, strict=False)]
+    return bool(differ(np.array(alone), np.array(rewards), 0.0).any())
 
 
 def differ(rewards: Array, expected: Array, rounded: Array | float) -> NDArray[np.bool_]:

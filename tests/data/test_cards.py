@@ -18,6 +18,7 @@ D4RL = {
     "halfcheetah": (-280.178953, 12135.0, "HalfCheetah"),
     "hopper": (-20.272305, 3234.3, "Hopper"),
     "walker2d": (1.629008, 4592.3, "Walker2d"),
+    "ant": (-325.6, 3879.7, "Ant"),
 }
 
 
@@ -202,7 +203,7 @@ def test_d4rl_cards(task: str, quality: str) -> None:
     assert card.environment is not None
     assert card.environment.id == f"offrl.datasets.d4rl_locomotion:offrl/{robot}-D4RL-v2"
     assert card.environment.max_episode_steps == 1000
-    assert card.version == 2  # 1 was scored in Gymnasium's v4
+    assert card.version == 2  # 1 was scored in Gymnasium's v4, the ant's not at all
     name = f"{task}_{quality.replace('-', '_')}-v2.hdf5"
     root = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
     assert card.source.files[0].urls[0] == root + name

@@ -23,7 +23,8 @@ from offrl.evaluation.capsules import (
 from offrl.evaluation.environments import make, make_vector
 
 Array = NDArray[Any]
-ROBOTS = ["HalfCheetah", "Hopper", "Walker2d"]
+RUNNERS = ["HalfCheetah", "Hopper", "Walker2d"]
+ROBOTS = [*RUNNERS, "Ant"]
 
 
 def robot(name: str) -> Any:
@@ -37,7 +38,13 @@ def robot(name: str) -> Any:
 def steps(shared: Path) -> dict[str, Array]:
     path = shared / "data" / "d4rl_simulators" / "d4rl_locomotion_mujoco210.npz"
     with np.load(path) as archive:
-        return dict(archive)
+        return dict(archive) | ant_steps()
+
+
+def ant_steps() -> dict[str, Array]:
+    """Those of the ant, which `benchmarks/mujoco210.py` recorded."""
+    with np.load(Path(__file__).parent / "ant_mujoco210.npz") as archive:
+        return {f"Ant/{key}": archive[key] for key in archive}
 
 
 def errors(env: Any, steps: dict[str, Array], name: str) -> Array:
@@ -59,16 +66,47 @@ def errors(env: Any, steps: dict[str, Array], name: str) -> Array:
 # --- the recorded steps ---
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", RUNNERS)
 def test_every_step_is_that_of_mujoco_210(steps: dict[str, Array], name: str) -> None:
     found = errors(robot(name), steps, name)
     assert found.shape == (600, 2)
     assert found.max() < 1e-9
 
 
+def test_every_step_of_an_ant_is_that_of_mujoco_210() -> None:
+    """Its reward too, made of how far the recorded torso moved: gym's v2, without a force."""
+    steps = ant_steps()
+    env = robot("Ant")
+    found = errors(env, steps, "Ant")
+    assert found.shape == (40, 2)
+    assert found.max() < 1e-9
+    assert not steps["Ant/force"].any()
+    for row, action in enumerate(steps["Ant/action"]):
+        env.reset(seed=0)
+        env.unwrapped.set_state(steps["Ant/qpos"][row], steps["Ant/qvel"][row])
+        observation, reward, terminated, *_ = env.step(action)
+        qpos, qvel = steps["Ant/next_qpos"][row], steps["Ant/next_qvel"][row]
+        expected = steps["Ant/moved"][row] / 0.05 - 0.5 * np.square(action).sum() + 1
+        assert reward == pytest.approx(expected, abs=1e-9)
+        np.testing.assert_allclose(observation, [*qpos[2:], *qvel, *np.zeros(84)], atol=1e-9)
+        assert terminated == (not 0.2 <= qpos[2] <= 1.0)
+
+
+def test_an_ants_quaternion_is_normalised_at_a_reset() -> None:
+    env = robot("Ant")
+    for seed in range(3):
+        observation, _ = env.reset(seed=seed)
+        assert np.linalg.norm(observation[1:5]) == pytest.approx(1, abs=1e-15)
+
+
 @pytest.mark.parametrize(
     ("name", "position", "velocity"),
-    [("HalfCheetah", 1e-2, 1.0), ("Hopper", 3e-4, 0.07), ("Walker2d", 1e-2, 3.0)],
+    [
+        ("HalfCheetah", 1e-2, 1.0),
+        ("Hopper", 3e-4, 0.07),
+        ("Walker2d", 1e-2, 3.0),
+        ("Ant", 1e-3, 0.015),
+    ],
 )
 def test_gymnasiums_v4_makes_other_steps(
     steps: dict[str, Array], name: str, position: float, velocity: float
@@ -169,14 +207,14 @@ def test_rows_equal_single_environments_bit_for_bit(name: str) -> None:
 
 def test_states_end_an_episode_as_gymnasium_says() -> None:
     """Each limit from both sides: height, angle, and, of the hopper, any number beyond 100."""
-    for name in ("Hopper", "Walker2d"):
+    for name in ("Hopper", "Walker2d", "Ant"):
         single = robot(name).unwrapped
         many = getattr(d4rl_locomotion, f"{name}Vector")()
         states = np.zeros((0, single.model.nq + single.model.nv))
         base = np.concatenate([single.init_qpos, single.init_qvel])
         for number, values in (
             (1, [0.69, 0.71, 0.79, 0.81, 1.99, 2.01]),
-            (2, [-1.01, -0.99, -0.21, -0.19, 0.19, 0.21, 0.99, 1.01]),
+            (2, [-1.01, -0.99, -0.21, -0.19, 0.19, 0.2, 0.21, 0.99, 1.0, 1.01, np.nan]),
             (4, [-100.1, -99.9, 99.9, 100.1]),
             (len(base) - 1, [99.9, 100.1]),
         ):
@@ -264,9 +302,10 @@ def test_capsules_of_a_known_mass_leave_the_rest_of_a_body() -> None:
     np.testing.assert_allclose(model.body_ipos, expected.body_ipos, atol=1e-15)
 
 
-def test_a_body_of_something_else_is_refused() -> None:
+def test_a_body_of_capsules_and_something_else_is_refused() -> None:
     model = mujoco.MjModel.from_xml_string(
-        '<mujoco><worldbody><body><geom size="1"/></body></worldbody></mujoco>'
+        '<mujoco><worldbody><body><geom size="1"/><geom type="capsule" size="1 1"/></body>'
+        "</worldbody></mujoco>"
     )
     with pytest.raises(ValueError, match="body 1: expected capsules alone"):
         restore_bodies(model, mujoco.MjData(model))
