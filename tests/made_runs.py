@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from offrl.data.card import find_card
+from offrl.results.record_files import record_text, row_line
 from offrl.results.rows import Identity, RunRecord, ScoreRow, Session, Status
-from offrl.results.store import record_text, row_line
 from offrl.running.jobs import expand
 from offrl.running.protocol import find_protocol
 

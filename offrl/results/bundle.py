@@ -29,15 +29,9 @@ from offrl.files import (
     replacing,
 )
 from offrl.results import curves
+from offrl.results.record_files import record_text, row_line
 from offrl.results.rows import Identity, RunRecord
-from offrl.results.store import (
-    RUN_NAMES,
-    State,
-    StoredRun,
-    record_text,
-    row_line,
-    run_folders,
-)
+from offrl.results.store import RUN_NAMES, State, StoredRun, run_folders
 from offrl.text import visible
 
 SUMS, SUBMISSION = "SHA256SUMS", "submission.toml"

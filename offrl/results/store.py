@@ -14,7 +14,6 @@ for. A gap is that run's fault alone, and named.
 """
 
 import errno
-import io
 import itertools
 import json
 import os
@@ -28,15 +27,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from offrl.errors import Damaged, InputError
-from offrl.files import open_own, read_own, replacing, seal, unseal, unsealed_text
+from offrl.files import open_own, read_own, replacing
 from offrl.results import curves, leases
 from offrl.results.failures import UNFINISHED
 from offrl.results.provenance import commit, hardware, versions
+from offrl.results.record_files import (
+    Newer,
+    Unreadable,
+    read_record,
+    read_rows,
+    record_text,
+    row_line,
+)
 from offrl.results.rows import (
-    FORMAT,
     Attempt,
     Decision,
     Identity,
@@ -46,23 +50,10 @@ from offrl.results.rows import (
     Session,
     Status,
 )
-from offrl.toml import Model, validate
-from offrl.version import __version__
 
 LOCK_SECONDS = 10.0  # a worker whose parent was killed ends, and frees its run, at its next step
 SPACE = "free some space, or choose another -o"
-LARGEST = 2**28  # bytes of a file of records; a run of 100,000 evaluations has a fifth
-LONGEST = 2**24  # bytes of a record or a row, which take some 25 times as much when they are read
-DEEPEST = 50  # levels of JSON
 RUN_NAMES = re.compile(r"(?P<label>.+)-(?P<config>[0-9a-f]{8})/seed-(?P<seed>[0-9]{1,18})")
-
-
-class Unreadable(Damaged):
-    """A run folder, or a file in it, that cannot be read or is no folder or file of its own."""
-
-
-class Newer(Damaged):
-    """A run that a newer offrl wrote: only that one can read it."""
 
 
 class Held(InputError):
@@ -264,7 +255,7 @@ class RunFolder:
         """
         record = self.record().model_copy(update={"ways": list(ways)})
         kept = record.identity.evaluations(step) * len(ways)
-        rows = list(itertools.islice(self._read_rows(), kept)) if kept else []
+        rows = list(itertools.islice(read_rows(self.rows_file), kept)) if kept else []
         self._check_rows(record, rows, step, f"the checkpoint is at step {step:,}")
         with replacing(self.rows_file, SPACE, check=self.check_held) as temporary:
             temporary.write_text("".join(map(row_line, rows)), encoding="utf-8")
@@ -282,7 +273,7 @@ class RunFolder:
             # Before the rows: a run that goes on meanwhile has more rows than it calls for, not
             # fewer.
             step, why = self._demanded(record)
-            rows = tuple(self._read_rows())
+            rows = tuple(read_rows(self.rows_file))
             self._check_rows(record, rows, step, why)
         except Newer as error:
             return StoredRun(self.path, State.DAMAGED, str(error), None)
@@ -306,21 +297,13 @@ class RunFolder:
 
     def record(self) -> RunRecord:
         """What run.json holds. Raises Damaged where it is no record of this run, or a newer one."""
-        where = str(self.record_file)
-        values = _parse(where, _bytes(self.record_file))
-        written = values.get("format", FORMAT)
-        if isinstance(written, int) and written > FORMAT:
-            raise Newer(
-                f"{where}: format {written}, but offrl {__version__} reads formats up to {FORMAT}; "
-                "update offrl"
-            )
-        record = _validated(RunRecord, values, where)
+        record = read_record(self.record_file)
         labels = (record.identity.label, record.identity.config_hash, str(record.identity.seed))
         named = RUN_NAMES.fullmatch("/".join(self.path.absolute().parts[-2:]))
         if named and named.groups() != labels:
             raise Damaged(
-                f"{where}: expected algorithm, config and seed {named.groups()} of its folder, "
-                f"found {labels}"
+                f"{self.record_file}: expected algorithm, config and seed {named.groups()} of its "
+                f"folder, found {labels}"
             )
         return record
 
@@ -354,7 +337,7 @@ class RunFolder:
 
     def rows(self) -> list[ScoreRow]:
         """The score rows; a last line that a crash cut short does not count."""
-        return list(self._read_rows())
+        return list(read_rows(self.rows_file))
 
     def note_numerics(self, numerics: Numerics) -> None:
         """Notes how the run is computed from now on, where that differs. Needs `held`."""
@@ -448,19 +431,6 @@ class RunFolder:
     def _write_metrics(self, data: bytes) -> None:
         with replacing(self.metrics_file, SPACE, check=self.check_held) as temporary:
             temporary.write_bytes(data)
-
-    def _read_rows(self) -> Iterator[ScoreRow]:
-        if not os.path.lexists(self.rows_file):
-            return
-        lines = io.BytesIO(_bytes(self.rows_file))
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                return  # torn
-            if (row := _as_written(line)) is not None:
-                yield row
-                continue
-            where = f"{self.rows_file}: line {number}"
-            yield _validated(ScoreRow, _parse(where, line), where)
 
     def _demanded(self, record: RunRecord) -> tuple[int, str]:
         """The step up to which the run has all its rows, and what says so."""
@@ -586,82 +556,3 @@ def run_folders(root: Path) -> list[RunFolder]:
     # Where the checkpoint's folder is one of these, its run has the fault.
     runs |= {path for path in aside if path.parent not in runs}
     return [RunFolder(path, root) for path in sorted(runs)]
-
-
-def record_text(record: RunRecord) -> str:
-    """What run.json holds of a record."""
-    optional = ("ways", "traceback", "trust", "attempts")
-    left_out = {key for key in optional if getattr(record, key) is None}
-    left_out |= set() if record.numerics else {"numerics"}
-    return json.dumps(seal(record.model_dump(exclude=left_out)), indent=2) + "\n"
-
-
-def row_line(row: ScoreRow) -> str:
-    """The line of evaluations.jsonl that holds a row."""
-    return json.dumps(seal(row.model_dump(by_alias=True))) + "\n"
-
-
-def _as_written(line: bytes) -> ScoreRow | None:
-    """The row of a line as `row_line` writes it, in a third of the time; None for others."""
-    content = unsealed_text(line.removesuffix(b"\n"))
-    if (
-        content is None
-        or len(line) > LONGEST
-        or content.count(b"{") + content.count(b"[") > DEEPEST
-    ):
-        return None
-    try:
-        return ScoreRow.model_validate_json(content)
-    except ValidationError:
-        return None
-
-
-def _bytes(path: Path) -> bytes:
-    """The bytes of a file of the run. Raises Unreadable, or Damaged where there is none."""
-    try:
-        return read_own(path, LARGEST)
-    except FileNotFoundError:
-        raise Damaged(f"{path}: expected the JSON that offrl writes, but there is none") from None
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise Damaged(
-                f"{path}: expected the JSON that offrl writes, but it is above {LARGEST} B"
-            ) from None
-        raise Unreadable(f"{path}: {error.strerror or error}") from None
-
-
-def _parse(where: str, data: bytes) -> dict[str, Any]:
-    """A JSON object that offrl wrote, without its checksum. Raises Damaged for anything else."""
-    try:
-        if len(data) > LONGEST:
-            raise ValueError(f"it has more than {LONGEST:,} bytes")
-        text = data.decode()
-        value = json.loads(text)
-        if not isinstance(value, dict):
-            raise ValueError(f"it is a {type(value).__name__}; expected a JSON object")
-        if text.count("[") + text.count("{") > DEEPEST and _levels(value) > DEEPEST:
-            raise ValueError(f"it has more than {DEEPEST} levels")
-        return unseal(value)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{where}: expected the JSON that offrl writes, but {error}") from None
-
-
-def _levels(value: Any) -> int:
-    """How deep a JSON value is nested."""
-    levels, layer = 0, [value]
-    while layer:
-        levels += 1
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return levels
-
-
-def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
-    try:
-        return validate(model, values, where)
-    except InputError as error:
-        raise Damaged(str(error)) from None

@@ -17,8 +17,9 @@ from offrl.learning.sampler import Sampler
 from offrl.learning.single import build
 from offrl.learning.spec import Device
 from offrl.results.curves import Line
+from offrl.results.record_files import Unreadable
 from offrl.results.rows import Status, main_scores, run_score
-from offrl.results.store import Lost, RunFolder, State, StoredRun, Unreadable
+from offrl.results.store import Lost, RunFolder, State, StoredRun
 from offrl.running.decisions import decide
 from offrl.running.events import Event
 from offrl.running.faults import blaming, cause_of
