@@ -22,7 +22,7 @@ from offrl.learning.batch import Batch
 from offrl.learning.learner import Metrics
 from offrl.results.rows import Status
 from offrl.results.store import RunFolder, State
-from offrl.running import runner, scoring, training
+from offrl.running import loop, runner, scoring
 from offrl.running.devices import cores, players_each, worker_places
 from offrl.running.events import Event
 from offrl.running.groups import Group, group, kind_of
@@ -249,7 +249,7 @@ def test_where_one_makes_all_raise_they_go_on_one_by_one(
 @pytest.fixture
 def played_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations go to players, in parts of an episode, however short they are."""
-    monkeypatch.setattr(training, "STARTED_AFTER", -1.0)
+    monkeypatch.setattr(loop, "STARTED_AFTER", -1.0)
     monkeypatch.setattr(scoring, "SMALLEST_PART", 1)
 
 
