@@ -273,6 +273,11 @@ class DecisionTransformer(Learner):
     def __init__(
         self, spec: Spec, config: DecisionTransformerConfig, seeds: Seeds, device: Device = "cpu"
     ):
+        if config.context > config.max_episode_steps:
+            raise InputError(
+                f"decision_transformer: context = {config.context} is longer than any episode, "
+                f"max_episode_steps = {config.max_episode_steps}; lower the one or raise the other"
+            )
         super().__init__(spec, config, seeds, device)
         self.standardise = Standardise(spec, device, eps=1e-6)
         self.transformer = Transformer(len(seeds), spec, config, "cpu")

@@ -156,6 +156,8 @@ def check(job: Job, dataset: Dataset) -> tuple[Spec, str]:
         raise InputError(
             f"algorithm {job.label} cannot be built: {error}; correct its config or its file"
         ) from error
+    except InputError:  # which says what to do
+        raise
     except Exception as error:  # of a config that the user chose
         raise InputError(
             f"algorithm {job.label} cannot be built: {type(error).__name__}: {error}; correct its "

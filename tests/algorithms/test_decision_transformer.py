@@ -257,6 +257,13 @@ def test_a_config_that_does_not_fit_is_refused(changes: dict[str, Any], message:
         DecisionTransformer.prepare(data, DecisionTransformerConfig(**{**SMALL, **changes}))
 
 
+def test_a_window_longer_than_any_episode_is_refused() -> None:
+    """A policy keeps a window of so many steps, however small its weights are."""
+    with pytest.raises(InputError, match="context = 13 is longer than any episode, max_episode"):
+        learner(context=13)
+    assert learner(context=12).config.context == 12
+
+
 def test_the_target_decides_between_two_behaviours() -> None:
     """Episodes of return 10 act +0.5 and those of return 0 act -0.5, in the same states."""
     data = episodes((5,) * 40)

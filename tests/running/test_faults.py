@@ -117,6 +117,9 @@ def test_what_cannot_be_built_is_refused_before_a_run_begins(tmp_path: Path) -> 
     path = own(tmp_path, init="self.size = {}['width']")
     with pytest.raises(InputError, match=r"own cannot be built: .*py, line 15, __init__: Key"):
         check(job(path), load_dataset("pointmaze-quickstart"))
+    path = own(tmp_path, init="raise offrl.InputError('own: width = 3 is odd')")
+    with pytest.raises(InputError, match=r"^own: width = 3 is odd$"):
+        check(job(path), load_dataset("pointmaze-quickstart"))
 
 
 def test_an_algorithm_that_ships_raises_what_it_raises() -> None:
