@@ -4,6 +4,7 @@ DIR/index.html         everything on one page, no network needed
 DIR/summary.csv        one row per algorithm, metric and interval method
 DIR/summary.json       the same, with seed, reps, scale, failures, notes, versions, provenance
 DIR/comparisons.csv    one row per pair of algorithms
+DIR/losses.csv         losses of runs whose data have no simulator, where there are some
 DIR/tables/            scores per data set as .csv, .md and .tex; the ranking; aggregates of groups;
                        altered data sets beside the clean ones;
                        how often each takes each rank; Welch's tests per data set; failures
@@ -39,7 +40,7 @@ from offrl.plots.style import (
 from offrl.progress import Progress
 from offrl.reporting.conclusion import Name, conclusion, text
 from offrl.reporting.figures import LEVEL, Figure, figures
-from offrl.reporting.findings import KIND, SAME_RUNS, TOLD, Findings
+from offrl.reporting.findings import KIND, SAME_RUNS, TOLD, Findings, versions_here
 from offrl.reporting.origins import origins
 from offrl.reporting.pages import element, template
 from offrl.reporting.tables import paper_table
@@ -70,6 +71,7 @@ def write(
     command: str | None = None,
     formats: Sequence[str] = (),
     progress: Progress | None = None,
+    losses: Losses | None = None,
 ) -> None:
     """Write the files of a report into an empty folder.
 
@@ -79,6 +81,7 @@ def write(
         command: the command line that made the report, to be shown on it.
         formats: of figures, some of FORMATS beside SVG; InputError for another.
         progress: called with the number of figures drawn and their number.
+        losses: of runs whose data have no simulator.
     """
     check_formats(formats)
     for name in ("figures", "tables"):
@@ -102,7 +105,9 @@ def write(
     _write_tables(findings, folder)
     sentence = conclusion(findings)
     record = {**findings.record(command), "conclusion": text(sentence)}
-    page = _Page(findings, shown, elements, looks, formats)
+    if losses is not None:
+        record |= _record_of(losses, folder)
+    page = _Page(findings, shown, elements, looks, formats, losses)
     (folder / "index.html").write_text(page.render(sentence, record), encoding="utf-8")
     files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     record["files"] = sorted([*files, "summary.json"])
@@ -121,8 +126,6 @@ def write_losses(
         title: the heading of the page.
         command: the command line that made the report.
     """
-    rows = [vars(loss) for loss in losses.losses]
-    write_csv(pd.DataFrame(rows, columns=[f.name for f in fields(Loss)]), folder / "losses.csv")
     record = {
         "kind": KIND,
         "format": 1,
@@ -131,16 +134,30 @@ def write_losses(
         "conclusion": " ".join(sentences(losses)),
         "datasets": losses.datasets,
         "algorithms": losses.algorithms,
-        "losses": json_value(rows),
+        **_record_of(losses, folder),
         "failures": losses.failures,
+        "versions": versions_here(),
+        "provenance": json_value(losses.provenance),
         "files": ["index.html", "losses.csv", "summary.json"],
     }
     page = template("losses.html.j2").render(
-        losses=losses, title=title or "Losses", sentences=sentences(losses), command=command
+        losses=losses,
+        title=title or "Losses",
+        sentences=sentences(losses),
+        record=record,
+        provenance=list(origins(losses.provenance)),
+        entries=len(losses.provenance),
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
-    written = json.dumps(record, indent=1, allow_nan=False)
+    written = json.dumps(record, indent=1, allow_nan=False, default=str)
     (folder / "summary.json").write_text(written + "\n", encoding="utf-8")
+
+
+def _record_of(losses: Losses, folder: Path) -> dict[str, Any]:
+    """What summary.json has of losses, which are written as losses.csv too."""
+    rows = [vars(loss) for loss in losses.losses]
+    write_csv(pd.DataFrame(rows, columns=[f.name for f in fields(Loss)]), folder / "losses.csv")
+    return {"losses": json_value(rows)}
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -199,8 +216,10 @@ class _Page:
         elements: Mapping[str, Markup],
         looks: Mapping[str, Look],
         formats: Sequence[str],
+        losses: Losses | None,
     ):
         self.findings, self.elements, self.looks = findings, elements, looks
+        self.losses = losses
         self.figures = {
             section: [figure for figure in shown if figure.section == section]
             for section in ("ranking", "profile", "curves", "budget", "legend")
@@ -259,6 +278,8 @@ class _Page:
             most_resamples=f"{MOST_AUTOMATIC:,}",
             largest_error=None if math.isnan(error) else self.words.error(error),
             record=record,
+            losses=self.losses,
+            sentences=sentences(self.losses) if self.losses else [],
             provenance=list(origins(table.provenance)),
             entries=len(table.provenance),
         )

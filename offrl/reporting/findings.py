@@ -191,13 +191,16 @@ class Findings:
             "failures": [vars(f) for f in self.table.failures if not f.unfinished],
             "unfinished": [vars(f) for f in self.table.failures if f.unfinished],
             "notes": list(self.notes),
-            "versions": {
-                "offrl": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("numpy", "scipy", "pandas", "matplotlib")},
-            },
+            "versions": versions_here(),
             "provenance": json_value(self.table.provenance),
         }
+
+
+def versions_here() -> dict[str, str]:
+    """The versions of what computes a report."""
+    packages = ("numpy", "scipy", "pandas", "matplotlib")
+    own = {"offrl": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in packages}
 
 
 def compute(

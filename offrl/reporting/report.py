@@ -64,12 +64,14 @@ def report(
         reading: how tables and logs of others are to be read.
 
     Where no policy was evaluated, as no data set has a simulator, it is one of losses, and says
-    first what they do not tell.
+    first what they do not tell. Losses of runs without a simulator beside others have a section.
 
     Raises InputError for scores that cannot be compared, and leaves nothing behind then.
     """
     given = [sources] if isinstance(sources, Source) else list(sources)
-    if losses := _only_losses(given):
+    paths = [Path(source) for source in given if isinstance(source, str | Path)]
+    losses = read_losses(paths, algorithms, datasets)
+    if losses and losses.alone and len(paths) == len(given):
         return _report_losses(losses, output, title, command)
     table = collect(
         given,
@@ -92,13 +94,8 @@ def report(
         studentized=studentized,
         command=command,
         progress=progress,
+        losses=losses,
     )
-
-
-def _only_losses(sources: Sequence[Source]) -> Losses | None:
-    """The losses of runs, where no policy of any source was evaluated for want of a simulator."""
-    paths = [Path(source) for source in sources if isinstance(source, str | Path)]
-    return read_losses(paths) if len(paths) == len(sources) else None
 
 
 def _report_losses(losses: Losses, output: str | Path, title: str, command: str | None) -> Path:
@@ -125,11 +122,13 @@ def report_table(
     studentized: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
+    losses: Losses | None = None,
 ) -> Path:
     """The path of the index.html of a new report of a table; the arguments are as in `report`.
 
-    An earlier report in that folder is replaced; InputError if the folder holds anything else. All
-    files are written beside it first and moved in at the end, so a report is whole or absent.
+    `losses` are those of runs whose data have no simulator. An earlier report in that folder is
+    replaced; InputError if the folder holds anything else. All files are written beside it first
+    and moved in at the end, so a report is whole or absent.
     """
     directory = Path(os.path.abspath(output))  # noqa: PTH100 (resolve() would follow a link)
     check_replaceable(directory)
@@ -151,6 +150,7 @@ def report_table(
             command=command,
             formats=formats,
             progress=stage(progress, 60, 100),
+            losses=losses,
         )
     return directory / "index.html"
 

@@ -211,7 +211,7 @@ def _table_of(root: Path, folders: Sequence[RunFolder]) -> ScoreTable:
             ),
             *copies,
         ],
-        provenance=[entry for run in runs for entry in _provenance(run)],
+        provenance=[entry for run in runs for entry in run.provenance],
         complete=False,
     )
 
@@ -266,18 +266,6 @@ def _failures(run: Run) -> list[Failure]:
         Failure(run.named(way), run.dataset, run.labels.seed, cause, run.setting, way)
         for way in run.ways
     ]
-
-
-def _provenance(run: Run) -> list[dict[str, Any]]:
-    """What a run's scores depend on; nothing where it has no record."""
-    if run.stored.record is None:
-        return []
-    record = run.stored.record
-    sessions = [session.model_dump() for session in record.sessions]
-    for session in sessions:  # whose names are nobody's business where a report is read
-        session["hardware"].pop("host", None)
-    named = {"label": one_form(run.name), **({"setting": run.setting} if run.setting else {})}
-    return [{**record.identity.model_dump(), **named, "sessions": sessions}]
 
 
 def _unfinished_notes(runs: Sequence[Run]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from offrl.errors import InputError
 from offrl.results.settings import settings_of, with_setting
 from offrl.results.store import RUN_NAMES, State, StoredRun
+from offrl.text import one_form
 
 
 class Labels(NamedTuple):
@@ -59,6 +60,20 @@ class Run:
     def shown(self) -> str:
         """How notes name the algorithm of the run."""
         return with_setting(self.name, self.setting)
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """What its scores depend on, as one entry; none where it has no record."""
+        record = self.stored.record
+        if record is None:
+            return []
+        sessions = [session.model_dump() for session in record.sessions]
+        for session in sessions:  # whose names are nobody's business where a report is read
+            session["hardware"].pop("host", None)
+        entry = {**record.identity.model_dump(), "label": one_form(self.name)}
+        if self.setting:
+            entry["setting"] = self.setting
+        return [{**entry, "sessions": sessions}]
 
     def named(self, way: str) -> str:
         """The name of the rows in which the run acts in this way; the main way is empty."""

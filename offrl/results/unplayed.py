@@ -3,11 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from offrl.results.run_labels import Run, each_once, labelled_runs, with_names
 from offrl.results.store import State, StoredRun, run_folders
+from offrl.text import one_form
 
 HELD_OUT = "validation/"  # before the name of a loss on the validation split
 
@@ -36,6 +39,8 @@ class Losses:
     runs: int
     unfinished: int
     failures: list[str]  # each with its run and cause
+    provenance: list[dict[str, Any]]  # of each run
+    alone: bool  # whether nothing else was chosen
 
 
 def is_unplayed(run: StoredRun) -> bool:
@@ -44,13 +49,25 @@ def is_unplayed(run: StoredRun) -> bool:
     return bare and all(row.score is None for row in run.rows)
 
 
-def read_losses(roots: Sequence[Path]) -> Losses | None:
-    """The losses of all runs below folders; None where one has a simulator, or none has losses."""
-    stored = [folder.read() for root in roots if root.is_dir() for folder in run_folders(root)]
-    if not any(run.rows for run in stored) or not all(map(is_unplayed, stored)):
+def read_losses(
+    roots: Sequence[Path],
+    algorithms: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+) -> Losses | None:
+    """The losses of the runs below folders whose data have no simulator; None where none has any.
+
+    Args:
+        roots: the folders.
+        algorithms: of these alone, by label or "LABEL (SETTING)"; None for all.
+        datasets: of these alone, by name or pattern; None for all.
+    """
+    below = [run_folders(root) if root.is_dir() else [] for root in roots]
+    labelled, stray = labelled_runs([folder.read() for folders in below for folder in folders])
+    named, _ = with_names(each_once(labelled)[0])
+    chosen = [run for run in named if _is_chosen(run, algorithms, datasets)]
+    runs = [run for run in chosen if is_unplayed(run.stored)]
+    if not any(run.stored.rows for run in runs):
         return None
-    labelled, _ = labelled_runs(stored)
-    runs, _ = with_names(each_once(labelled)[0])
     done = [run for run in runs if run.stored.rows and run.stored.cause is None]
     cells: dict[tuple[str, str, str, int], list[float]] = {}
     for run in done:
@@ -81,6 +98,18 @@ def read_losses(roots: Sequence[Path]) -> Losses | None:
             for run in runs
             if run.stored.cause is not None and run.stored.state is not State.UNFINISHED
         ],
+        [entry for run in runs for entry in run.provenance],
+        all(below) and not stray and len(runs) == len(chosen),
+    )
+
+
+def _is_chosen(run: Run, algorithms: Sequence[str] | None, datasets: Sequence[str] | None) -> bool:
+    names = None if algorithms is None else {*map(one_form, algorithms)}
+    if names is not None and names.isdisjoint({one_form(run.name), one_form(run.shown)}):
+        return False
+    return datasets is None or any(
+        run.dataset == pattern or fnmatch(run.dataset, pattern)
+        for pattern in map(one_form, datasets)
     )
 
 

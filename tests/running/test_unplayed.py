@@ -124,6 +124,10 @@ def test_a_report_says_first_that_no_policy_was_evaluated(bare: Path, tmp_path: 
     found = losses["bc", "actor/loss"]
     assert (found["runs"], found["mean"]) == (2, pytest.approx(np.mean(seeds)))
     assert found["sd"] == pytest.approx(np.std(seeds, ddof=1))
+    checksums = {entry["data_sha256"] for entry in record["provenance"]}
+    assert len(record["provenance"]) == 3
+    assert all(checksum in page for checksum in checksums)
+    assert record["versions"]["offrl"] in page[page.index("Report made with") :]
     offrl.report("runs", tmp_path / "report")  # replaces its own
     with pytest.raises(InputError, match="no policy was evaluated"):
         read_runs("runs")
@@ -136,7 +140,28 @@ def test_runs_without_a_simulator_are_named_beside_scores(bare: Path, tmp_path: 
     assert table.datasets == ["pend"]
     said = "no policy was evaluated on bare (1 runs): no simulator"
     assert said in table.notes
-    assert said in offrl.report("runs", tmp_path / "report").read_text()
+    page = offrl.report("runs", tmp_path / "report").read_text()
+    assert said in page
+    assert "No policy was evaluated on bare, which has no simulator" in page
+    (written,) = (run for run in rows("runs") if run[0].score is None)
+    record = json.loads((tmp_path / "report" / "summary.json").read_text())
+    means = {loss["name"]: loss["mean"] for loss in record["losses"]}
+    assert means["actor/loss"] == written[-1].metrics["actor/loss"]
+    assert len(record["provenance"]) == 2
+    section = page[page.index('<section id="losses">') :]
+    assert f"{means['actor/loss']:.4g}" in section[: section.index('<section id="notes">')]
+    assert (tmp_path / "report" / "losses.csv").read_text().count("\n") == 1 + len(means)
+
+
+def test_a_choice_of_data_sets_chooses_among_losses_too(bare: Path, tmp_path: Path) -> None:
+    train("bc", bare)
+    train("bc", bare.with_name("pend.toml"))
+    played = offrl.report("runs", tmp_path / "played", datasets=["pend"]).read_text()
+    assert '<section id="losses">' not in played
+    losses = offrl.report("runs", tmp_path / "losses", datasets=["b*"]).read_text()
+    assert "<strong>No policy was evaluated" in losses
+    with pytest.raises(InputError, match="unknown algorithm 'iql'"):
+        offrl.report("runs", tmp_path / "none", algorithms=["iql"])
 
 
 def test_its_policy_can_be_loaded_and_not_evaluated(bare: Path) -> None:
