@@ -94,8 +94,8 @@ def read_boards(folder: Path, *, resampling: Resampling = Resampling()) -> list[
     """The boards of a folder of submissions, the current ones first, by name.
 
     Raises InputError where a submission has faults, where two are the same, where two live ones
-    have one algorithm, way of tuning and group of authors (one of them replaces the other), or
-    trained on other data under one name.
+    have one algorithm, way of tuning and an author or the contact in common (one of them replaces
+    the other), or trained on other data under one name.
     """
     paths = sorted(folder.rglob("*.zip")) if folder.is_dir() else []
     if not paths:
@@ -252,7 +252,7 @@ def _outdated(entries: Sequence[Entry]) -> Iterator[str]:
 def _copied(entries: Sequence[Entry]) -> list[str]:
     """Notes on entries that are one measurement."""
     return [
-        f"{', '.join(sorted(entry.name for entry in group))}: have the same returns, and count as "
-        "one measurement: a copy, or the same command on the same kind of machine"
+        f"{', '.join(sorted(entry.name for entry in group))}: have the same returns, or nearly, "
+        "and count as one measurement: a copy, or the same command on the same kind of machine"
         for group in copied_entries(entries)
     ]

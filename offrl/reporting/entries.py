@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pydantic import Field
 from offrl.data.card import shipped_cards
 from offrl.errors import InputError
 from offrl.reporting.replaying import Agreement, agreements, read_replay, replay_path
-from offrl.reporting.similar_returns import common_form
+from offrl.reporting.similar_returns import common_form, near_copies
 from offrl.reporting.submission import Submission
 from offrl.reporting.submission_checks import Checked, check_submission, version_number
 from offrl.reporting.submission_runs import cells, listed
@@ -175,19 +176,23 @@ def ended_entries(entries: Mapping[str, Entry], withdrawn: Mapping[str, str]) ->
 
 
 def check_one_each(live: Sequence[Entry]) -> None:
-    """Raises InputError for two live entries of one algorithm, way of tuning and authors."""
-    owner: dict[tuple[str, str, frozenset[str]], Entry] = {}
+    """Raises InputError for two live entries of one algorithm, way of tuning and group.
+
+    Entries are of one group where they have an author or the contact in common.
+    """
+    alike: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in live:
-        of = entry.submission
-        key = (entry.algorithm, of.tuning.kind, frozenset(of.authors))
-        if key in owner:
-            first = owner[key].checked
-            raise InputError(
-                f"{entry.checked.path}: {entry.algorithm} under {entry.protocol}, tuned alike and "
-                f"by the same authors, is in {first.path} too; the newer one says replaces = "
-                f'"{first.digest}"'
-            )
-        owner[key] = entry
+        others = alike[entry.algorithm, entry.submission.tuning.kind]
+        for other in others:
+            if not _apart(entry, other):
+                first = other.checked
+                raise InputError(
+                    f"{entry.checked.path}: {entry.algorithm} under {entry.protocol}, tuned alike, "
+                    f"with an author or the contact in common, is in {first.path} too; the newer "
+                    f'one says replaces = "{first.digest}" (or, if that is the older file, '
+                    f'"{entry.checked.digest}"); a file that was never merged is deleted'
+                )
+        others.append(entry)
 
 
 def check_data(live: Sequence[Entry]) -> None:
@@ -291,7 +296,10 @@ def reproduced_entries(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def copied_entries(entries: Sequence[Entry]) -> list[tuple[Entry, ...]]:
-    """Groups of entries with the same returns, of whatever seeds and in whatever order."""
+    """Groups of entries with the same returns, of whatever seeds and in whatever order.
+
+    So are returns that are the same but for a little noise, episode by episode.
+    """
     having: dict[Hashable, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         for run in entry.checked.runs:
@@ -299,6 +307,19 @@ def copied_entries(entries: Sequence[Entry]) -> list[tuple[Entry, ...]]:
             if form is not None:
                 having[run.identity.dataset, form][entry.checked.digest] = entry
     groups = {tuple(group): tuple(group.values()) for group in having.values() if len(group) > 1}
+    known = {frozenset(pair) for of in groups for pair in itertools.combinations(of, 2)}
+    played: dict[str, list[tuple[Entry, list[float]]]] = defaultdict(list)
+    for entry in entries:
+        for run in entry.checked.runs:
+            if run.rows:
+                played[run.identity.dataset].append((entry, run.rows[-1].returns))
+    for of in played.values():
+        for i, j in near_copies([returns for _, returns in of]):
+            pair = of[i][0], of[j][0]
+            digests = tuple(entry.checked.digest for entry in pair)
+            if len({*digests}) == 2 and frozenset(digests) not in known:
+                groups[digests] = pair
+                known.add(frozenset(digests))
     return list(groups.values())
 
 
@@ -309,8 +330,17 @@ def _of_algorithm(entry: Entry) -> tuple[str, str | None]:
 
 def _apart(x: Entry, y: Entry) -> bool:
     """Whether two entries are of groups with no author and no contact in common."""
-    of, other = x.submission, y.submission
-    return {*of.authors}.isdisjoint(other.authors) and of.contact != other.contact
+    (authors, contact), (others, other) = map(_group, (x, y))
+    return authors.isdisjoint(others) and contact != other
+
+
+def _group(entry: Entry) -> tuple[set[str], str]:
+    """The authors and the contact of an entry, however they are spelt."""
+
+    def form(text: str) -> str:
+        return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+    return {*map(form, entry.submission.authors)}, form(entry.submission.contact)
 
 
 def verdict_of_others(ours: Scores, theirs: Scores) -> str:

@@ -1,13 +1,15 @@
 """Whether the returns of two runs are too much alike to come from two seeds."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 CHANCE = 1e-9  # that two seeds give what is taken for a copy
 FEWEST = 10  # episodes that a correlation needs
+COPIED = 0.999  # a correlation above it is that of a copy, with or without noise
+BLOCK = 2_000  # runs whose returns are compared at once
 
 
 def common_form(x: Sequence[float]) -> tuple[float, ...] | None:
@@ -27,6 +29,29 @@ def common_form(x: Sequence[float]) -> tuple[float, ...] | None:
     again = orders + math.fsum(k * math.log(k / n) for k in counts.values())
     in_any_order = len(counts) > n / 2 or again < math.log(CHANCE)
     return tuple(sorted(x)) if in_any_order else tuple(x)
+
+
+def near_copies(returns: Sequence[Sequence[float]]) -> Iterator[tuple[int, int]]:
+    """Pairs of runs whose returns correlate as those of a copy do, episode by episode.
+
+    Args:
+        returns: of each run. Those of fewer than FEWEST episodes or three values are left out.
+    """
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for number, of in enumerate(returns):
+        if len(of) >= FEWEST and len({*of}) >= 3:
+            by_length[len(of)].append(number)
+    for length, numbers in by_length.items():
+        x = np.array([returns[number] for number in numbers], np.float64)
+        x -= x.mean(1, keepdims=True)
+        spread = np.sqrt(np.square(x).mean(1, keepdims=True))
+        x = np.divide(x, spread, out=np.zeros_like(x), where=spread > 0)
+        for first in range(0, len(x), BLOCK):
+            for second in range(first, len(x), BLOCK):
+                r = x[first : first + BLOCK] @ x[second : second + BLOCK].T / length
+                for i, j in np.argwhere(np.abs(r) > COPIED):
+                    if first + i < second + j:
+                        yield numbers[first + i], numbers[second + j]
 
 
 def correlated(x: Sequence[float], y: Sequence[float]) -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from scipy import stats
 
 from offrl.data.card import shipped_cards
-from offrl.reporting.similar_returns import common_form, correlated
+from offrl.reporting.similar_returns import COPIED, common_form, correlated
 from offrl.results.rows import Identity, RunRecord, ScoreRow, Status, main_scores, run_score
 from offrl.running.protocol import Protocol
 
@@ -72,7 +72,7 @@ def copies(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
                 faults.append(f"{pair}: have the same returns, which two seeds have not")
             elif (r := correlated(x, y)) is not None:
                 line = f"{pair}: their returns correlate ({r:.3f}), episode by episode"
-                (faults if abs(r) > 0.999 else warnings).append(line)
+                (faults if abs(r) > COPIED else warnings).append(line)
     return faults, warnings
 
 

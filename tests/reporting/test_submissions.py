@@ -13,7 +13,7 @@ from made_runs import config_hash, write_runs
 
 from offrl.errors import InputError
 from offrl.files import CHECKSUM, seal
-from offrl.reporting.similar_returns import common_form, correlated
+from offrl.reporting.similar_returns import common_form, correlated, near_copies
 from offrl.reporting.submission import Submission, read_submission, submission_text
 from offrl.reporting.submission_checks import Checked, check_submission
 from offrl.results.bundle import pack
@@ -378,6 +378,8 @@ def test_returns_that_chance_makes_alike_are_no_copies() -> None:
     assert not same_up_to_order(x, y)
     assert correlated(x, y) is None
     assert correlated(wins, wins) is None
+    noisy = (np.array(x) + 1e-3 * random.normal(size=100)).tolist()
+    assert [*near_copies([y, x, wins, wins, noisy, x[:50], [1.0] * 100])] == [(1, 4)]
     assert correlated(x, [2 * value + 1 for value in x]) == pytest.approx(1)
     pairs = random.normal(size=(2000, 2, 12))
     assert not any(correlated(*pair.tolist()) for pair in pairs)
