@@ -123,9 +123,11 @@ class _Pages:
         return self._page("site_entries.html.j2", title=name, entries=entries, dataset=None)
 
     def dataset(self, name: str) -> str:
-        """The page of all entries on a data set, the highest mean first."""
+        """The page of all entries on a data set, the highest mean first, the unranked last."""
         entries = [(b, e) for b, e in self.entries if name in e.scores and e.ended is None]
-        entries.sort(key=lambda pair: (-self.mean(pair[1], name), pair[1].name))
+        entries.sort(
+            key=lambda pair: (bool(pair[1].unranked), -self.mean(pair[1], name), pair[1].name)
+        )
         return self._page("site_entries.html.j2", title=name, entries=entries, dataset=name)
 
     def submission(self, board: Board, entry: Entry) -> str:

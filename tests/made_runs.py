@@ -80,7 +80,12 @@ def write_runs(
                     "protocol": identity["protocol"],
                     "dataset": identity["dataset"],
                     "environment": environment.id,
-                    "simulator": {"gymnasium": "1.2.0", "mujoco": "3.4.0", "offrl": "0.1.0"},
+                    "simulator": {
+                        "gymnasium": "1.2.0",
+                        "gymnasium-robotics": "1.4.2",
+                        "mujoco": "3.4.0",
+                        "offrl": "0.1.0",
+                    },
                     "algorithm": label,
                     "config": identity["config_hash"],
                     "seed": seed,

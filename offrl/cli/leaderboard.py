@@ -8,6 +8,7 @@ import typer
 
 from offrl.cli.console import AsJson, print_json, print_line, print_message, progress_bar
 from offrl.errors import InputError
+from offrl.text import counted
 
 if TYPE_CHECKING:
     from offrl.reporting.replaying import Agreement
@@ -90,7 +91,7 @@ def _print_checked(all_checked: "Sequence[Checked]") -> None:
         for line in checked.warnings:
             print_line(f"{checked.path}: warning: {line}")
         if not checked.faults:
-            print_line(f"{checked.path}: {len(checked.runs):,} runs, no fault")
+            print_line(f"{checked.path}: {counted(len(checked.runs), 'run')}, no fault")
 
 
 @app.command()
@@ -118,7 +119,7 @@ def build(
 
 @app.command()
 def submit(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of runs.")],
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder, or a bundle, of runs.")],
     name: Annotated[
         str, typer.Option("--as", metavar="NAME", help="The name of the line on the board.")
     ],
@@ -168,6 +169,6 @@ def submit(
     for line in prepared.checked.warnings:
         print_message(f"warning: {line}")
     size = prepared.path.stat().st_size
-    print_line(f"{len(prepared.checked.runs):,} runs, {size:,} bytes in {prepared.path}")
+    print_line(f"{counted(len(prepared.checked.runs), 'run')}, {size:,} bytes in {prepared.path}")
     for line in commands(prepared.path, name):
         print_line(line)

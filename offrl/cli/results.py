@@ -8,6 +8,7 @@ import typer
 
 from offrl.cli.console import AsJson, print_json, print_line, show_rows
 from offrl.errors import InputError
+from offrl.text import counted
 
 if TYPE_CHECKING:
     from offrl.results.differences import Difference
@@ -49,7 +50,7 @@ def pack(
     packed = pack(
         runs, output, protocols=protocol or (), algorithms=algorithm or (), weights=weights
     )
-    print_line(f"{len(packed):,} runs, {output.stat().st_size:,} bytes in {output}")
+    print_line(f"{counted(len(packed), 'run')}, {output.stat().st_size:,} bytes in {output}")
 
 
 @app.command()
@@ -120,7 +121,8 @@ def diff(
             print_line(line)
         if len(lines) > MOST_SHOWN:
             print_line(f"and {len(lines) - MOST_SHOWN:,} more lines; --json lists all differences")
-        print_line(f"{found.same:,} runs are the same; {len(runs):,} differences in the others")
+        same = f"{counted(found.same, 'run')} {'is' if found.same == 1 else 'are'} the same"
+        print_line(f"{same}; {counted(len(runs), 'difference')} in the others")
     raise typer.Exit(1 if found.runs else 0)
 
 

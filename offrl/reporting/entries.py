@@ -99,7 +99,9 @@ class Entry:
     def doubts(self) -> tuple[str, ...]:
         """What speaks against it."""
         found = [
-            f"re-evaluation differs on {part.dataset}: {part.replayed:.4g} for {part.claimed:.4g}"
+            f"re-evaluation differs on {part.dataset}"
+            + (f", seed {listed(part.apart)}" if part.apart else "")
+            + f": {part.replayed:.4g} for {part.claimed:.4g} over all seeds"
             for part in self.replayed
             if not part.holds
         ]

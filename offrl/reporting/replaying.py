@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, FiniteFloat
+from scipy import stats
 
 from offrl.errors import InputError
 from offrl.files import read_own, replacing
@@ -52,11 +53,12 @@ class Agreement:
     claimed: float
     replayed: float
     errors: float
+    apart: tuple[int, ...] = ()  # seeds of which the means of a run are further apart than chance
 
     @property
     def holds(self) -> bool:
         """Whether the claim stands."""
-        return self.errors <= MOST_ERRORS
+        return self.errors <= MOST_ERRORS and not self.apart
 
 
 def replay_seed(digest: str, commit: str) -> int:
@@ -94,10 +96,15 @@ def replay(
         if not checked.has_weights:
             raise InputError(f"{path}: has no weights, so that no episode can be played")
         played = []
+        seed = replay_seed(bundle.digest, commit)
         for done, run in enumerate(checked.runs, start=1):
-            outcome = evaluate(
-                load_policy(run.folder), episodes=episodes, seed=replay_seed(bundle.digest, commit)
-            )
+            try:
+                outcome = evaluate(load_policy(run.folder), episodes=episodes, seed=seed)
+            except InputError as error:
+                message = (
+                    str(error).replace(f"{bundle.folder}/", "").replace(str(bundle.folder), "")
+                )
+                raise InputError(f"{path}: {run.title}: {message}") from None
             of = run.identity
             returns = outcome.returns.tolist()
             played.append(Replayed(dataset=of.dataset, seed=of.seed, returns=returns))
@@ -146,11 +153,16 @@ def _agreements(
     claimed: Mapping[tuple[str, int], Run], found: Mapping[tuple[str, int], Sequence[float]]
 ) -> list[Agreement]:
     sums: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    apart: dict[str, list[int]] = defaultdict(list)
+    most = float(stats.norm.isf(stats.norm.sf(MOST_ERRORS) / max(len(claimed), 1)))
     for key, run in claimed.items():
         returns = run.rows[-1].returns
         y, variance = _mean(found[key])  # not of the claims, which may be as noisy as wanted
         square = variance * (1 / len(returns) + 1 / len(found[key]))
-        sums[key[0]].append((math.fsum(returns) / len(returns), y, square))
+        x = math.fsum(returns) / len(returns)
+        sums[key[0]].append((x, y, square))
+        if abs(x - y) > most * math.sqrt(square):
+            apart[key[0]].append(key[1])
     agreed = []
     for dataset, parts in sorted(sums.items()):
         n = len(parts)
@@ -158,7 +170,7 @@ def _agreements(
         error = math.sqrt(math.fsum(part[2] for part in parts)) / n
         gap = abs(x - y)
         errors = gap / error if error else (0.0 if gap == 0 else math.inf)
-        agreed.append(Agreement(dataset, x, y, errors))
+        agreed.append(Agreement(dataset, x, y, errors, tuple(sorted(apart[dataset]))))
     return agreed
 
 

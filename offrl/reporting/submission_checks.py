@@ -23,12 +23,16 @@ from pydantic import ValidationError
 from offrl import registry
 from offrl.data.card import Card, Environment, Reference, shipped_cards
 from offrl.data.loader import loader_of
-from offrl.errors import InputError
+from offrl.errors import Damaged, InputError
+from offrl.files import read_own
+from offrl.learning import checkpoint
 from offrl.learning.learner import find_algorithm
 from offrl.reporting.submission import OFFRL, Submission, read_submission
 from offrl.reporting.submission_runs import Run, copies, listed, odd
 from offrl.results.bundle import SUBMISSION, WEIGHTS
-from offrl.results.curves import read_curves
+from offrl.results.curves import LARGEST as LARGEST_CURVES
+from offrl.results.curves import read_curves, up_to
+from offrl.results.provenance import SIMULATORS
 from offrl.results.rows import Identity, ScoreRow, Status
 from offrl.results.unpacking import Bundle, opened
 from offrl.running.jobs import config_hash, configure
@@ -98,6 +102,7 @@ def check_bundle(bundle: Bundle, *, standing: bool = False) -> Checked:
         if submission is not None and submission.code == OFFRL and run.identity.code is not None:
             own = "the algorithm is a file of your own, so give the address of its code"
             faults.append(f"{SUBMISSION}: code: {own}, found {OFFRL!r}")
+    faults += _equal_weights(bundle)
     if any(name.endswith(WEIGHTS) for name in bundle.files) and not bundle.has_weights:
         faults.append("checkpoint: some runs have weights and some have none; pack all or none")
     huge = any(abs(r) > LARGEST_RETURN for run in runs for row in run.rows for r in row.returns)
@@ -189,9 +194,11 @@ def _against_protocol(runs: Sequence[Run], protocol: Protocol, standing: bool) -
         lacking = sorted({*protocol.seeds} - {*seeds[dataset]})
         extra = sorted({*seeds[dataset]} - {*protocol.seeds})
         if lacking:
-            yield f"{dataset}: lacks the seeds {listed(lacking)} of {name}; run them"
+            of, them = ("seed", "it") if len(lacking) == 1 else ("seeds", "them")
+            yield f"{dataset}: lacks the {of} {listed(lacking)} of {name}; run {them}"
         if extra:
-            yield f"{dataset}: has the seeds {listed(extra)}, which {name} has not; leave them out"
+            of, them = ("seed", "it") if len(extra) == 1 else ("seeds", "them")
+            yield f"{dataset}: has the {of} {listed(extra)}, which {name} has not; leave {them} out"
 
 
 def _shipped() -> set[str]:
@@ -287,7 +294,8 @@ def _against_card(run: Run, standing: bool) -> Iterator[str]:
     if card.environment is None or card.reference is None:
         yield f"{name}: has no simulator, so that there is nothing to rank"
         return
-    taken = {} if standing else _required(*sorted({p for row in run.rows for p in row.simulator}))
+    noted = {*SIMULATORS, *(p for row in run.rows for p in row.simulator)}
+    taken = {} if standing else _required(*sorted(noted))
     for row in run.rows:
         yield from _versions(run, row, {**taken, **card.valid_with})
         yield from _row(run, row, card.environment, card.reference)
@@ -379,12 +387,18 @@ def _against_itself(run: Run) -> Iterator[str]:
         if run.record.status is not Status.FAILED:
             yield f"{run.title}: is {run.record.status}; carry it on until it is done"
         return
+    path = run.folder / "metrics.csv"
     try:
-        lines = read_curves(run.folder / "metrics.csv")
+        data, lines = read_own(path, LARGEST_CURVES), read_curves(path)
     except OSError:
-        lines = []
+        data, lines = b"", []
+    kept = {step for step, _ in lines}
     if not lines or lines[-1][0] != of.steps:
         yield f"{run.title}: metrics.csv: expected losses up to step {of.steps:,}; run it again"
+    elif missing := sorted({row.step for row in run.rows} - kept):
+        yield f"{run.title}: metrics.csv: expected losses at step {listed(missing)}; run it again"
+    elif up_to(data, of.steps) != data:
+        yield f"{run.title}: metrics.csv: has lines that offrl does not write; run it again"
     times = [row.wall_time for row in run.rows]
     if any(not 0 < time < math.inf for time in times) or times != sorted(times):
         yield f"{run.title}: wall_time: expected times that rise from row to row"
@@ -394,8 +408,26 @@ def _against_itself(run: Run) -> Iterator[str]:
 
 def _weights(run: Run) -> Iterator[str]:
     path = run.folder / WEIGHTS
-    if path.exists() and path.stat().st_size > MOST_WEIGHTS:
+    if not path.exists():
+        return
+    if path.stat().st_size > MOST_WEIGHTS:
         yield f"{run.title}: {WEIGHTS}: expected at most {MOST_WEIGHTS:,} bytes"
+        return
+    try:
+        checkpoint.load(path)
+    except Damaged as error:
+        yield f"{run.title}: {str(error).replace(str(path), WEIGHTS)}"
+
+
+def _equal_weights(bundle: Bundle) -> Iterator[str]:
+    """Faults of runs with one checkpoint, which two seeds do not come to."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, checksum in sorted(bundle.files.items()):
+        if name.endswith(WEIGHTS):
+            owners[checksum].append(name.removesuffix(f"/{WEIGHTS}"))
+    for names in owners.values():
+        if len(names) > 1:
+            yield f"checkpoint: {listed(names)} have the same; each run has its own"
 
 
 def _is_close(a: float, b: float) -> bool:

@@ -15,6 +15,7 @@ from offrl.reporting.submission import TUNING, Submission, read_submission, subm
 from offrl.reporting.submission_checks import Checked, check_submission
 from offrl.results.bundle import SUBMISSION, chosen_runs, pack
 from offrl.results.store import StoredRun
+from offrl.results.unpacking import opened
 from offrl.toml import MOST_BYTES, to_toml
 
 DRAFT = """\
@@ -63,7 +64,7 @@ def submit(
     """Writes a submission of runs into a folder of submissions.
 
     Args:
-        runs: the folder of runs.
+        runs: the folder of runs, or a bundle of them.
         name: of its line on the board.
         about: the file that says the rest of submission.toml; a draft is written where there is
             none, and InputError raised.
@@ -75,6 +76,17 @@ def submit(
     Raises InputError where the submission has faults; then none is written. Those of the runs are
     looked for before a draft is written.
     """
+    if runs.suffix == ".zip":
+        with opened(runs) as bundle:
+            try:
+                return submit(
+                    *(bundle.folder, name, about, folder),
+                    protocols=protocols,
+                    algorithms=algorithms,
+                    weights=weights,
+                )
+            except InputError as error:
+                raise InputError(str(error).replace(str(bundle.folder), str(runs))) from None
     chosen: dict[str, Any] = {"protocols": protocols, "algorithms": algorithms, "weights": weights}
     if not about.exists():
         with _checked(runs, None, chosen) as (_, checked):
@@ -150,7 +162,8 @@ def _read(about: Path) -> Submission:
     try:
         text = about.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
-        raise InputError(f"{about}: expected a TOML file, but {error!s:.200}") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{about}: expected a TOML file, but {why!s:.200}") from None
     if len(text) > MOST_BYTES:
         raise InputError(f"{about}: expected a TOML file of at most {MOST_BYTES:,} bytes")
     return read_submission(text, str(about))

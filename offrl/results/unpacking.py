@@ -39,6 +39,7 @@ SOURCE = "get it again from its source"
 MOST_ROWS = 10_000  # of a run; they take a second to read
 _END = struct.Struct("<4s4H2LH")  # the end of a zip file: signature, counts, size, place, comment
 _LARGEST_DIRECTORY = 2**23  # bytes; the names and sizes of as many files as there may be take half
+_HEAD, _EXTRA = 30, 64  # bytes before a file's name, and at most those of what may follow it
 _CHUNK = 2**20
 
 
@@ -103,9 +104,9 @@ def _extract(path: Path, folder: Path, most_text: int) -> Bundle:
         ) from None
     with file:
         try:
-            size = _check_end(file)
+            size, directory = _check_end(file)
             with zipfile.ZipFile(file) as archive:
-                members = _members(archive, str(path), size, most_text)
+                members = _members(archive, str(path), size - directory, most_text)
                 sums = {name: _write(archive, member, folder) for name, member in members.items()}
         except (
             *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
@@ -128,10 +129,11 @@ def _extract(path: Path, folder: Path, most_text: int) -> Bundle:
     return Bundle(path, folder, digest, sums, runs)
 
 
-def _check_end(file: IO[bytes]) -> int:
-    """The size of a file. Raises ValueError unless it ends as a zip file with a small directory.
+def _check_end(file: IO[bytes]) -> tuple[int, int]:
+    """The size of a file, and that of the directory and end of it.
 
-    What lists the files is read whole, so that its size is looked at first.
+    Raises ValueError unless it ends as a zip file with a small directory. What lists the files is
+    read whole, so that its size is looked at first.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _END.size - 20, 0))
@@ -143,7 +145,7 @@ def _check_end(file: IO[bytes]) -> int:
         raise ValueError("it is no zip file, or has something after its end")
     if tail[: -_END.size][-20:-16] == b"PK\6\7" or numbers[4] > _LARGEST_DIRECTORY:
         raise ValueError("it lists more files than a bundle has")
-    return size
+    return size, numbers[4] + _END.size
 
 
 def _members(
@@ -178,6 +180,9 @@ def _members(
     outside = any(not 0 <= member.header_offset < size for member in members.values())
     if packed > size or outside:  # files that share bytes would be many of few
         raise InputError(f"{where}: its files overlap or lie outside of it; {SOURCE}")
+    heads = sum(_HEAD + len(member.orig_filename.encode()) for member in members.values())
+    if size - packed - heads > _EXTRA * len(members):
+        raise InputError(f"{where}: has bytes that belong to no file of it; {SOURCE}")
     check_sizes(where, {name: member.file_size for name, member in members.items()}, most_text)
     return members
 

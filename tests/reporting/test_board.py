@@ -248,6 +248,17 @@ def test_a_replay_agrees_or_does_not(
     (entry,) = board(tmp_path).live
     assert ("re-evaluated" in entry.badges) is holds
     assert bool(entry.doubts) is not holds
+    moved = [  # two runs, so that the mean over seeds is the same
+        run.model_copy(update={"returns": [v + by for v in run.returns]})
+        for run, by in zip(runs, (100, 0, -100, 0, 0), strict=True)
+    ]
+    write_replay(Replay(digest=digest, commit="abcdef0", runs=moved), replay_path(path))
+    (entry,) = board(tmp_path).live
+    (agreed,) = entry.replayed
+    assert (agreed.errors <= 4) is holds
+    assert {0, 2} <= {*agreed.apart}
+    assert "re-evaluated" not in entry.badges
+    assert "seed 0, 2" in entry.doubts[0] or not holds
     write_replay(Replay(digest="0" * 64, commit="abcdef0", runs=runs), replay_path(path))
     with pytest.raises(InputError, match="is of another bundle"):
         board(tmp_path)
@@ -333,6 +344,9 @@ def test_partial_entries_are_shown_and_published_scores_have_no_rank(
     (entry,) = made.unranked
     assert entry.unranked is not None
     assert "partial: lacks " in entry.unranked
+    build(tmp_path / "board", tmp_path / "site", resampling=FEW)
+    for page in ("datasets/hopper-medium-v2@2.html", "algorithms/td3_bc.html"):
+        assert '<span class="flag">partial: lacks ' in (tmp_path / "site" / page).read_text()
     assert "td3_bc" in set(made.quoted["algorithm"])
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from made_runs import config_hash, write_runs
 
 from offrl.errors import InputError
 from offrl.files import CHECKSUM, seal
+from offrl.learning import checkpoint
 from offrl.reporting.similar_returns import common_form, correlated, near_copies
 from offrl.reporting.submission import Submission, read_submission, submission_text
 from offrl.reporting.submission_checks import Checked, check_submission
@@ -202,6 +204,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
         in_identity(view="qlearning"),
         "pointmaze-quickstart: view: expected transitions for td3_bc, found 'qlearning'",
     ),
+    "no version of the simulator": (
+        in_last_row(simulator={"gymnasium": "1.2.0", "gymnasium-robotics": "1.4.2"}),
+        f"{CELL} 0: step 4,000: mujoco of no known version; scores on pointmaze-quickstart are",
+    ),
     "times": (in_last_row(wall_time=1.0), f"{CELL} 0: wall_time: expected times that rise"),
     "data": (
         lambda identity, _: identity.update(data_sha256=f"{identity['seed']:064d}"),
@@ -230,7 +236,7 @@ def test_seeds_and_algorithms_are_those_of_one_entry(tmp_path: Path) -> None:
     one = check_submission(packet(tmp_path / "one", seeds=[0, 1, 3, 7]))
     assert one.faults == (
         "pointmaze-quickstart: lacks the seeds 2, 4 of quickstart; run them",
-        "pointmaze-quickstart: has the seeds 7, which quickstart has not; leave them out",
+        "pointmaze-quickstart: has the seed 7, which quickstart has not; leave it out",
     )
     write_runs(tmp_path / "two" / "runs", "bc", draw=1)
     two = check_submission(packet(tmp_path / "two"))
@@ -295,10 +301,66 @@ def test_every_fault_is_a_line_and_a_bundle_without_a_declaration_has_one(tmp_pa
     )
 
 
+def unpacked(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def repacked(path: Path, files: dict[str, bytes]) -> Path:
+    """The bundle with these files and checksums of them."""
+    rest = {name: data for name, data in files.items() if name != "SHA256SUMS"}
+    text = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in rest.items())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**rest, "SHA256SUMS": text.encode()}.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data + b"junk\n", "has lines that offrl does not write"),
+        (lambda data: data[:-1] + b"," * 9 + b"\n" * 9, "has lines that offrl does not write"),
+        (lambda _: b"step,x\n4000,1\n", "expected losses at step 1000, 2000, 3000"),
+        (lambda _: b"", "expected losses up to step 4,000"),
+    ],
+)
+def test_losses_are_whole_and_nothing_else(
+    tmp_path: Path, change: Callable[[bytes], bytes], said: str
+) -> None:
+    path = packet(tmp_path)
+    files = unpacked(path)
+    name = next(name for name in files if name.endswith("seed-2/metrics.csv"))
+    checked = check_submission(repacked(path, {**files, name: change(files[name])}))
+    assert checked.faults == (f"{CELL} 2: metrics.csv: {said}; run it again",)
+
+
+def test_checkpoints_are_whole_and_each_runs_own(tmp_path: Path) -> None:
+    path = packet(tmp_path)
+    files = unpacked(path)
+    runs = [name.removesuffix("run.json") for name in files if name.endswith("run.json")]
+    for number, run in enumerate(runs):
+        weights = tmp_path / f"{number}.safetensors"
+        checkpoint.save(weights, {"step": 4000, "learner": {"w": torch.full((2,), float(number))}})
+        files[f"{run}checkpoint/state.safetensors"] = weights.read_bytes()
+    assert check_submission(repacked(path, files)).faults == ()
+    first, second, *_ = (f"{run}checkpoint/state.safetensors" for run in runs)
+    same = {**files, second: files[first]}
+    (fault,) = check_submission(repacked(path, same)).faults
+    assert fault.startswith("checkpoint: ")
+    assert fault.endswith("have the same; each run has its own")
+    damaged = {
+        **files,
+        second: files[second].replace(b"\x00\x00\x80?" * 2, b"\x00\x00\xc0\x7f" * 2),
+    }
+    assert damaged != files
+    (fault,) = check_submission(repacked(path, damaged)).faults
+    assert fault.startswith(f"{CELL} 1: checkpoint/state.safetensors: ")
+
+
 def tampered(path: Path, *, sums: bool, sealed: bool) -> Checked:
     """The check of a bundle in which one return was raised by a point."""
-    with zipfile.ZipFile(path) as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
+    files = unpacked(path)
     name = next(name for name in files if name.endswith("evaluations.jsonl"))
     first, *others = files[name].splitlines(keepends=True)
     row = json.loads(first)
@@ -308,9 +370,7 @@ def tampered(path: Path, *, sums: bool, sealed: bool) -> Checked:
         row = seal(row)
     files[name] = json.dumps(row).encode() + b"\n" + b"".join(others)
     if sums:
-        rest = {k: v for k, v in files.items() if k != "SHA256SUMS"}
-        text = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in rest.items())
-        files["SHA256SUMS"] = text.encode()
+        return check_submission(repacked(path, files))
     with zipfile.ZipFile(path, "w") as archive:
         for each, data in files.items():
             archive.writestr(each, data)

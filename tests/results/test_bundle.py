@@ -285,6 +285,9 @@ def test_damage_of_any_kind_is_one_line(bundle: Path, tmp_path: Path) -> None:
     for cut in (b"", whole[:100], whole[:-1], whole + b"x", bytes(10_000)):
         bundle.write_bytes(cut)
         assert "expected a bundle of offrl results pack, but" in refusal(bundle, tmp_path)
+    write(bundle, with_sums(files))
+    bundle.write_bytes(b"junk" * 1000 + bundle.read_bytes())  # which zip files may begin with
+    assert refusal(bundle, tmp_path).startswith("has bytes that belong to no file of it")
 
 
 def test_bundles_are_merged_unless_they_contradict_one_another(tmp_path: Path) -> None:
