@@ -14,6 +14,9 @@ for row, because published scores were trained on it: rows at timeouts and the l
 are left out, and the successor is always the next row of the file, so that of a terminal row is the
 first observation of the next episode. The last row kept of an episode that timed out is marked as
 truncated, which changes no target: a truncation never stops bootstrapping.
+
+Discrete actions are whole numbers from 0. How many there are and what they are called is no part of
+D4RL's format: `write` keeps it as JSON in the attribute `choices` of `actions`.
 """
 
 import contextlib
@@ -27,12 +30,14 @@ from numpy.typing import NDArray
 
 from offrl.data import (
     Card,
+    Choices,
     Columns,
     Room,
     Steps,
     Totals,
     actions,
     check_size,
+    choices_text,
     column,
     disk_usage,
     flags,
@@ -40,6 +45,7 @@ from offrl.data import (
     moved,
     open_archive,
     precedes,
+    read_choices,
     refuse_links,
 )
 from offrl.errors import InputError
@@ -50,6 +56,7 @@ VIEWS = ("transitions", "qlearning")
 VERSION = 1  # raised whenever the same file would be read otherwise
 STATES = ("infos/qpos", "infos/qvel")
 KEYS = ("observations", "actions", "rewards", "terminals")
+CHOICES = "choices"  # an attribute of `actions`
 D4RL_KEYS = (*KEYS, "timeouts", "next_observations")
 # Names of columns that say where episodes begin and end, as other tools spell them.
 ENDS = re.compile(r"terminal|(^|_)(is_)?(ends?|last|final|dones?|dones_float)$|truncat|timeout")
@@ -70,13 +77,29 @@ def lacking(path: Path) -> list[str]:
         return _missing(file)
 
 
+def choices(path: Path) -> Choices | None:
+    """The discrete actions by the attribute that `write` gives to those of an HDF5 file."""
+    with _opened(path) as file:
+        attributes = getattr(file.get("actions"), "attrs", {})
+        if CHOICES not in attributes:
+            return None
+        where = f"{path}: attribute {CHOICES} of actions"
+        held = attributes.get_id(CHOICES)
+        if held.dtype.kind != "S" or held.shape != ():  # a text of any other kind has no size yet
+            raise InputError(
+                f"{where}: {held.dtype} of shape {held.shape}, expected one text of fixed length; "
+                "write it as numpy.bytes_, or delete it and give a card with actions.count"
+            )
+        return read_choices(attributes[CHOICES], where)
+
+
 def read(path: Path, card: Card) -> Columns:
     """The columns of a D4RL file in the card's view. Raises InputError where it is not one."""
     with _opened(path) as file:
         return _read(file, path, card)
 
 
-def write(path: Path, columns: Columns, card: Card) -> None:  # noqa: ARG001
+def write(path: Path, columns: Columns, card: Card) -> None:
     """Writes rows with D4RL's names; the view `transitions` reads each of them again."""
     import h5py
 
@@ -88,9 +111,13 @@ def write(path: Path, columns: Columns, card: Card) -> None:  # noqa: ARG001
         columns.truncations,
         columns.next_observations,
     )
-    with h5py.File(path, "w", locking=False) as file:
+    # Attributes of more than 64 KiB, thousands of names, need the format of HDF5 1.8.
+    with h5py.File(path, "w", locking=False, libver="v108") as file:
         for key, column_ in zip(D4RL_KEYS, values, strict=True):
             file.create_dataset(key, data=column_)
+        if card.actions is not None:
+            text = choices_text(card.actions).encode()
+            file["actions"].attrs[CHOICES] = np.bytes_(text)
 
 
 def steps(path: Path, card: Card, most: int) -> Steps | None:

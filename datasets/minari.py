@@ -32,6 +32,7 @@ from offrl.data import (
     actions,
     check_size,
     check_table,
+    choices_text,
     column,
     disk_usage,
     flags,
@@ -41,6 +42,7 @@ from offrl.data import (
     open_nested,
     path_stamp,
     ragged_blocks,
+    read_choices,
     refuse_links,
     size_of,
 )
@@ -55,6 +57,7 @@ FLAT = ("rewards", "terminations", "truncations")  # numbers of an episode's ste
 # Packages that register their environments when they are imported. No other is named, whatever
 # metadata say, and one that offrl's cards do not name has to be trusted.
 REGISTERING = ("gymnasium_robotics", "minigrid", "ale_py")
+CHOICES = "offrl_actions"  # of the metadata: discrete actions and their names, as JSON
 MOST_TEXT = 2**26  # bytes of metadata, which declare two bounds for each number of a space
 Floats = NDArray[np.float32]
 
@@ -179,6 +182,8 @@ def write(path: Path, columns: Columns, card: Card) -> None:
     }
     if card.reference is not None:
         about["ref_min_score"], about["ref_max_score"] = card.reference.min, card.reference.max
+    if card.actions is not None:
+        about[CHOICES] = choices_text(card.actions)
     storage.update_metadata(about)
     storage.update_episodes(
         EpisodeBuffer(
@@ -227,7 +232,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
             keys["id"] = str(named)
         part = "action_space"
         if count := _discrete(metadata.get(part)):
-            keys["actions"] = Choices(count=count)
+            keys["actions"] = _choices(metadata.get(CHOICES), count)
         part = "eval_env_spec" if metadata.get("eval_env_spec") else "env_spec"
         text = metadata.get(part)
         notes = [_environment(json.loads(text) if text else {}, keys), _reference(metadata, keys)]
@@ -610,6 +615,19 @@ def _discrete(text: Any) -> int | None:
     """How many discrete actions a serialised space has; None for a space of another kind."""
     space = json.loads(text) if text else {}
     return int(space["n"]) if space.get("type") == "Discrete" else None
+
+
+def _choices(text: Any, count: int) -> Choices:
+    """So many discrete actions, with the names that `write` kept, where it did."""
+    if not isinstance(text, str):
+        return Choices(count=count)
+    choices = read_choices(text, CHOICES)
+    if choices.count != count:
+        raise InputError(
+            f"{CHOICES}: names {choices.count:,} actions, but the action_space has {count:,}; "
+            "correct it, or delete it"
+        )
+    return choices
 
 
 def _first_action(space: Any, path: Path, card: Card) -> int:

@@ -3,8 +3,8 @@
 The columns are `observation_0`, `observation_1`, ..., `action_0`, ..., `reward`,
 `next_observation_0`, ... as float32, then `termination` and `truncation` as bool; other columns are
 left alone. Discrete actions are one column `action` of whole numbers from 0; how many there are and
-what they are called stands on a card. Rows of an episode follow one another, and one with a flag
-ends it.
+what they are called stands in the table's metadata, as JSON under `offrl.actions`, or on a card.
+Rows of an episode follow one another, and one with a flag ends it.
 """
 
 import itertools
@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data import Card, Columns, actions, check_table, column, disk_usage, flags
+from offrl.data import (
+    Card,
+    Choices,
+    Columns,
+    actions,
+    check_table,
+    choices_text,
+    column,
+    disk_usage,
+    flags,
+    read_choices,
+)
 from offrl.errors import InputError
 
 SUFFIXES = (".parquet",)
@@ -26,6 +37,7 @@ VERSION = 1  # raised whenever the same file would be read otherwise
 GROUPS = ("observation", "action", "next_observation")
 SINGLE = ("reward", "termination", "truncation")
 BLOCK = 2**16  # rows that are read or written together
+KEY = "offrl.actions"  # of the metadata: how many discrete actions there are, and their names
 
 
 def lacking(path: Path) -> list[str]:
@@ -34,6 +46,15 @@ def lacking(path: Path) -> list[str]:
 
     with parquet.ParquetFile(path) as file:
         return _lacking(file.schema_arrow.names)
+
+
+def choices(path: Path) -> Choices | None:
+    """The discrete actions by the metadata of a table that `write` wrote."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        text = (file.schema_arrow.metadata or {}).get(KEY.encode())
+    return None if text is None else read_choices(text, f"{path}: metadata {KEY}")
 
 
 def read(path: Path, card: Card) -> Columns:
@@ -86,7 +107,7 @@ def read(path: Path, card: Card) -> Columns:
     )
 
 
-def write(path: Path, columns: Columns, card: Card) -> None:  # noqa: ARG001
+def write(path: Path, columns: Columns, card: Card) -> None:
     """Writes rows as a table, uncompressed: so much as it takes on disk, it takes in memory."""
     import pyarrow
     from pyarrow import parquet
@@ -94,6 +115,8 @@ def write(path: Path, columns: Columns, card: Card) -> None:  # noqa: ARG001
     blocks = _blocks(columns)
     first = next(blocks)
     schema = first.schema
+    if card.actions is not None:
+        schema = schema.with_metadata({KEY: choices_text(card.actions)})
     with parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
         for block in itertools.chain([first], blocks):
             # A row group; batches would be collected in memory.

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from offrl.data.archive import open_archive as open_archive
     from offrl.data.card import Card as Card
-    from offrl.data.card import Choices as Choices
     from offrl.data.card import Environment as Environment
     from offrl.data.card import Reference as Reference
     from offrl.data.card import Wrapper as Wrapper
     from offrl.data.card import find_card as find_card
     from offrl.data.card import shipped_cards as shipped_cards
+    from offrl.data.choices import Choices as Choices
+    from offrl.data.choices import choices_text as choices_text
+    from offrl.data.choices import read_choices as read_choices
     from offrl.data.columns import Columns as Columns
     from offrl.data.columns import Totals as Totals
     from offrl.data.columns import actions as actions
@@ -48,13 +50,13 @@ _NAMES = {
     "archive": ("open_archive",),
     "card": (
         "Card",
-        "Choices",
         "Environment",
         "Reference",
         "Wrapper",
         "find_card",
         "shipped_cards",
     ),
+    "choices": ("Choices", "choices_text", "read_choices"),
     "columns": (
         "Columns",
         "Totals",

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from offrl import machine
+from offrl.data.choices import Choices
 from offrl.data.families import family_tables
 from offrl.errors import InputError, unknown
 from offrl.files import plain, user_path
@@ -235,28 +236,6 @@ class Expected(Strict):
     validation_transitions: int | None = None
     validation_episodes: int | None = None
     made: Made | None = None  # of data that a maker makes
-
-
-MOST_CHOICES = 10_000  # discrete actions: networks have an output for each
-
-
-class Choices(Strict):
-    """Discrete actions: integers from 0, each of which is one of `count` choices."""
-
-    count: int = Field(ge=2, le=MOST_CHOICES)
-    names: list[str] = Field(default_factory=list)  # of the choices, in order; empty: none known
-
-    @model_validator(mode="after")
-    def _names_all(self) -> Self:
-        """Where there are names, each choice has one of its own."""
-        if self.names and not len(self.names) == len({*self.names}) == self.count:
-            raise PydanticCustomError(
-                "names",
-                "names: {named} names, {distinct} of them distinct, for {count} actions; expected "
-                "one for each, or none",
-                {"named": len(self.names), "distinct": len({*self.names}), "count": self.count},
-            )
-        return self
 
 
 class Card(Strict):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from offrl.data.cache import digest
-from offrl.data.card import Card, Choices, read_card
+from offrl.data.card import Card, read_card
+from offrl.data.choices import Choices
 from offrl.data.choosing import Subset
 from offrl.data.columns import Columns, check_columns, totals
 from offrl.data.loader import Writes, writer_of

@@ -7,8 +7,9 @@ point of the group `offrl.datasets`, and holds
     VIEWS       names of choices of rows; the first, "transitions", is every row
     read        reads one file or folder
 
-and, where the format has more to offer, `card` (see `Describes`), `lacking` (see `Recognises`),
-`steps` (see `Replays`), `write` (see `Writes`) and `fetch` with `stamp` (see `Fetches`). `VERSION`
+and, where the format has more to offer, `card` (see `Describes`), `choices` (see `NamesChoices`),
+`lacking` (see `Recognises`), `steps` (see `Replays`), `write` (see `Writes`) and `fetch` with
+`stamp` (see `Fetches`). `VERSION`
 is a whole number, 1 where there is none, which is raised whenever the same file would be read
 otherwise: what is cached is then read again. What a loader raises on foreign bytes becomes one line
 in `offrl.data.foreign`, so it catches nothing itself. Nothing else in offrl depends on a format.
@@ -25,6 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from offrl import registry
 from offrl.data.card import Card
+from offrl.data.choices import Choices
 from offrl.data.columns import Columns
 from offrl.data.foreign import parts, reading
 from offrl.data.steps import Steps
@@ -57,6 +59,14 @@ class Describes(Protocol):
         `source` is a path, or a name that `fetch` takes. Raises InputError where a folder is not of
         this format.
         """
+
+
+@runtime_checkable
+class NamesChoices(Protocol):
+    """A loader of files that have no card, but may say how many discrete actions there are."""
+
+    def choices(self, path: Path) -> Choices | None:
+        """The discrete actions of a file; None where it says nothing. Raises InputError for odd."""
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data.card import MOST_CHOICES, Choices
+from offrl.data.choices import MOST_CHOICES, Choices
 from offrl.data.columns import Columns
 from offrl.data.foreign import check_size, reading
 from offrl.data.roles import SHOWN, Roles

@@ -14,6 +14,7 @@ from offrl.data.loader import (
     Describes,
     Fetches,
     Loader,
+    NamesChoices,
     Recognises,
     loader_and_name,
     loader_of,
@@ -193,10 +194,12 @@ def _is_of(name: str, loader: Loader, path: Path) -> bool:
 def _description(name: str, source: str | Path) -> dict[str, Any]:
     """What a loader finds in the data for their card."""
     loader = loaders()[name]
-    if not isinstance(loader, Describes):
-        return {}
     with reading(source, f"{name} data", DAMAGED):
-        return loader.card(source)
+        if isinstance(loader, Describes):
+            return loader.card(source)
+        if isinstance(loader, NamesChoices) and isinstance(source, Path):
+            return {"actions": choices} if (choices := loader.choices(source)) else {}
+    return {}
 
 
 def _readers(suffix: str) -> list[str]:

@@ -1,14 +1,18 @@
 """Data sets that are written: to other formats and back, and as subsets with a lineage."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow import parquet
 from sources import npz
 
-from offrl.data.card import Choices, File, Source
+from offrl.data.card import File, Source
+from offrl.data.choices import MOST_CHOICES, Choices
 from offrl.data.choosing import Subset
 from offrl.data.columns import Columns
 from offrl.data.dataset import Dataset, load_dataset
@@ -74,25 +78,109 @@ def test_an_export_is_read_back_without_loss(name: str, tmp_path: Path) -> None:
     assert back.notes == []
 
 
-@pytest.mark.parametrize("name", ["back.parquet", "back.hdf5", "back"])
-def test_discrete_actions_are_read_back_without_loss(name: str, tmp_path: Path) -> None:
-    """Minari alone says how many there are; for the others a card has to."""
-    data = source(tmp_path)
+def discrete(folder: Path, choices: Choices) -> Dataset:
+    """The same with discrete actions, of which the first three occur."""
+    data = source(folder)
     data.actions = np.arange(20, dtype=np.int64) % 3
-    data.card = data.card.model_copy(update={"actions": Choices(count=4)})
+    data.card = data.card.model_copy(update={"actions": choices})
+    return data
+
+
+LONG = [f"dose {k}, by the vein or the mouth" for k in range(MOST_CHOICES)]  # 350 kB
+
+
+@pytest.mark.parametrize("name", ["back.parquet", "back.hdf5", "back.h5", "back"])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        Choices(count=4),
+        Choices(count=4, names=["left", "", '<b>"right"', "rechts é\n"]),
+        Choices(count=MOST_CHOICES, names=LONG),
+    ],
+    ids=["count", "names", "most"],
+)
+def test_discrete_actions_come_back_with_their_names(
+    name: str, choices: Choices, tmp_path: Path
+) -> None:
+    data = discrete(tmp_path, choices)
     path = exported(data, tmp_path / name)
-    given: Any = path
-    if path.suffix:
-        with pytest.raises(InputError, match=r"give a card with actions\.count"):
-            load_dataset(path)
-        files = [File(name=str(path))]
-        given = data.card.model_copy(
-            update={"source": Source(loader=writer_of(path)[0], files=files)}
-        )
-    back = load_dataset(given)
-    assert back.action_count == 4
+    back = load_dataset(path)
+    assert back.card.actions == choices
     assert back.actions.dtype == np.int64
     assert np.array_equal(back.actions, data.actions)
+    assert load_dataset(path).card.actions == choices  # from the cache
+
+
+def without_choices(path: Path) -> None:
+    """An export as earlier versions wrote it."""
+    if path.suffix == ".parquet":
+        parquet.write_table(parquet.read_table(path).replace_schema_metadata(None), path)
+    else:
+        with h5py.File(path, "a") as file:
+            del file["actions"].attrs["choices"]
+
+
+@pytest.mark.parametrize("name", ["back.parquet", "back.hdf5"])
+def test_a_file_that_does_not_count_its_actions_needs_a_card(name: str, tmp_path: Path) -> None:
+    data = discrete(tmp_path, Choices(count=3, names=["a", "b", "c"]))
+    path = exported(data, tmp_path / name)
+    without_choices(path)
+    with pytest.raises(InputError, match=r"give a card with actions\.count"):
+        load_dataset(path)
+    files = [File(name=str(path))]
+    card = data.card.model_copy(update={"source": Source(loader=writer_of(path)[0], files=files)})
+    assert np.array_equal(load_dataset(card).actions, data.actions)
+
+
+def with_text(path: Path, text: bytes) -> None:
+    """Puts another text into an export, in the place of its choices."""
+    if path.suffix == ".parquet":
+        table = parquet.read_table(path).replace_schema_metadata({"offrl.actions": text})
+        parquet.write_table(table, path)
+    elif path.suffix:
+        with h5py.File(path, "a") as file:
+            file["actions"].attrs["choices"] = np.bytes_(text)
+    else:
+        metadata = path / "metadata.json"
+        values = json.loads(metadata.read_text()) | {"offrl_actions": text.decode("latin-1")}
+        metadata.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("name", ["back.parquet", "back.hdf5", "back"])
+def test_odd_choices_of_a_file_are_one_line(name: str, tmp_path: Path) -> None:
+    path = exported(discrete(tmp_path, Choices(count=3)), tmp_path / name)
+    for text, message in [
+        (b"{", "expected JSON such as"),
+        (b"\xff", "expected JSON such as"),
+        (b"[" * 10_000, "expected JSON such as"),
+        (b"[1]", "dictionary"),
+        (b'{"count": 1%s}' % (b"0" * 5_000), "expected JSON such as"),
+        (b'{"count": NaN}', "count: Input should be a valid integer"),
+        (b'{"count": 10001}', "count: Input should be less than or equal to 10000"),
+        (b'{"count": 3, "colour": 1}', "colour: unknown key"),
+        (b'{"count": 3, "names": ["a", "b"]}', "2 names, 2 of them distinct, for 3 actions"),
+        (b'{"count": 3, "names": ["a", "b", "c\\u0000"]}', "NUL"),
+        (b'{"count": 3, "names": ["a", "b", "\\ud800"]}', "half a character"),
+        (b'{"count": 2}', "2 discrete actions|names 2 actions, but the action_space has 3"),
+        (b" " * (2**24 + 1), "at most 16,777,216 are read"),
+    ]:
+        with_text(path, text)
+        with pytest.raises(InputError, match=message) as error:
+            load_dataset(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("value", ["text", ["a", "b"], 3, h5py.Empty("S3")])
+def test_choices_of_an_hdf5_file_have_a_size_before_they_are_read(
+    value: Any, tmp_path: Path
+) -> None:
+    path = exported(discrete(tmp_path, Choices(count=3)), tmp_path / "back.hdf5")
+    with h5py.File(path, "a") as file:
+        file["actions"].attrs["choices"] = value
+    with pytest.raises(InputError, match="expected one text of fixed length"):
+        load_dataset(path)
 
 
 def test_what_minari_cannot_hold_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
