@@ -163,7 +163,9 @@ def expand(
     chosen = chosen_entries(protocol, algorithms)
     for pattern in datasets:
         if not any(is_chosen(d, pattern, protocol.datasets) for d in protocol.datasets):
-            raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets)
+            own = "for data of your own: a .toml file with extends, id, version and datasets"
+            advice = own if is_path(pattern) else ""
+            raise unknown(f"data set of {protocol.id}", pattern, protocol.datasets, advice)
     on = {
         label: [
             dataset

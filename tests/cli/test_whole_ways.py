@@ -9,6 +9,7 @@ from command_line import Call
 
 from offrl import load_dataset
 
+DOCS = Path(__file__).parents[2] / "docs" / "datasets.md"
 SMALL = ("--steps", 20, "--every", 10, "--workers", 1)
 
 
@@ -29,6 +30,7 @@ def write_log(path: Path) -> None:
 
 
 def test_a_log_of_discrete_treatments_is_trained_on_with_five_commands(call: Call) -> None:
+    """Those of docs/datasets.md, with the protocol that stands there."""
     write_log(Path("log.csv"))
     made = call(
         *("data", "import", "log.csv", "--observation", "pulse", "--observation", "fever"),
@@ -46,17 +48,13 @@ def test_a_log_of_discrete_treatments_is_trained_on_with_five_commands(call: Cal
     looked = call("data", "stats", "log.toml")
     assert re.search(r"high: \d+\.\d+%, low: \d+\.\d+%,\s+none", looked.stdout), looked.stdout
 
-    Path("log-protocol.toml").write_text(
-        'id = "log"\nversion = 1\ntitle = "Three ways to treat"\nsource = "offrl"\n'
-        'datasets = ["log.toml"]\nseeds = [0]\nsteps = 20\n'
-        "evaluation = { every = 10, episodes = 1 }\n"
-        + "".join(
-            f"[algorithms.{name}.config]\nhidden = [8]\nbatch_size = 16\n"
-            for name in ("bc", "percent_bc", "double_dqn")
-        )
-    )
-    trained = call("run", "log-protocol.toml", "-o", "runs", "--workers", 1)
+    (own,) = re.findall(r"^```toml\n(extends = .*?)^```$", DOCS.read_text("utf-8"), re.M | re.S)
+    Path("treatments.toml").write_text(own)
+    refused = call("run", "discrete-small", "-o", "runs", "--dataset", "log.toml")
+    assert "for data of your own: a .toml file with extends, id, version" in refused.error
+    trained = call("run", "treatments.toml", "-o", "runs", "--seed", 0, *SMALL)
     assert trained.code == 0, trained.stderr
+    assert "3 of 3 runs are done" in " ".join(trained.stdout.split())
     said = " ".join(trained.stderr.split())
     assert "its card has no simulator, so no policy is evaluated" in said
 
