@@ -87,7 +87,7 @@ def _source(card: "Card") -> Iterator[str]:
     """Where the data come from, and by what a copy is checked."""
     source = card.source
     if source.maker:
-        yield f"made on your machine by {source.maker}: offrl data make {card.id}"
+        yield f"made on your machine by {source.maker}: offrl data make {card.command_name}"
     elif source.fetched_id:
         yield f"{source.loader}:{source.id}, fetched by the loader {source.loader}"
     for split, files in (("", source.files), ("validation: ", source.validation)):

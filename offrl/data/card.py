@@ -6,6 +6,7 @@ card's keys at the top level.
 """
 
 import functools
+import shlex
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -267,6 +268,11 @@ class Card(Strict):
         return self._origin
 
     @property
+    def command_name(self) -> str:
+        """What a command takes for this card: the file where it was read, else its id."""
+        return shlex.quote(one_line(self._origin.file or self.id))
+
+    @property
     def clean(self) -> "Card | None":
         """The card of the data set of which an altered one is made; None for one that is not."""
         return self._clean
@@ -349,7 +355,7 @@ def _said(card: Card) -> str:
     """What a card's notes begin with, and where to read on."""
     if not card.notes:
         return ""
-    return f"; its notes (offrl show {card.id}) begin: {one_line(card.notes[:200])}"
+    return f"; its notes (offrl show {card.command_name}) begin: {one_line(card.notes[:200])}"
 
 
 def read_card(path: Path, trust: Files = ()) -> Card:

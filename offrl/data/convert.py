@@ -74,9 +74,9 @@ def _read(card: Card, path: Path) -> Columns:
     loader = loader_of(card)
     advice = DAMAGED
     if cache_folder() in path.parents:
-        advice = f"the copy here is damaged: delete it, then `offrl data fetch {card.id}`"
+        advice = f"the copy here is damaged: delete it, then `offrl data fetch {card.command_name}`"
         if card.source.maker:
-            advice = f"make it again: `offrl data make {card.id} --again`"
+            advice = f"make it again: `offrl data make {card.command_name} --again`"
     with reading(path, f"{card.source.loader} data", advice):
         check_format(card, path)
         check_ordinary(path)
@@ -122,7 +122,7 @@ def check_made(card: Card, columns: Columns) -> list[str]:
         raise InputError(
             f"{card.id}: SHA-256 of the columns is {found}, but {made.sha256} was seen on "
             f"{machine.processor()} with {machine.mathematics()} and these versions; make it "
-            f"again (offrl data make {card.id} --again), or correct the card"
+            f"again (offrl data make {card.command_name} --again), or correct the card"
         )
     return [
         f"other bits than the card's, which were seen with another processor, C library or version "

@@ -181,8 +181,8 @@ def _download(card: Card, file: File, target: Path, progress: Progress | None) -
     tried = "; ".join(failures) or "the card gives no URL"
     raise InputError(
         f"{card.id}: {file.name} is not on this machine and could not be downloaded ({tried}); "
-        f"try again with `offrl data fetch {card.id}`, or, where a folder DIR holds the file, "
-        f"`offrl data fetch {card.id} --from DIR`"
+        f"try again with `offrl data fetch {card.command_name}`, or, where a folder DIR holds the "
+        f"file, `offrl data fetch {card.command_name} --from DIR`"
     )
 
 
@@ -217,7 +217,7 @@ def make(card: Card, progress: Progress | None = None, again: bool = False) -> P
     name = card.module("maker")
     if name is None:
         raise InputError(
-            f"{card.id}: is published, not made here; use `offrl data fetch {card.id}`"
+            f"{card.id}: is published, not made here; use `offrl data fetch {card.command_name}`"
         )
     folder = making_path(card)
     with lock(folder):

@@ -16,8 +16,10 @@ from offrl.data import download
 from offrl.data.card import Card, find_card
 from offrl.data.dataset import load_dataset
 from offrl.data.fetch import fetch, make
+from offrl.data.resolve import resolve
 from offrl.errors import InputError
 from offrl.text import one_line
+from offrl.toml import to_toml
 
 # --- downloads ---
 
@@ -113,6 +115,26 @@ def test_a_server_that_is_not_there_is_one_line(own_cache: Path, server: Server)
         load_dataset(remote(server, b"", "/a.npz"))
     assert "\n" not in str(caught.value)
     assert left_over(own_cache) == []
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_advice_names_the_card_by_its_file(tmp_path: Path, server: Server) -> None:
+    path = tmp_path / "my cards" / "mine.toml"
+    path.parent.mkdir()
+    values = card([{"name": "a.npz", "urls": [server.url + "/a.npz"]}]).model_dump(
+        mode="json", exclude_none=True
+    )
+    path.write_text(to_toml(values))
+    with pytest.raises(InputError, match="could not be downloaded") as caught:
+        load_dataset(path)
+    assert str(caught.value).count(f"`offrl data fetch '{path}'") == 2
+    server.files["/a.npz"] = b"no archive"
+    with pytest.raises(InputError, match="the copy here is damaged") as caught:
+        load_dataset(path)
+    assert f"`offrl data fetch '{path}'`" in str(caught.value)
+    with pytest.raises(InputError, match="is published, not made here") as caught:
+        make(resolve(path))
+    assert f"`offrl data fetch '{path}'`" in str(caught.value)
 
 
 @pytest.mark.usefixtures("own_cache")
