@@ -2,14 +2,19 @@
 
 import json
 import re
-from typing import Self
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from offrl.errors import InputError
+from offrl.text import counted, one_line
 from offrl.toml import MOST_BYTES, Strict, validate
 
+RARE = 0.1  # of an equal share of the rows: a choice with fewer may be a slip
+SHOWN = 5  # values that a note names
 _HALF = re.compile("[\ud800-\udfff]")
 MOST_CHOICES = 10_000  # discrete actions: networks have an output for each
 
@@ -60,3 +65,53 @@ def read_choices(text: str | bytes, where: str) -> Choices:
             "file again"
         ) from None
     return validate(Choices, values, where)
+
+
+def doubts(name: str, values: Sequence[Any], counts: Sequence[int]) -> list[str]:
+    """Notes on values of a column that are choices of their own, and may be slips.
+
+    Args:
+        name: of the column.
+        values: the distinct ones.
+        counts: in how many rows each stands.
+    """
+    alike: dict[str, list[Any]] = {}
+    for value in values:
+        plain = unicodedata.normalize("NFKC", str(value)).casefold()
+        alike.setdefault(" ".join(plain.split()), []).append(value)
+    same = [" and ".join(map(_shown, group)) for group in alike.values() if len(group) > 1]
+    numbers = [_number(value) for value in values]
+    odd: list[str] = []
+    if None not in numbers:
+        odd = [_shown(v) for v, number in zip(values, numbers, strict=True) if (number or 0) % 1]
+    equal = sum(counts) / max(1, len(values))
+    rare = [
+        f"{_shown(value)} in {counted(count, 'row')}"
+        for value, count in zip(values, counts, strict=True)
+        if count < RARE * equal
+    ]
+    doubted = {
+        "nearly the same, yet choices of their own": same,
+        "no whole number, as others are": odd if len(odd) < len(values) else [],
+        "rare": rare,
+    }
+    return [
+        f"look at {one_line(name)}, and correct slips: {what}: {_listed(found)}"
+        for what, found in doubted.items()
+        if found
+    ]
+
+
+def _shown(value: Any) -> str:
+    return one_line(repr(value))[:60]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:SHOWN]) + (", ..." if len(texts) > SHOWN else "")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -277,8 +277,8 @@ def actions(
     if given.dtype.kind in "iub":
         raise InputError(
             f"{where}: {key} are {given.dtype}, so discrete, and its card does not say how many "
-            f"there are; give a card with actions.count, or write them as floats if they are "
-            f"quantities"
+            f"there are; give a card with actions.count (from_episodes: discrete), or write them "
+            f"as floats if they are quantities"
         )
     return column(given, where, key, rows, 2, empty)
 

@@ -4,19 +4,19 @@ Rows are put in the order of their episodes and times; `sequences` says what fol
 Every change is a note.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.data.choices import MOST_CHOICES, Choices
+from offrl.data.choices import MOST_CHOICES, Choices, doubts
 from offrl.data.columns import Columns
 from offrl.data.foreign import check_size, reading
 from offrl.data.roles import SHOWN, Roles
 from offrl.data.sequences import Bools, Floats, Ordered, Rows
-from offrl.data.tables import ADVICE, EXACT, Levels, Table, moments_of, numbers_of
+from offrl.data.tables import ADVICE, EXACT, Cells, Levels, Table, moments_of, numbers_of
 from offrl.errors import InputError, unknown
 from offrl.text import counted, one_line, visible
 
@@ -128,13 +128,14 @@ def _read(table: Table, roles: Roles) -> tuple[_Raw, dict[str, Levels]]:
             parts[name] = np.empty((table.most, *values.shape[1:]), values.dtype)
         parts[name][rows : rows + len(values)] = values
 
-    for block in table.blocks([*numbers, *filter(None, [roles.time])], list(levels)):
+    expected = roles.cells()
+    for block in table.blocks(expected, list(levels)):
         for group, names in groups.items():
             if names:
-                keep(group, _numbers(block, names, table.where, rows))
+                keep(group, _numbers(block, names, table.where, rows, expected))
         if roles.time:
-            cells = block.column(roles.time)
-            keep("moments", moments_of(cells, table.where, roles.time, rows))
+            cells, form = block.column(roles.time), expected[roles.time]
+            keep("moments", moments_of(cells, table.where, roles.time, rows, form))
         if roles.episode:
             keep("episodes", levels[roles.episode].of(block.column(roles.episode), rows))
         if texts:
@@ -154,11 +155,13 @@ def _read(table: Table, roles: Roles) -> tuple[_Raw, dict[str, Levels]]:
     return _Raw(**found), levels
 
 
-def _numbers(block: Any, names: Sequence[str], where: str, first: int) -> Floats:
+def _numbers(
+    block: Any, names: Sequence[str], where: str, first: int, expected: Mapping[str, Cells]
+) -> Floats:
     """Columns of a block side by side. Raises InputError for numbers that float32 does not have."""
     values = np.empty((block.num_rows, len(names)), dtype=np.float32)
     for place, name in enumerate(names):
-        cells = numbers_of(block.column(name), where, name, first)
+        cells = numbers_of(block.column(name), where, name, first, expected[name])
         with np.errstate(over="ignore"):
             values[:, place] = cells
         if np.isinf(values[:, place]).any():
@@ -190,6 +193,8 @@ def _chosen(
                 f"{MOST_CHOICES:,} actions{several}; leave discrete out where they are quantities, "
                 "or group them"
             )
+        counts = np.bincount(codes[:, place], minlength=len(of_column.values))
+        notes += doubts(of_column.name, of_column.values, counts.tolist())
         rank = np.argsort(order)
         chosen = chosen * len(values) + rank[codes[:, place]]
         prefix = f"{of_column.name}=" if len(levels) > 1 else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from offrl.data.tables import Table
+from offrl.data.tables import Cells, Table
 from offrl.errors import InputError, unknown
 from offrl.text import one_line
 
@@ -98,6 +98,25 @@ class Roles:
             for name in [given] if isinstance(given, str) else given or ():
                 yield role.replace("_", " "), name
 
+    def cells(self) -> dict[str, Cells]:
+        """What the cells of each column that is read as numbers or dates should be."""
+        texts = ("episode", "action") if self.discrete else ("episode",)
+        return {
+            name: _CELLS.get(role, _NUMBER) for role, name in self.by_role() if role not in texts
+        }
+
+
+_NUMBER = Cells("a number such as 1.5", "write texts as numbers, or leave the column out")
+_FLAG = Cells("0 or 1, or true or false", "write yes and no, or whatever stands there, so")
+_CELLS = {
+    "action": Cells("a number such as 1.5", "take actions that are choices as such (discrete)"),
+    "reward": Cells("a number such as 1.5", "write it so"),
+    "time": Cells(
+        "a number, or a date such as 2020-01-31 or 2020-01-31 14:30 (YYYY-MM-DD)", "write it so"
+    ),
+    "terminal": _FLAG,
+    "timeout": _FLAG,
+}
 
 _ROLES = [field.name for field in fields(Roles) if field.name != "discrete"]
 _SINGLE = ("reward", "episode", "time", "terminal", "timeout")  # roles of one column each

@@ -4,10 +4,11 @@ Cells are numbers, texts, truth values or dates; which of these a column of a CS
 in its first block. Row numbers count from 0, below the names of the columns.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,14 @@ BLOCK_BYTES = 2**20  # of a CSV file, of which some 30 are read ahead; no line i
 HEADER = 2**20  # bytes in which the names of a CSV file's columns stand
 EXACT = 2**53  # whole numbers beyond are no float64
 ADVICE = "correct it, or write the table again, in UTF-8"
-EXPECTED = (
-    "expected a number such as 1.5, or for time a date such as 2020-01-31; write texts as numbers, "
-    "or take actions as choices (discrete)"
-)
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d{1,20},\d{1,20}\s*")
+
+
+class Cells(NamedTuple):
+    """What the cells of a column of numbers should be."""
+
+    form: str  # such as "a number"
+    advice: str  # where another is the first of its column
 
 
 class Table:
@@ -46,12 +51,13 @@ class Table:
     ):
         self.where, self.names, self.most, self._blocks = where, names, most, blocks
 
-    def blocks(self, numbers: Collection[str], texts: Collection[str]) -> Iterator[Any]:
+    def blocks(self, numbers: Mapping[str, Cells], texts: Sequence[str]) -> Iterator[Any]:
         """Record batches of Arrow with the columns `numbers` and `texts`, in blocks of rows.
 
-        A column among `texts` of a CSV file is read as text, so that 007 is not 7.
+        Of `numbers`, which may be dates, it says what a cell should be, for messages. A column
+        among `texts` of a CSV file is read as text, so that 007 is not 7.
         """
-        blocks = self._blocks([*numbers], [*texts])
+        blocks = self._blocks(numbers, texts)
         while True:
             with reading(self.where, "a table", ADVICE):
                 block = next(blocks, None)
@@ -81,7 +87,7 @@ def frame_table(frame: "pd.DataFrame") -> Table:
     names = _distinct("the frame", [str(name) for name in frame.columns])
     place_of = {name: place for place, name in enumerate(names)}
 
-    def blocks(numbers: list[str], texts: list[str]) -> Iterator[Any]:
+    def blocks(numbers: Mapping[str, Cells], texts: Sequence[str]) -> Iterator[Any]:
         import pyarrow
 
         places = [place_of[name] for name in (*numbers, *texts)]
@@ -109,7 +115,7 @@ def _parquet_table(path: Path) -> Table:
         names = _distinct(str(path), list(file.schema_arrow.names))
         most = file.metadata.num_rows
 
-    def blocks(numbers: list[str], texts: list[str]) -> Iterator[Any]:
+    def blocks(numbers: Mapping[str, Cells], texts: Sequence[str]) -> Iterator[Any]:
         with parquet.ParquetFile(path) as file:
             for group in range(file.num_row_groups):  # together they would be read ahead
                 yield from file.iter_batches(BLOCK, [group], [*numbers, *texts], use_threads=False)
@@ -131,7 +137,7 @@ def _csv_table(path: Path) -> Table:
         schema, first = reader.schema, next(reader, None)
     names = _distinct(str(path), list(schema.names))
 
-    def blocks(numbers: list[str], texts: list[str]) -> Iterator[Any]:
+    def blocks(numbers: Mapping[str, Cells], texts: Sequence[str]) -> Iterator[Any]:
         import pyarrow
         from pyarrow import types
 
@@ -147,7 +153,7 @@ def _csv_table(path: Path) -> Table:
             with _csv_reader(path, separator, list(kinds), kinds) as reader:
                 yield from reader
         except pyarrow.ArrowInvalid as error:
-            raise _culprit(path, separator, kinds) or error from None
+            raise _culprit(path, separator, kinds, numbers) or error from None
 
     return Table(str(path), names, most, blocks)
 
@@ -175,7 +181,9 @@ def _csv_reader(
     )
 
 
-def _culprit(path: Path, separator: str, kinds: Mapping[str, Any]) -> InputError | None:
+def _culprit(
+    path: Path, separator: str, kinds: Mapping[str, Any], numbers: Mapping[str, Cells]
+) -> InputError | None:
     """An error that names the first cell which is not of its column's type; None for no such."""
     import pyarrow
 
@@ -185,15 +193,13 @@ def _culprit(path: Path, separator: str, kinds: Mapping[str, Any]) -> InputError
             for name, kind in kinds.items():
                 for row, cell in enumerate(_failing(block.column(name), kind)):
                     if cell is not None:
-                        expected = EXPECTED
+                        form, advice = numbers[name]
                         if first + row or kind != pyarrow.float64():
-                            expected = (
-                                f"expected {_called(kind)}, as in the rows above it; correct or "
-                                "empty that cell"
-                            )
+                            form = f"{_called(kind, form)}, as in the rows above it"
+                            advice = "correct that cell"
                         return InputError(
                             f"{path}: {name}: {cell!r:.60} in row {first + row} (counted from 0); "
-                            f"{expected}"
+                            f"{_expected(cell, Cells(form, advice))}"
                         )
             first += block.num_rows
     return None
@@ -216,19 +222,40 @@ def _failing(cells: Any, kind: Any) -> Iterator[str | None]:
             yield cell.as_py()
 
 
-def _called(kind: Any) -> str:
+def _called(kind: Any, form: str) -> str:
+    """What the cells above are, by their type; a column of numbers is of this form."""
     from pyarrow import types
 
     if types.is_temporal(kind):
-        return "a date"
-    return "true or false" if types.is_boolean(kind) else "a number"
+        return "a date such as 2020-01-31"
+    return "true or false" if types.is_boolean(kind) else form
 
 
-def numbers_of(cells: Any, where: str, name: str, first: int) -> NDArray[np.float64]:
-    """Cells of Arrow as numbers, NaN where one is empty; truth values are 0 and 1.
+def _expected(cell: Any, cells: Cells) -> str:
+    """What a cell should be, and what to do."""
+    if isinstance(cell, str) and DECIMAL_COMMA.fullmatch(cell):
+        return (
+            f"expected a number such as {cell.strip().replace(',', '.')}, with a point where this "
+            "one has a decimal comma; write the table with points"
+        )
+    return f"expected {cells.form}; {cells.advice}"
 
-    Raises InputError, with the row, for a cell that is no number; `first` is that of the block.
+
+def numbers_of(
+    column: Any, where: str, name: str, first: int, expected: Cells
+) -> NDArray[np.float64]:
+    """A column of Arrow as numbers, NaN where a cell is empty; truth values are 0 and 1.
+
+    Args:
+        column: a block of it.
+        where: the table, for messages.
+        name: of the column.
+        first: the row with which the block begins.
+        expected: what a cell should be.
+
+    Raises InputError, with the row, for a cell that is no number.
     """
+    cells = column
     import pyarrow
     from pyarrow import types
 
@@ -243,16 +270,18 @@ def numbers_of(cells: Any, where: str, name: str, first: int) -> NDArray[np.floa
         or types.is_decimal(kind)
         or types.is_null(kind)
     ):
-        shown = next((repr(cell.as_py()) for cell in cells if cell.is_valid), str(kind))
+        found = next((cell.as_py() for cell in cells if cell.is_valid), kind)
+        shown = repr(found) if found is not kind else str(kind)
         raise InputError(
-            f"{where}: {name}: {shown:.60} near row {first} (counted from 0); {EXPECTED}"
+            f"{where}: {name}: {shown:.60} near row {first} (counted from 0); "
+            f"{_expected(found, expected)}"
         )
     if types.is_boolean(kind):
         cells = cells.cast(pyarrow.int8())
     return np.asarray(cells.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False))
 
 
-def moments_of(cells: Any, where: str, name: str, first: int) -> NDArray[Any]:
+def moments_of(cells: Any, where: str, name: str, first: int, expected: Cells) -> NDArray[Any]:
     """Cells of Arrow as numbers that grow with time: float64, or int64.
 
     The latter are whole numbers, and the nanoseconds of dates.
@@ -272,7 +301,7 @@ def moments_of(cells: Any, where: str, name: str, first: int) -> NDArray[Any]:
     elif types.is_signed_integer(cells.type) and not cells.null_count:
         return np.asarray(cells.cast(pyarrow.int64()).to_numpy(zero_copy_only=False))
     else:
-        values = numbers_of(cells, where, name, first)
+        values = numbers_of(cells, where, name, first, expected)
     if np.isfinite(values).all():
         return values
     row = int(np.argmin(np.isfinite(values)))

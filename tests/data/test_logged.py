@@ -198,8 +198,27 @@ def cell(row: int, name: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFra
 
 WRONG = {
     "text among numbers": (cell(3, "obs_b", "high"), r"obs_b: 'high' in row 3 .*expected a number"),
-    "a decimal comma": (cell(0, "obs_a", "1,5"), r"obs_a: '1,5' in row 0 .*a number such as 1\.5"),
-    "no ISO date": (cell(0, "t", "1.2.2020"), r"t: '1.2.2020' in row 0 .*a date such as 2020-01-"),
+    "a decimal comma": (
+        cell(0, "obs_a", "44,4433"),
+        r"obs_a: '44,4433' in row 0 .*such as 44\.4433, with a point where .*decimal comma",
+    ),
+    "no ISO date": (
+        cell(0, "t", "01/03/2024"),
+        r"t: '01/03/2024' in row 0 .*\(YYYY-MM-DD\)",
+    ),
+    "a flag in words": (cell(0, "died", "no"), r"died: 'no' in row 0 .*; expected 0 or 1, or true"),
+    "another flag in words": (
+        cell(2, "died", "no"),
+        r"died: 'no' in row 2 .*0 or 1.*, as in",
+    ),
+    "a reward in words": (
+        cell(0, "r", "none"),
+        r"r: 'none' in row 0 .*a number such as 1\.5;",
+    ),
+    "an action in words": (
+        cell(0, "dose", "low"),
+        r"dose: 'low' in row 0 .*are choices as such",
+    ),
     "an infinity": (cell(1, "obs_a", "inf"), r"obs_a: inf in row 1"),
     "beyond float32": (cell(1, "obs_a", 1e39), r"obs_a: 1e\+39 in row 1"),
     "no action": (cell(2, "dose", None), r"dose: missing in row 2"),
@@ -222,7 +241,7 @@ def test_what_is_wrong_is_named_with_its_row(name: str, suffix: str, tmp_path: P
     change, message = WRONG[name]
     frame = change(log())
     if suffix == ".parquet":
-        if name in ("text among numbers", "a decimal comma", "no ISO date", "an infinity"):
+        if any(isinstance(value, str) for value in frame.drop(columns="patient").to_numpy().flat):
             pytest.skip("a column of Parquet has one type")
         numbers = [column for column in frame if column != "patient"]
         frame = frame.astype(dict.fromkeys(numbers, "float64"))
@@ -240,7 +259,15 @@ def test_what_is_wrong_is_named_with_its_row(name: str, suffix: str, tmp_path: P
         (Roles(["obs_*"], ["dose"], "r"), "nothing says which rows are an episode"),
         (Roles(["obs_*"], ["dose"], "r", ["t"]), "1 columns of next observations, but 2 of"),
         (Roles([], ["dose"], "r"), "observation: no columns"),
-        (Roles(["patient"], ["dose"], "r", terminal="died"), "patient: 'a' near row 0"),
+        (
+            Roles(["patient"], ["dose"], "r", terminal="died"),
+            "patient: 'a' near row 0.*leave the",
+        ),
+        (Roles(["obs_*"], ["dose"], "r", terminal="patient"), "'a' near row 0 .*expected 0 or 1"),
+        (
+            Roles(["obs_*"], ["dose"], "r", (), "died", "patient"),
+            r"'a' near row 0 .*\(YYYY-MM",
+        ),
     ],
 )
 def test_a_mapping_that_does_not_fit_is_refused(roles: Roles, message: str) -> None:
@@ -450,6 +477,24 @@ def test_what_is_no_choice_is_refused(values: Any, message: str) -> None:
     roles = Roles(["obs_*"], ["dose"], "r", terminal="died", discrete=True)
     with pytest.raises(InputError, match=message):
         table_columns(frame_table(log().assign(dose=values)), roles)
+
+
+def test_choices_that_may_be_slips_are_named() -> None:
+    drugs = ["low", "Low ", "high", "ＬＯＷ", *["low"] * 40, *["high"] * 40, *["mid"] * 40]
+    frame = pd.DataFrame({"o": 0.0, "u": drugs, "v": "0", "r": 0.0, "e": 0})
+    frame.loc[::2, "v"], frame.loc[4, "v"] = "1", "1.5"
+    roles = Roles(["o"], ["u", "v"], "r", episode="e", discrete=True)
+    said = table_columns(frame_table(frame), roles).notes
+    assert [note for note in said if note.startswith("look at")] == [
+        "look at u, and correct slips: nearly the same, yet choices of their own: 'low' and 'Low ' "
+        "and 'ＬＯＷ'",
+        "look at u, and correct slips: rare: 'Low ' in 1 row, 'ＬＯＷ' in 1 row",
+        "look at v, and correct slips: no whole number, as others are: '1.5'",
+        "look at v, and correct slips: rare: '1.5' in 1 row",
+    ]
+    clean = pd.DataFrame({"o": 0.0, "u": [0.5, 1.5] * 20, "r": 0.0, "e": 0})
+    roles = Roles(["o"], ["u"], "r", episode="e", discrete=True)
+    assert "look at" not in "".join(table_columns(frame_table(clean), roles).notes)
 
 
 def test_too_many_choices_are_quantities() -> None:
