@@ -48,7 +48,7 @@ def take(
             lock.acquire(timeout=-1 if longest is None else longest)
         except filelock.Timeout:
             raise HeldElsewhere(_holder(path) or named or "") from None
-        log.info("%s: waited long enough, goes on", what)
+        log.info("%s: the other process is done, goes on", what)
     return lock
 
 
