@@ -51,6 +51,11 @@ def test_runs_become_a_line_on_the_local_board(call: Call, tmp_path: Path) -> No
     built = call("leaderboard", "build", "leaderboard", "-o", "site")
     assert (built.code, built.stdout) == (0, "site/index.html\n")
     assert "My method" in (tmp_path / "site" / "protocols" / "quickstart-4.html").read_text()
+    assert call("results", "pack", "runs", "-o", "runs.zip").code == 0
+    again = call("leaderboard", "submit", "runs.zip", "--as", "My method", "-o", "packed")
+    assert again.stdout.splitlines()[0] == first.replace("leaderboard/", "packed/")
+    lacking = call("leaderboard", "submit", "runs.zip", "--as", "My method", "--weights")
+    assert lacking.error.startswith("runs.zip/quickstart@4/pointmaze-quickstart@1/td3_bc-")
 
 
 def test_a_fault_is_a_line_and_an_exit_code(call: Call, tmp_path: Path) -> None:
