@@ -37,11 +37,17 @@ KEYS = ("observations", "actions", "terminals")
 STATES = ("qpos", "button_states")  # of which rewards are made
 
 
+def lacking(path: Path) -> list[str]:
+    """The columns that a file lacks."""
+    with open_archive(path) as archive:
+        return [key for key in KEYS if key not in archive]
+
+
 def read(path: Path, card: Card) -> Columns:
     """The columns of an OGBench file. Raises InputError where it is not one."""
     task = _task(card)
+    missing = lacking(path)
     with open_archive(path) as archive:
-        missing = [key for key in KEYS if key not in archive]
         if missing:
             raise InputError(
                 f"{path}: lacks {', '.join(missing)}; found {', '.join(archive)}, expected "

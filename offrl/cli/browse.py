@@ -129,6 +129,9 @@ def list_names(
         rows, columns = published.table_rows(), published.TABLE_COLUMNS
     else:
         raise unknown("kind", what, KINDS)
+    if not (rows or as_json):
+        print_line(f"no {what} of offrl's fit; offrl list {what} shows all")
+        return
     show_rows(rows, columns, as_json)
 
 

@@ -97,6 +97,8 @@ def _fetch_file(
         elif directory_from is not None:
             original = _find(file, directory_from)
             check_ordinary(original)
+            if unverifiable:
+                check_format(card, original, files=True)
             with reading(original, what, DAMAGED), writing(target) as temporary:
                 shutil.copyfile(original, temporary)
                 check_file(temporary, file, name=str(original), given=True)

@@ -1,7 +1,7 @@
 """Whether a file of nested arrays reads bytes of other files: those of a stranger must not.
 
 HDF5 has three ways to do so: external links, external storage and virtual data sets. Every loader
-that opens such a file passes here first.
+that opens such a file passes here first. A soft link that leads in a circle is refused too.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from offrl.errors import InputError
 
 
 def refuse_links(path: Path) -> None:
-    """Raises InputError where arrays of an HDF5 file lie in other files.
+    """Raises InputError where arrays of an HDF5 file lie in other files, or links in a circle.
 
     Raises OSError, or what h5py raises, where the file cannot be opened or is damaged.
     """
@@ -20,12 +20,14 @@ def refuse_links(path: Path) -> None:
 
     with h5py.File(path, "r") as file:
         waiting, seen = [("", file.id)], set()  # a hard link may close a circle
+        soft = []
         while waiting:
             above, group = waiting.pop()
             for name, kind in _links(group):
                 where = f"{above}/{name.decode(errors='replace')}"
-                if kind == h5l.TYPE_SOFT:
-                    continue  # to a path of this file, whose own links are looked at
+                if kind == h5l.TYPE_SOFT:  # to a path of this file, whose own links are looked at
+                    soft.append((group, name, where))
+                    continue
                 if kind != h5l.TYPE_HARD:
                     raise _outside(path, where, "is a link to another file")
                 item = h5o.open(group, name)
@@ -36,6 +38,16 @@ def refuse_links(path: Path) -> None:
                     if address not in seen:
                         seen.add(address)
                         waiting.append((where, item))
+        for group, name, where in soft:  # now that no link leads out of the file
+            try:
+                h5o.open(group, name)
+            except KeyError:  # to nothing: whoever looks for it says so
+                continue
+            except RuntimeError as error:
+                raise InputError(
+                    f"{path}: {where!r:.80} is a soft link that leads in a circle, or by too many "
+                    f"others; copy what it stands for in its place, or delete it"
+                ) from error
 
 
 def refuse_source(path: Path, where: str, plan: Any) -> None:

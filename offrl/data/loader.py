@@ -143,13 +143,14 @@ def loader_of(card: Card) -> Loader:
 DAMAGED = "it is no such data, or damaged: copy it from its source or write it again"
 
 
-def check_format(card: Card, path: Path) -> None:
+def check_format(card: Card, path: Path, *, files: bool = False) -> None:
     """Raises InputError where a folder is not of the format of a card's loader, if that can say.
 
-    So no folder is looked through that holds other things, such as a whole disk.
+    So no folder is looked through that holds other things, such as a whole disk. With `files` it
+    looks into a file too, which may be none, or broken off.
     """
     loader = loader_of(card)
-    if isinstance(loader, Recognises) and path.is_dir():
+    if isinstance(loader, Recognises) and (files or path.is_dir()):
         with reading(path, f"{card.source.loader} data", DAMAGED):
             if lacking := loader.lacking(path):
                 raise InputError(f"{path}: lacks {', '.join(lacking)}; {DAMAGED}")

@@ -38,9 +38,12 @@ def simulator_errors(environment: Environment, when: str) -> Iterator[None]:
         if is_interrupt(error):
             raise
         text = " ".join(str(error).split())[:300]
+        todo = "correct it, or environment of the card"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            todo = f"install the package that has {error.name} (mostly pip install {error.name})"
         raise InputError(
             f"environment {environment.id!r} of the data set's card raised {type(error).__name__} "
-            f"when {when}: {text or '(no reason given)'}; correct it, or environment of the card"
+            f"when {when}: {text or '(no reason given)'}; {todo}"
         ) from error
 
 

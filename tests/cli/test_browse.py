@@ -61,6 +61,9 @@ def test_list_chooses_data_sets(call: Call) -> None:
     assert ids("--search", "ANT maze LARGE", "--family", "d4rl") < everything
     assert "antmaze-large-play-v2" in ids("--search", "ANT maze LARGE")
     assert "maze2d-large-v1" not in ids("--search", "ANT maze LARGE", "--scored")
+    assert call("list", "datasets", "--search", "zzzz", "--json").stdout == "[]\n"
+    none = call("list", "datasets", "--search", "zzzz")
+    assert none.stdout == "no datasets of offrl's fit; offrl list datasets shows all\n"
     wrong = call("list", "datasets", "--family", "neorl")
     assert wrong.code == 2
     assert "unknown family 'neorl'; did you mean 'neorl2'?" in wrong.stderr

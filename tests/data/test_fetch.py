@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from servers import Hostile, Server
 from sources import card, kept, left_over, npz
@@ -271,6 +273,29 @@ def test_files_are_taken_from_a_folder_by_name_or_checksum(tmp_path: Path, own_c
     assert paths[0].read_bytes() == data
     assert fetch(source) == paths  # now it is here: no network is used
     assert len(load_dataset(source)) == 20
+
+
+def test_a_file_without_a_checksum_is_looked_into(tmp_path: Path, own_cache: Path) -> None:
+    """One that broke off would be kept, as nothing says that it is another."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    with h5py.File(folder / "a.hdf5", "w") as file:
+        file["rewards"] = np.zeros(1000)
+    npz(folder / "whole.npz")
+    whole = {path: path.read_bytes() for path in folder.iterdir()}
+    for name, loader in (("a.hdf5", "d4rl"), ("whole.npz", "neorl2"), ("whole.npz", "ogbench")):
+        bare = {"loader": loader, "files": [{"name": name, "urls": ["http://x"]}]}
+        source = card([], source=bare)
+        (folder / name).write_bytes(whole[folder / name][:-600])
+        with pytest.raises(InputError, match=rf"{name}: cannot be read as {loader} data"):
+            fetch(source, folder)
+        (folder / name).write_bytes(whole[folder / name])
+        if loader != "neorl2":
+            with pytest.raises(InputError, match=rf"{name}: lacks .*; it is no such data"):
+                fetch(source, folder)
+        assert left_over(own_cache) == []
+        assert kept(own_cache) == []
+    assert fetch(card([], source=bare | {"loader": "neorl2"}), folder) == kept(own_cache)
 
 
 def test_a_folder_without_the_file_is_named(tmp_path: Path, own_cache: Path) -> None:

@@ -101,6 +101,14 @@ def test_links_on_the_way_to_an_array_are_refused_in_nested_files(tmp_path: Path
                 reading()
 
 
+def test_soft_links_in_a_circle_are_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["infos/here"] = h5py.SoftLink("/infos/there")
+        file["infos/there"] = h5py.SoftLink("here")
+    with pytest.raises(InputError, match=r"a\.hdf5: '/infos/here' is a soft link .* in a circle"):
+        refuse_links(tmp_path / "a.hdf5")
+
+
 @pytest.mark.usefixtures("own_cache")
 def test_links_within_a_file_are_followed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w") as file:

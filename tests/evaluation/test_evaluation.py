@@ -404,6 +404,13 @@ def test_one_trial_step_finds_what_would_break_a_run(fault: str, says: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_package_that_is_missing_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"when imported: .*; install the package that has nowhere "
+    ):
+        spaces(Environment(id="nowhere:Maze-v0", max_episode_steps=4))
+
+
 def test_what_breaks_later_names_the_environment_too() -> None:
     environment = odd(fault="stepped", steps=2)
     assert spaces(environment) == (4, Actions((-1.0,), (1.0,)))
