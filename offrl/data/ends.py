@@ -20,7 +20,7 @@ Array = NDArray[Any]
 def end_findings(dataset: Dataset, limit: int | None, jumps: Jumps) -> Iterator[Finding]:
     """Findings on the ends of episodes; `limit` is the step limit of the simulator, if known."""
     yield _successors(dataset)
-    yield _boundaries(dataset, jumps)
+    yield _boundaries(dataset, limit, jumps)
     yield from _beyond(dataset, jumps)
     yield _terminals(dataset, limit)
     yield _both(dataset)
@@ -62,42 +62,54 @@ def _successors(dataset: Dataset) -> Finding:
     return Finding(subject, "ok", "inside episodes each row's successor is the next row")
 
 
-def _boundaries(dataset: Dataset, jumps: Jumps) -> Finding:
+def _boundaries(dataset: Dataset, limit: int | None, jumps: Jumps) -> Finding:
     """Whether episodes run into one without a mark."""
     subject = "boundaries"
     if not jumps.columns:
-        text = "no column of the observations moves, or rows are too few to predict how one does"
+        text = "no column of the observations moves often, or rows are too few to predict how"
         return Finding(subject, "cannot be checked", text)
     seen = jumps.seen
     share = "there is no marked boundary to say how many would be seen so"
     if len(jumps.resets):
         share = f"{seen:.0%} of the {counted(len(jumps.resets), 'marked end')} would be seen so"
-    inside = ~(dataset.terminations | dataset.truncations)
-    high = inside & (jumps.steps > HIGH)
-    rows = np.flatnonzero(high & jumps.begins)
+    rows = jumps.suspects
     if len(rows):
-        return Finding(
-            subject,
-            "fault",
+        longer = _longer(dataset, limit)[rows]
+        rows = rows[longer] if longer.any() else rows
+        text = (
             f"{counted(len(rows), 'step')} inside episodes (row {listed(rows)}) to where episodes "
-            f"begin, up to {jumps.steps[rows].max():.3g} times as far from its prediction as 99 % "
-            f"of the steps: episodes run into one there without a mark; {share}",
-            first_rows(rows),
+            f"begin, up to {jumps.steps[rows].max():.3g} times as far from the prediction as 99 % "
+            f"of the steps"
         )
-    rows = np.flatnonzero(high)
+        if longer.any():
+            text += f", in episodes longer than the limit of {limit:,} steps: episodes run into "
+            text += f"one there without a mark; {share}"
+            return Finding(subject, "fault", text, first_rows(rows))
+        text += (
+            f": episodes run into one there without a mark, or the process itself starts over, "
+            f"which observations alone do not show; {share}"
+        )
+        return Finding(subject, "warning", text, first_rows(rows))
+    rows = np.flatnonzero(~(dataset.terminations | dataset.truncations) & (jumps.steps > HIGH))
     if len(rows):
         return Finding(
             subject,
             "warning",
             f"{counted(len(rows), 'step')} inside episodes (row {listed(rows)}) up to "
             f"{jumps.steps[rows].max():.3g} times as far from their prediction as 99 % of the "
-            f"steps: a wall or a contact, or rows that are missing; {share}",
+            f"steps: a wall, a contact or another rare event, or rows that are missing; {share}",
             first_rows(rows),
         )
     if len(jumps.resets) and seen < 0.05:
         text = "no observation jumps inside an episode, but nor does one where episodes are marked"
         return Finding(subject, "cannot be checked", text)
     return Finding(subject, "ok", f"no observation jumps inside an episode; {share}")
+
+
+def _longer(dataset: Dataset, limit: int | None) -> NDArray[np.bool_]:
+    """Which rows are of episodes longer than the step limit."""
+    longer = dataset.episode_lengths > (np.inf if limit is None else limit)
+    return np.repeat(longer, dataset.episode_lengths)
 
 
 def _beyond(dataset: Dataset, jumps: Jumps) -> Iterator[Finding]:

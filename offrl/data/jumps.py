@@ -3,7 +3,8 @@
 A step is predicted as a linear function of observation and action, by least squares. Where two
 episodes run into one without a mark, the next observation is the first of another episode: several
 columns miss their prediction at once, or one does and all columns are as at known beginnings. How
-many boundaries would be seen so is measured on those that are marked.
+many boundaries would be seen so is measured on those that are marked; a jump that is smaller than
+nearly all of these is no sign of a boundary.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ COLUMNS = 512  # of observations, at most, that are looked at; and of actions
 USUAL = 0.99  # the quantile of a column's errors that is the unit of its scores
 SHARE = 0.25  # of the columns: so many, and two at least, miss their prediction in a jump
 HIGH = 4.0  # a score above it is a jump
+FEW = 0.05  # a boundary without a mark scores half of this quantile of the marked ones, or more
+OFTEN = 0.05  # of the steps: a column that moves in fewer, such as a goal, is not predicted
 AROUND = 1.0  # widths of the range of first observations, beyond it, where one may lie too
 BLOCK = 2**20  # numbers of a block of rows
 
@@ -34,16 +37,18 @@ class Jumps:
 
     Attributes:
         steps: float32 (rows,), of each row's step to its successor.
-        begins: bool (rows,), whether the successor lies where episodes begin.
         resets: float32 (episodes - 1,), from the last observation of an episode to the first of the
             next; the step over a boundary that is not marked would have such a score.
-        columns: the number of columns of observations that move; 0 where none does. Of more than
-            COLUMNS those at equal distances are looked at.
+        suspects: int64, the rows inside episodes whose step may be one over a boundary: to where
+            episodes begin, and with a score as marked boundaries have. None of them where marked
+            boundaries are no jumps.
+        columns: the number of columns of observations that move often; 0 where none does. Of more
+            than COLUMNS those at equal distances are looked at.
     """
 
     steps: NDArray[np.float32]
-    begins: NDArray[np.bool_]
     resets: NDArray[np.float32]
+    suspects: NDArray[np.int64]
     columns: int
 
     @property
@@ -69,8 +74,7 @@ class _Steps:
         moved = self._some(dataset.next_observations, rows) - before
         self.weights = np.linalg.lstsq(given, moved, rcond=1e-6)[0]
         usual = np.quantile(np.abs(moved - given @ self.weights), USUAL, axis=0)
-        # What does not move in most steps, such as a goal, is no part of a prediction.
-        moving = np.quantile(np.abs(moved), USUAL, axis=0) > 0
+        moving = (moved != 0).mean(0) >= OFTEN
         self.moving = np.flatnonzero(moving & (usual > 0))
         self.unit = usual[self.moving]
         low, high = np.full(len(self.moving), np.inf), np.full(len(self.moving), -np.inf)
@@ -108,7 +112,7 @@ class _Steps:
     def scores(
         self, rows: Array, after: Array, places: Array, progress: Progress | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Scores of steps from some rows to rows `places` of observations, and `Jumps.begins`."""
+        """Scores of steps from some rows to rows `places`, and which lead to where episodes begin."""
         moving, count = self.moving, len(self.moving)
         scores, begins = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)
         if not count:
@@ -134,4 +138,20 @@ def jumps(dataset: Dataset, progress: Progress | None = None) -> Jumps:
     rows = np.arange(len(dataset))
     scores, begins = steps.scores(rows, dataset.next_observations, rows, progress)
     resets, _ = steps.scores(ends, dataset.observations, ends + 1)
-    return Jumps(scores, begins, resets, len(steps.moving))
+    suspects = _suspects(dataset, scores, begins, resets)
+    return Jumps(scores, resets, suspects, len(steps.moving))
+
+
+def _suspects(
+    dataset: Dataset,
+    scores: NDArray[np.float32],
+    begins: NDArray[np.bool_],
+    resets: NDArray[np.float32],
+) -> NDArray[np.int64]:
+    """`Jumps.suspects`."""
+    usual = float(np.quantile(resets, FEW)) if len(resets) else HIGH
+    if usual < HIGH:
+        return np.zeros(0, np.int64)
+    least = max(HIGH, usual / 2)
+    inside = ~(dataset.terminations | dataset.truncations)
+    return np.flatnonzero(inside & begins & (scores > least))

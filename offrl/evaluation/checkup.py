@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offrl.data.card import Card, Expected
 from offrl.data.convert import Unexpected, differences
@@ -24,6 +25,8 @@ from offrl.trust import Files
 
 ODD = 0.01  # share of steps or rewards that disagree: above, a warning
 MANY = 0.1  # above, a fault
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def checkup(
         *_against_card(card, read),
         *findings,
         *(finding for made in replays for finding in _of_file(made)),
-        *_in_simulator(dataset, replays, stage(progress, 70, 100)),
+        *_in_simulator(dataset, scores.suspects, replays, stage(progress, 70, 100)),
     ]
     return Checkup(dataset, read, findings, scores, replays, notes)
 
@@ -179,7 +182,7 @@ def _of_file(made: Replay) -> Iterator[Finding]:
 
 
 def _in_simulator(
-    dataset: Dataset, replays: Sequence[Replay], progress: Progress | None
+    dataset: Dataset, suspects: Rows, replays: Sequence[Replay], progress: Progress | None
 ) -> Iterator[Finding]:
     """Findings on steps from observations, and on rewards that follow from these."""
     environment = dataset.card.environment
@@ -202,29 +205,57 @@ def _in_simulator(
         yield Finding("rewards", "cannot be checked", str(reason))
         return
     try:
-        yield from _of_observations(remake(dataset, progress), environment.id)
+        made = remake(dataset, progress, suspects)
+        yield from _of_observations(made, suspects, environment.id.rpartition(":")[2])
     except InputError as reason:
         if not replays:
             text = f"steps in {environment.id.rpartition(':')[2]}: {reason}"
             yield Finding("simulator", "cannot be checked", text)
 
 
-def _of_observations(made: Remade, name: str) -> Iterator[Finding]:
-    """Findings on steps that were made again from observations."""
-    number, name = len(made.rows), name.rpartition(":")[2]
-    steps = _graded(
-        "steps",
-        made.states_apart,
-        number,
-        f"{number:,} made again in {name} agree (99 % to {made.states.quantile_99:.1g})",
-        f"steps made again in {name} lead elsewhere, by {made.states.median:.1g} in the median: "
-        f"another simulator or version of it made the data, or rows are wrong",
-    )
-    yield steps
-    if steps.verdict == "fault":
-        text = "the simulator takes other steps from the observations"
-        yield Finding("rewards of steps", "cannot be checked", text)
+def _of_suspects(made: Remade, suspects: Rows, name: str) -> Iterator[Finding]:
+    """Findings on steps that may be ones over boundaries without a mark."""
+    subject = "jumps of steps"
+    tried = np.intersect1d(made.rows, suspects)
+    if not len(tried):
         return
+    rows = np.intersect1d(tried, np.union1d(made.states_apart, made.missing))
+    if not len(rows):
+        text = f"{counted(len(tried), 'step')} to where episodes begin are {name}'s too"
+        yield Finding(subject, "ok", text)
+        return
+    text = (
+        f"{counted(len(rows), 'step')} of {len(tried):,} inside episodes to where episodes begin "
+        f"(row {listed(rows)}) that {name} does not take: episodes run into one there without a "
+        f"mark"
+    )
+    yield Finding(subject, "fault", text, first_rows(rows))
+
+
+def _of_observations(made: Remade, suspects: Rows, name: str) -> Iterator[Finding]:
+    """Findings on steps that were made again from observations."""
+    number = len(made.rows)
+    compared = np.setdiff1d(made.compared, suspects)
+    apart = np.setdiff1d(made.states_apart, suspects)
+    if not len(compared):
+        text = f"each of {number:,} made again in {name} ends the process here or there"
+        yield Finding("steps", "cannot be checked", text)
+    else:
+        steps = _graded(
+            "steps",
+            len(apart),
+            len(compared),
+            f"{len(compared):,} made again in {name} agree (99 % to {made.states.quantile_99:.1g})",
+            f"steps made again in {name} lead elsewhere, by {made.states.median:.1g} in the "
+            f"median: another simulator or version of it made the data, or rows are wrong",
+            apart.tolist(),
+        )
+        yield steps
+        if steps.verdict == "fault":
+            text = "the simulator takes other steps from the observations"
+            yield Finding("rewards of steps", "cannot be checked", text)
+            return
+    yield from _of_suspects(made, suspects, name)
     if made.rewards is None:
         text = f"those of {name} depend on more than observation and action"
         yield Finding("rewards of steps", "cannot be checked", text)

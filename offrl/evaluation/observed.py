@@ -30,6 +30,8 @@ ROWS = 250  # steps that are made again, and as many ends of episodes at most
 PAID = 100_000  # rows whose rewards are computed again
 FREE = 2  # positions that an observation may lack, as nothing depends on them
 
+NONE = np.zeros(0, np.int64)
+
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 
@@ -58,8 +60,10 @@ class Remade:
 
     Attributes:
         rows: (N,) of the steps.
-        states: how far their observations are apart; of steps that end no process.
-        states_apart: how many of these differ by more than rounding explains.
+        compared: (M,), those that end the process neither in the data nor in the simulator: what is
+            observed after an end may be anything.
+        states: how far the observations after these are apart.
+        states_apart: which of these differ by more than rounding explains.
         rewards: how far the rewards are apart; None where the simulator's do not follow from
             observation and action.
         rewards_apart: which of the rows differ by more than rounding explains.
@@ -68,8 +72,9 @@ class Remade:
     """
 
     rows: NDArray[np.int64]
+    compared: NDArray[np.int64]
     states: Errors
-    states_apart: int
+    states_apart: NDArray[np.int64]
     rewards: Errors | None
     rewards_apart: NDArray[np.int64]
     missing: NDArray[np.int64]
@@ -140,10 +145,13 @@ class _Simulator:
         return after, rewards, ended
 
 
-def remake(dataset: Dataset, progress: Progress | None = None) -> Remade:
+def remake(
+    dataset: Dataset, progress: Progress | None = None, suspects: NDArray[np.int64] = NONE
+) -> Remade:
     """Steps of a data set made again in its card's simulator, from its observations.
 
-    Half of the rows are spread over it, the others are ends of episodes.
+    Half of the rows are spread over it, the others are ends of episodes; so many of `suspects`, at
+    most, are made again besides.
 
     Raises InputError where the simulator's state does not follow from its observation, and
     Untrusted where it is code that the card may not name.
@@ -152,7 +160,7 @@ def remake(dataset: Dataset, progress: Progress | None = None) -> Remade:
     assert environment is not None
     with simulator_errors(environment, "set to observations of the data and stepped"):
         simulator = _Simulator(environment)
-        rows = _chosen(dataset)
+        rows = np.union1d(_chosen(dataset), suspects[spaced(len(suspects), ROWS)])
         observations = dataset.observations[rows]
         actions = dataset.actions[rows]
         paid = _decides(simulator, observations, actions)
@@ -168,15 +176,16 @@ def remake(dataset: Dataset, progress: Progress | None = None) -> Remade:
         simulator.env.close()
     (after, rewards, ended), (other, other_rewards, _) = made
     terminal = dataset.terminations[rows]
-    known = ~terminal & ~ended  # successors of terminations are anything
+    known = ~terminal & ~ended
     expected = dataset.next_observations[rows]
     size = 1e-4 * np.maximum(1.0, np.abs(expected)) + 10 * np.abs(after - other)
     apart = (np.abs(after - expected) > size).any(1) & known
     differing = differ(rewards, dataset.rewards[rows], np.abs(rewards - other_rewards))
     return Remade(
         rows=rows,
+        compared=rows[known],
         states=errors(after[known], expected[known]) if known.any() else Errors(0.0, 0.0, 0.0),
-        states_apart=int(apart.sum()),
+        states_apart=rows[apart],
         rewards=errors(rewards[:, None], dataset.rewards[rows][:, None]) if paid else None,
         rewards_apart=rows[differing] if paid else rows[:0],
         missing=rows[ended & ~terminal],

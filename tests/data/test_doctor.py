@@ -184,6 +184,79 @@ def test_a_fault_is_found(
     assert row is None or found.rows[0] == row
 
 
+def test_a_jump_that_may_be_the_process_own_is_a_warning(tmp_path: Path) -> None:
+    """A missing mark looks as a machine does that starts as new: only a step limit rules it out."""
+    found = examined(tmp_path / "a.npz", one_timeout_missing(good()), limit=None)["boundaries"]
+    assert (found.verdict, found.rows) == ("warning", (499,))
+    assert "without a mark, or the process itself starts over" in found.text
+
+
+def walks(rng: np.random.Generator) -> Any:
+    """A pulse with steps of Student's t, of 2 degrees of freedom, around another level each."""
+    steps = np.stack(
+        [rng.standard_t(2, (EPISODES, STEPS + 1)), rng.normal(size=(EPISODES, STEPS + 1))]
+    )
+    return 10 * rng.normal(size=(2, EPISODES, 1)) + np.cumsum(steps, axis=2)
+
+
+def doses(rng: np.random.Generator) -> Any:
+    """A level that is set anew in 1.2 % of the steps, beside a pulse."""
+    level = np.cumsum(0.01 * rng.normal(size=(EPISODES, STEPS + 1)), axis=1)
+    sets = rng.random((EPISODES, STEPS + 1)) < 0.012
+    last = np.maximum.accumulate(np.where(sets, np.arange(STEPS + 1), 0), axis=1)
+    level += np.take_along_axis(rng.normal(size=(EPISODES, STEPS + 1)), last, axis=1)
+    return np.stack([level, walks(rng)[1]])
+
+
+def carried(rng: np.random.Generator) -> Any:
+    """Two numbers that follow from time, of which one was not measured once."""
+    numbers = rng.normal(size=(2, EPISODES, 1)) + 0.01 * np.arange(STEPS + 1)
+    numbers[0, 3, 50] = numbers[0, 3, 49]
+    return numbers
+
+
+def goals(rng: np.random.Generator) -> Any:
+    """A place, and a goal that changes in 1.1 % of the steps: its 99 % quantile is a change."""
+    place = rng.uniform(-1, 1, (EPISODES, STEPS + 1))
+    changes = np.arange(EPISODES * (STEPS + 1)).reshape(EPISODES, -1) // 90
+    return np.stack([place, rng.normal(size=changes.max() + 1)[changes] ** 3])
+
+
+def repairs(rng: np.random.Generator) -> Any:
+    """Machines that wear out, of which two are repaired and begin as new."""
+    rates = rng.uniform(1, 1.1, (2, EPISODES, STEPS + 1))
+    worn = np.cumsum(rates, axis=2)
+    for machine in (3, 8):
+        worn[:, machine, 60:] -= worn[:, machine, 59, None]
+    return worn
+
+
+@pytest.mark.parametrize("process", [walks, doses, carried, goals, repairs])
+def test_right_marks_of_logged_data_are_no_fault(
+    tmp_path: Path, process: Callable[[np.random.Generator], Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.moveaxis(process(rng), 0, -1)
+    count = EPISODES * STEPS
+    ends = np.isin(np.arange(count), ENDS)
+    columns = {
+        "obs": numbers[:, :-1].reshape(count, 2),
+        "action": rng.uniform(-1, 1, (count, 2)),
+        "reward": rng.normal(size=count),
+        "next_obs": numbers[:, 1:].reshape(count, 2),
+        "done": 0 * ends,
+        "truncated": ends,
+    }
+    columns = {key: values.astype(np.float32) for key, values in columns.items()}
+    found = examined(tmp_path / "a.npz", columns, limit=None)
+    assert "fault" not in {finding.verdict for finding in found.values()}
+    if process is goals:
+        assert found["boundaries"].verdict != "warning"
+    if process is repairs:
+        assert found["boundaries"].rows == (359, 859)
+        assert "the process itself starts over" in found["boundaries"].text
+
+
 def test_faithful_data_have_none(tmp_path: Path) -> None:
     found = examined(tmp_path / "a.npz", good())
     assert {finding.verdict for finding in found.values()} == {"ok"}

@@ -99,6 +99,44 @@ def test_steps_of_a_cart(tmp_path: Path) -> None:
     assert wrong["successors"].verdict == "fault"
 
 
+def test_an_end_without_a_mark_is_no_step_of_the_cart(tmp_path: Path) -> None:
+    """The simulator rules out what observations alone may be: a process that starts over."""
+    cart = Environment(id="CartPole-v1", max_episode_steps=500)
+    columns = play(cart, 600)
+    keys: dict[str, Any] = {"actions": {"count": 2}}
+    assert "jumps of steps" not in found(tmp_path / "a.npz", columns, cart, **keys)
+    ends = np.flatnonzero(columns["done"])[[3, 8]]
+    columns["done"][ends] = 0
+    columns["next_obs"][ends] = columns["obs"][ends + 1]
+    alone = found(tmp_path / "b.npz", columns, None, **keys)["boundaries"]
+    assert (alone.verdict, alone.rows) == ("warning", tuple(ends))
+    both = found(tmp_path / "b.npz", columns, cart, **keys)
+    assert both["steps"].verdict == "ok"
+    assert (both["jumps of steps"].verdict, both["jumps of steps"].rows) == ("fault", tuple(ends))
+    assert "that CartPole-v1 does not take: episodes run into one" in both["jumps of steps"].text
+
+
+def test_only_steps_that_were_compared_count(tmp_path: Path) -> None:
+    """A cart's successors of terminations are anything, and of noise it falls nearly always."""
+    cart = Environment(id="CartPole-v1", max_episode_steps=30)
+    columns = play(cart, 300)
+    keys: dict[str, Any] = {"actions": {"count": 2}}
+    right = found(tmp_path / "a.npz", columns, cart, **keys)["steps"]
+    number = int(right.text.split()[0])
+    assert 200 < number <= 300 - columns["done"].sum()
+    noise = np.random.default_rng(0).normal(scale=3, size=(2, 300, 4)).astype(np.float32)
+    wrong = found(
+        tmp_path / "b.npz", columns | {"obs": noise[0], "next_obs": noise[1]}, cart, **keys
+    )
+    apart, _, compared = wrong["steps"].text.split()[:3]
+    assert wrong["steps"].verdict == "fault"
+    assert apart == compared
+    fallen = columns | {"obs": np.float32([3, 1, 0.3, 1]) + 0.01 * noise[0]}
+    none = found(tmp_path / "c.npz", fallen | {"done": np.ones(300, np.float32)}, cart, **keys)
+    assert none["steps"].verdict == "cannot be checked"
+    assert none["terminations of steps"].verdict == "ok"
+
+
 def test_steps_and_rewards_of_a_maze(tmp_path: Path) -> None:
     """Its observation shows place, velocity and goal, so that the state follows."""
     maze = Environment(
