@@ -1194,6 +1194,61 @@ def _agree_transitions(folder: Path, dataset: Dataset) -> None:
     assert np.array_equal(ours, theirs), "rows differ"
 
 
+KEPT = json.dumps({"count": 4, "names": ["left", "none", "right", "é"]}).encode()
+
+
+def _make_choices(folder: Path) -> None:
+    """Discrete actions of which the files have the names, as offrl exports them."""
+    columns = _columns(D4RL) | {"actions": np.arange(20) % 3}
+    with h5py.File(folder / "data.hdf5", "w") as file:
+        for name, values in columns.items():
+            file[name] = values
+    _make_transitions(folder)
+    table = pq.read_table(folder / "data.parquet").drop_columns(["action_0", "action_1"])
+    pq.write_table(table.append_column("action", [columns["actions"]]), folder / "data.parquet")
+    _keep_choices(folder, KEPT)
+
+
+def _keep_choices(folder: Path, text: bytes) -> None:
+    with h5py.File(folder / "data.hdf5", "r+") as file:
+        file["actions"].attrs["choices"] = np.bytes_(text)
+    table = pq.read_table(folder / "data.parquet")
+    pq.write_table(table.replace_schema_metadata({"offrl.actions": text}), folder / "data.parquet")
+
+
+def _mutate_choices(folder: Path, random: Random) -> None:
+    match random.randrange(6):
+        case 0 | 1:
+            _keep_choices(folder, mutate_json(KEPT, random))
+        case 2 | 3:
+            _keep_choices(folder, mutate(KEPT, random, TEXT).replace(b"\0", b"0"))
+        case 4:
+            mutate_file(folder / random.choice(["data.hdf5", "data.parquet"]), random)
+        case _:
+            with h5py.File(folder / "data.hdf5", "r+") as file:
+                odd = random.choice(["{}", KEPT.decode(), [KEPT], 3, h5py.Empty("S3")])
+                file["actions"].attrs["choices"] = odd
+
+
+def _read_choices(folder: Path) -> tuple[Dataset, ...]:
+    return load_dataset(folder / "data.hdf5"), load_dataset(folder / "data.parquet")
+
+
+def _agree_choices(folder: Path, read: tuple[Dataset, ...]) -> None:
+    with h5py.File(folder / "data.hdf5") as file:
+        actions, text = file["actions"][()], file["actions"].attrs["choices"]
+    table = pq.read_table(folder / "data.parquet")
+    stored = [
+        (actions, text),
+        (table["action"].to_numpy(), table.schema.metadata[b"offrl.actions"]),
+    ]
+    for dataset, (taken, held) in zip(read, stored, strict=True):
+        assert np.array_equal(dataset.actions, taken.reshape(-1)), "actions differ"
+        assert dataset.card.actions is not None
+        ours = dataset.card.actions.model_dump()
+        assert ours == {"names": []} | json.loads(held), "choices differ"
+
+
 def _make_d3rlpy(folder: Path) -> None:
     columns = _columns(D4RL)
     with h5py.File(folder / "data.h5", "w") as file:
@@ -1510,6 +1565,7 @@ SUBJECTS = {
     "log.csv": Subject(_make_log, _mutate_log, _read_log, _agree_log),
     "log.parq": Subject(_make_log_table, _mutate_log_table, _read_log, _agree_log_table),
     "rows": Subject(_make_transitions, _mutate_transitions, _read_transitions, _agree_transitions),
+    "choices": Subject(_make_choices, _mutate_choices, _read_choices, _agree_choices),
     "d3rlpy": Subject(_make_d3rlpy, _mutate_d3rlpy, _read_d3rlpy, _agree_d3rlpy),
     "buffer": Subject(_make_buffer, _mutate_buffer, _read_npz, _agree_buffer),
     "rlds": Subject(_make_rlds, _mutate_rlds, _read_rlds, _agree_rlds),
