@@ -21,6 +21,7 @@ from offrl.files import user_path
 CONTENT = ("datasets", "algorithms", "protocols", "reports")
 
 
+@functools.cache
 def folder(group: str) -> Path:
     """The folder of a group: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent
@@ -34,8 +35,14 @@ def resources(group: str, suffix: str) -> list[Path]:
 
 def modules(group: str) -> dict[str, str]:
     """Importable module names of a group by short name, entry points included."""
-    shipped = {path.stem: f"offrl.{group}.{path.stem}" for path in resources(group, ".py")}
-    return shipped | _installed(group, tuple(sys.path))
+    changed = folder(group).stat().st_mtime_ns
+    return _shipped(group, changed) | _installed(group, tuple(sys.path))
+
+
+@functools.cache  # whoever looks for a loader asks for each of them
+def _shipped(group: str, changed: int) -> dict[str, str]:  # noqa: ARG001
+    """Modules in the folder of a group; `changed` is when a file was last added or removed."""
+    return {path.stem: f"offrl.{group}.{path.stem}" for path in resources(group, ".py")}
 
 
 @functools.cache  # the search takes 30 ms in a full environment; a load would repeat it

@@ -112,7 +112,7 @@ class _Steps:
     def scores(
         self, rows: Array, after: Array, places: Array, progress: Progress | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Scores of steps from some rows to rows `places`, and which lead to where episodes begin."""
+        """Scores of steps from rows to rows `places`, and which lead to where episodes begin."""
         moving, count = self.moving, len(self.moving)
         scores, begins = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)
         if not count:

@@ -22,7 +22,8 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from types import ModuleType
+from typing import Any, Protocol, cast, runtime_checkable
 
 from offrl import registry
 from offrl.data.card import Card
@@ -204,9 +205,14 @@ def loaders() -> dict[str, Loader]:
             text = " ".join(str(error).split()) or type(error).__name__
             _warn(f"the plug-in {name!r} reads no data: {text}")
             continue
-        if isinstance(module, Loader):
-            every[name] = module
+        if module is not None and _is_loader(module):
+            every[name] = cast(Loader, module)
     return every
+
+
+@functools.cache  # it looks for every attribute of the protocol
+def _is_loader(module: ModuleType) -> bool:
+    return isinstance(module, Loader)
 
 
 @functools.cache
