@@ -1,7 +1,7 @@
 """A data set looked at from all sides: files, card, columns, and its steps in the simulator."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from offrl.data.findings import Finding, first_rows, listed
 from offrl.data.jumps import Jumps
 from offrl.data.resolve import resolve
 from offrl.errors import InputError
-from offrl.evaluation.environments import Actions, known_actions
+from offrl.evaluation.environments import Actions, Unfit, actions_of, known_actions
 from offrl.evaluation.observed import Remade, pay, remake
 from offrl.evaluation.replay import Replay, check_steps
 from offrl.progress import Progress, stage
@@ -85,6 +85,8 @@ def checkup(
     except Unexpected:  # of counts and the mean return, which are a finding
         readable = card.model_copy(update={"expected": Expected()})
         read = check(readable)
+        counts = [key for key, value in card.expected if value is not None]
+        read = replace(read, unknown=card.unknown, compared=[*read.compared, *counts])
     dataset = load_dataset(readable)
     environment = card.environment
     known = known_actions(environment)
@@ -190,6 +192,13 @@ def _in_simulator(
         text = "the card has no environment, so nothing is computed again"
         yield Finding("simulator", "cannot be checked", text)
         return
+    try:
+        actions_of(dataset, environment)
+    except Unfit as reason:
+        yield Finding("environment", "fault", str(reason))
+        return
+    except InputError:
+        pass  # what follows makes it too, and says why it cannot
     try:
         paid = pay(dataset)
         if paid is not None:

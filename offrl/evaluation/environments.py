@@ -16,6 +16,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from offrl.data.card import Environment, Wrapper, simulator_modules
+from offrl.data.dataset import Dataset
 from offrl.data.observations import flatten, layout_of
 from offrl.errors import InputError, is_interrupt
 
@@ -291,6 +292,33 @@ def known_actions(environment: Environment | None) -> Actions | None:
         return _actions(env.action_space, environment)
     except Exception:  # whatever is wrong with it: nobody plays in it here
         return None
+
+
+class Unfit(InputError):
+    """A simulator whose observations or actions are not those of the data."""
+
+
+def actions_of(dataset: Dataset, environment: Environment | None) -> Actions:
+    """The simulator's actions; where there is none, those that the data show.
+
+    Raises Unfit where the data are of another simulator.
+    """
+    held = Actions(count=dataset.action_count)
+    if held.count is None:
+        # Where there is a simulator, only the number of dimensions is compared.
+        bound = 1.0 if environment else float(np.nanmax(np.abs(dataset.actions))) or 1.0
+        held = Actions.within(bound, dataset.actions.shape[1])
+    if environment is None:
+        return held
+    observation_dim, actions = spaces(environment)
+    same = len(held.low) == len(actions.low) and held.count == actions.count
+    if dataset.observations.shape[1] != observation_dim or not same:
+        raise Unfit(
+            f"data set {dataset.card.id}: holds observations of {dataset.observations.shape[1]} "
+            f"numbers and {held}, but environment {environment.id!r} of its card has observations "
+            f"of {observation_dim} and {actions}; correct the card"
+        )
+    return actions
 
 
 def _actions(space: gymnasium.Space[Any], environment: Environment) -> Actions:

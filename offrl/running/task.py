@@ -12,7 +12,7 @@ from offrl.data.dataset import Dataset
 from offrl.data.transforms import has_action
 from offrl.data.transitions import Transitions, transitions
 from offrl.errors import InputError
-from offrl.evaluation.environments import Actions, spaces
+from offrl.evaluation.environments import Actions, actions_of
 from offrl.learning.batch import Batch
 from offrl.learning.learner import (
     CONTINUOUS,
@@ -83,29 +83,6 @@ def taken_rows(job: Job, dataset: Dataset) -> Transitions:
         return given
     known = has_action(given.actions)
     return given if known.all() else given.rows(known)
-
-
-def actions_of(dataset: Dataset, environment: Environment | None) -> Actions:
-    """The simulator's actions; where there is none, those that the data show.
-
-    Raises InputError where the data are of another simulator.
-    """
-    held = Actions(count=dataset.action_count)
-    if held.count is None:
-        # Where there is a simulator, only the number of dimensions is compared.
-        bound = 1.0 if environment else float(np.nanmax(np.abs(dataset.actions))) or 1.0
-        held = Actions.within(bound, dataset.actions.shape[1])
-    if environment is None:
-        return held
-    observation_dim, actions = spaces(environment)
-    same = len(held.low) == len(actions.low) and held.count == actions.count
-    if dataset.observations.shape[1] != observation_dim or not same:
-        raise InputError(
-            f"data set {dataset.card.id}: holds observations of {dataset.observations.shape[1]} "
-            f"numbers and {held}, but environment {environment.id!r} of its card has observations "
-            f"of {observation_dim} and {actions}; correct the card"
-        )
-    return actions
 
 
 def check_kind(job: Job, dataset: Dataset) -> None:

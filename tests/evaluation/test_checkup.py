@@ -186,3 +186,32 @@ def test_counts_that_the_card_expects_otherwise(tmp_path: Path) -> None:
     lacking = unknown["what the card lacks"]
     assert lacking.verdict == "cannot be checked"
     assert "does not know transitions, episodes, mean return" in lacking.text
+
+
+def test_what_was_expected_is_not_what_the_card_lacks(tmp_path: Path) -> None:
+    columns = play(Environment(id="CartPole-v1", max_episode_steps=30), 60)
+    np.savez(tmp_path / "a.npz", **columns)
+    values = {"id": "mine", "version": 1, "title": "mine", "licence": "none", "citation": "none"}
+    card = Card.model_validate(
+        {
+            **values,
+            "source": {"loader": "neorl2", "files": [{"name": str(tmp_path / "a.npz")}]},
+            "actions": {"count": 2},
+            "expected": {"transitions": 61, "mean_return": 1.5},
+        }
+    )
+    made = checkup(card)
+    assert made.read.unknown == ["episodes"]
+    assert {"transitions", "mean_return"} <= set(made.read.compared)
+    (wrong,) = made.of_verdict("fault")
+    assert "60 transitions, expected 61" in wrong.text
+
+
+def test_a_simulator_of_another_size_is_a_fault(tmp_path: Path) -> None:
+    cart = Environment(id="CartPole-v1", max_episode_steps=30)
+    columns = play(cart, 60)
+    other = Environment(id="Acrobot-v1", max_episode_steps=500)
+    wrong = found(tmp_path / "a.npz", columns, other, actions={"count": 2})["environment"]
+    assert wrong.verdict == "fault"
+    assert "holds observations of 4 numbers and 2 discrete actions, but" in wrong.text
+    assert "'Acrobot-v1' of its card has observations of 6 and 3 discrete" in wrong.text
