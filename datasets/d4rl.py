@@ -80,7 +80,7 @@ def lacking(path: Path) -> list[str]:
 def choices(path: Path) -> Choices | None:
     """The discrete actions by the attribute that `write` gives to those of an HDF5 file."""
     with _opened(path) as file:
-        attributes = getattr(file.get("actions"), "attrs", {})
+        attributes: Any = getattr(file.get("actions"), "attrs", {})
         if CHOICES not in attributes:
             return None
         where = f"{path}: attribute {CHOICES} of actions"

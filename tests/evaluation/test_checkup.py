@@ -131,7 +131,7 @@ def test_only_steps_that_were_compared_count(tmp_path: Path) -> None:
     apart, _, compared = wrong["steps"].text.split()[:3]
     assert wrong["steps"].verdict == "fault"
     assert apart == compared
-    fallen = columns | {"obs": np.float32([3, 1, 0.3, 1]) + 0.01 * noise[0]}
+    fallen = columns | {"obs": np.array([3, 1, 0.3, 1], np.float32) + 0.01 * noise[0]}
     none = found(tmp_path / "c.npz", fallen | {"done": np.ones(300, np.float32)}, cart, **keys)
     assert none["steps"].verdict == "cannot be checked"
     assert none["terminations of steps"].verdict == "ok"
