@@ -122,7 +122,7 @@ def _expected(card: "Card") -> Iterator[str]:
         mean = UNKNOWN if expected.mean_return is None else f"{expected.mean_return:.10g}"
         yield f"{split}{', '.join([*counts, *([] if prefix else [f'mean return {mean}'])])}"
     if made := expected.made:
-        yield f"SHA-256 of the columns {made.sha256}, as seen with"
+        yield f"digest of the columns {made.sha256}, as seen with"
         for seen in made.seen:
             versions = [f"{name} {version}" for name, version in seen.packages.items()]
             yield f"  {', '.join([seen.processor, seen.mathematics, *versions])}"

@@ -98,6 +98,9 @@ def _show_checkup(found: "Checkup") -> None:
             f"{read.id} v{read.version} {split}: {totals.transitions:,} transitions, "
             f"{counted(totals.episodes, 'episode')}, mean return {totals.mean_return:.6g}"
         )
+    print_line(f"data checksum, as in runs: {read.data_sha256}")
+    if read.made_sha256:
+        print_line(f"digest of the columns, as on the card: {read.made_sha256}")
     print_line(f"compared with: {', '.join(read.compared)}")
     if read.unknown:
         print_line(f"the card does not know: {', '.join(read.unknown)}")

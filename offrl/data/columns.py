@@ -61,7 +61,10 @@ class Columns:
         return {name: getattr(self, name) for name in NAMES}
 
     def digest(self) -> str:
-        """The SHA-256 of the six columns, one after another, each as its shape and its numbers."""
+        """The digest of the columns: one SHA-256 over the kind, shape and numbers of all six.
+
+        It is what cards of made sets hold; `Dataset.checksum`, which runs hold, is another value.
+        """
         found = hashlib.sha256()
         for values in self.arrays().values():
             found.update(f"{values.dtype.str}{values.shape}".encode())

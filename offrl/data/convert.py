@@ -120,13 +120,13 @@ def check_made(card: Card, columns: Columns) -> list[str]:
         return []
     if any(seen.here for seen in made.seen):
         raise InputError(
-            f"{card.id}: SHA-256 of the columns is {found}, but {made.sha256} was seen on "
+            f"{card.id}: the digest of the columns is {found}, but {made.sha256} was seen on "
             f"{machine.processor()} with {machine.mathematics()} and these versions; make it "
             f"again (offrl data make {card.command_name} --again), or correct the card"
         )
     return [
         f"other bits than the card's, which were seen with another processor, C library or version "
-        f"of a package: SHA-256 of the columns {found}, made on "
+        f"of a package: digest of the columns {found}, made on "
         f"{machine.processor() or 'an unknown processor'} with {machine.mathematics()}; counts and "
         f"mean return are the card's within {made.tolerance:.2%}"
     ]

@@ -54,7 +54,8 @@ class Dataset:
         folder: where in the cache the columns lie.
         check: whether the columns' checksums were compared.
         source: totals of the source, before a view left rows out.
-        checksum: SHA-256 over the columns' own: equal for equal data, whatever their card says.
+        checksum: the data checksum: SHA-256 over those of the columns' files. It is equal for equal
+            data, whatever their card says, and is not `Columns.digest`.
 
     The arrays are read-only. A pickled Dataset is a path, so workers map the same memory.
     """

@@ -167,7 +167,8 @@ def deposit_derived(
         exclude_none=True,
         exclude_defaults=True,
     )
-    of = f"{transform} of {card.id} version {card.version}, view {card.view}, data {checksum}"
+    of = f"{transform} of {card.id} version {card.version}, view {card.view}"
+    of += f", data checksum {checksum}"
     notes = "\n\n".join(filter(None, [card.notes, f"Made by: {of}"]))
     return deposit(columns, path, {**kept, "title": f"{card.title}: {transform}", "notes": notes})
 

@@ -32,6 +32,8 @@ class Check:
     compared: list[str]  # what of the card and of the cache it was compared with
     unknown: list[str]  # what the card expects nothing of
     notes: list[str]
+    data_sha256: str = ""  # the data checksum: of the training split, as runs on it have it
+    made_sha256: str | None = None  # the digest of the columns, where the card may have one
 
 
 def check(source: str | Path | Card, *, view: str | None = None, trust: Files = ()) -> Check:
@@ -73,6 +75,8 @@ def check(source: str | Path | Card, *, view: str | None = None, trust: Files = 
         compared=compared,
         unknown=card.unknown,
         notes=[note for dataset in splits.values() for note in dataset.notes],
+        data_sha256=train.checksum,
+        made_sha256=train.columns().digest() if card.expected.made else None,
     )
 
 

@@ -212,7 +212,7 @@ def check_data(live: Sequence[Entry]) -> None:
             first, path = owner.setdefault((of.dataset, of.view), own)
             if of.data_sha256 != first:
                 raise InputError(
-                    f"{entry.checked.path}: {of.dataset}: its runs trained on data with SHA-256 "
+                    f"{entry.checked.path}: {of.dataset}: its runs trained on data of checksum "
                     f"{of.data_sha256:.12}, those of {path} on data with {first:.12}; a version "
                     "holds the same rows everywhere, so find the right one and withdraw the other"
                 )

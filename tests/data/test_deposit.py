@@ -236,7 +236,7 @@ def test_a_subset_keeps_its_simulator_and_says_where_it_comes_from(tmp_path: Pat
     )
     assert made.reference == card.reference
     assert made.notes.endswith(
-        f"Made by: subset[episodes=2,by=top] of data version 1, view transitions, data "
+        f"Made by: subset[episodes=2,by=top] of data version 1, view transitions, data checksum "
         f"{data.checksum}"
     )
     best = load_dataset(tmp_path / "best.toml")

@@ -21,4 +21,9 @@ SMALL = sorted(name for name in shipped_cards() if name.endswith("-small"))
     ],
 )
 def test_a_made_set_has_no_fault(name: str) -> None:
-    assert checkup(name).of_verdict("fault") == []
+    found = checkup(name)
+    assert found.of_verdict("fault") == []
+    assert found.read.data_sha256 == found.dataset.checksum
+    made = found.dataset.card.expected.made
+    if made is not None and any(seen.here for seen in made.seen):
+        assert found.read.made_sha256 == made.sha256
