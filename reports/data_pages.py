@@ -65,7 +65,7 @@ def write_checkup(found: Checkup, folder: Path, *, command: str | None = None) -
         command: the command line that made it, to be shown.
     """
     figures = _Figures(folder)
-    with plots.style("check"):
+    with plots.style("check", _names(found.dataset)):
         _draw_checkup(found, figures)
     card = found.dataset.card
     counts = [
@@ -119,7 +119,7 @@ def _draw_checkup(found: Checkup, figures: _Figures) -> None:
         )
     figures.add(
         "actions",
-        action_plot(_actions(data)),
+        action_plot(_actions(data), names=_names(data)),
         "How often each value of each action occurs; the darkest cell of a column is its most "
         "frequent one"
         if data.action_count is None
@@ -152,7 +152,7 @@ def write_stats(
     """
     figures = _Figures(folder)
     names = [Name(label) for label in labels]
-    with plots.style("stats", labels):
+    with plots.style("stats", [*labels, *(text for data in datasets for text in _names(data))]):
         lines = {}
         references = {d.card.reference for d in datasets if d.scored}
         if len({(r.min, r.max) for r in references if r}) == 1:
@@ -179,8 +179,9 @@ def write_stats(
                     place=k,
                 )
                 figures.add(f"coverage-{k}", ax, "Where its observations lie", of)
-            ax = action_plot(_actions(data), place=k, size=(3.3, 2.9))
-            figures.add(f"actions-{k}", ax, "How often actions occur, by column", of)
+            ax = action_plot(_actions(data), names=_names(data), place=k, size=(3.3, 2.9))
+            kind = "by dimension" if data.action_count is None else "by choice"
+            figures.add(f"actions-{k}", ax, f"How often actions occur, {kind}", of)
             if progress is not None:
                 progress(4 + 2 * k, every)
     shared = []
@@ -210,6 +211,11 @@ def write_stats(
         "shared_episodes": None if covered is None else covered.shared,
     }
     _write(page, record, folder, command)
+
+
+def _names(data: Dataset) -> list[str]:
+    """The names of its choices; none where the card has none, or actions are continuous."""
+    return data.card.actions.names if data.card.actions else []
 
 
 def _actions(data: Dataset) -> NDArray[Any]:

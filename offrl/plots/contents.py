@@ -1,6 +1,6 @@
 """Figures of what data sets hold: distributions, values along a set, densities on a plane."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from offrl.plots.layout import new_axes
+from offrl.plots.layout import label, new_axes
 from offrl.plots.style import COLOURS, INK, REST
 
 BINS = 40
+NAMED = 6  # choices that are written by name
+WIDTH = 36  # characters side by side below an axis
 POINTS = 500  # along a data set: of more rows, the extremes of each stretch
 
 Array = NDArray[Any]
@@ -153,21 +155,32 @@ def density_plot(
     return ax
 
 
-def action_plot(actions: Array, *, place: int = 0, size: tuple[float, float] = (4.4, 2.6)) -> Axes:
+def action_plot(
+    actions: Array,
+    *,
+    names: Sequence[str] = (),
+    place: int = 0,
+    size: tuple[float, float] = (4.4, 2.6),
+) -> Axes:
     """How often each action is taken: values along y for each column, or shares of choices.
 
     Args:
         actions: float (N, columns), or whole numbers (N,) of discrete ones.
+        names: of the choices; of more than NAMED their numbers are written.
         place: of the colour in COLOURS.
         size: width and height in inches.
     """
     if actions.ndim == 1:
         ax = new_axes(*size)
-        counts = np.bincount(actions)
+        counts = np.bincount(actions, minlength=len(names))
         ax.stairs(
             counts / len(actions), np.arange(len(counts) + 1) - 0.5, color=_colour(place), fill=True
         )
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        if 0 < len(names) <= NAMED:
+            texts = [label(name, None, WIDTH // len(names)) for name in names]
+            ax.set_xticks(range(len(names)), texts)
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.set_xlabel("action")
         ax.set_ylabel("share of rows")
         return ax
@@ -180,7 +193,7 @@ def action_plot(actions: Array, *, place: int = 0, size: tuple[float, float] = (
     shares = cells / cells.max(1, keepdims=True)
     bounds = (np.arange(columns + 1) - 0.5, edges)
     ax = density_plot(
-        shares, bounds, x_name="column of the actions", y_name="value", place=place, size=size
+        shares, bounds, x_name="dimension of the action", y_name="value", place=place, size=size
     )
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     return ax

@@ -12,6 +12,7 @@ from offrl.data.coverage import coverage
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.errors import InputError
 from offrl.evaluation.checkup import checkup
+from offrl.plots.contents import action_plot
 from offrl.reporting.datasets import report_checkup, report_stats
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -92,3 +93,14 @@ def test_a_page_of_data_of_which_some_rows_have_no_action(tmp_path: Path) -> Non
     assert covered.pairs == [30]
     page = report_stats([few], [], covered, tmp_path / "page", labels=["few"])
     assert page.read_text().count("<figure>") == 4
+
+
+def test_choices_have_their_names_below_the_axis() -> None:
+    """Escaped and in lines; of many choices the numbers stand there, as of those without names."""
+    taken = np.array([0, 0, 1, 0])
+    ax = action_plot(taken, names=["left", "the one to the far right of $x^2$", "not taken"])
+    texts = [text.get_text() for text in ax.get_xticklabels()]
+    assert texts == ["left", "the one to\nthe far\nright of\n\\$x^2\\$", "not taken"]
+    assert ax.patches[0].get_data().values.tolist() == [0.75, 0.25, 0]
+    many = action_plot(taken, names=[f"choice {k}" for k in range(9)])
+    assert not {text.get_text() for text in many.get_xticklabels()} & {"choice 0", "choice 1"}
