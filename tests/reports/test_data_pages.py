@@ -101,6 +101,7 @@ def test_choices_have_their_names_below_the_axis() -> None:
     ax = action_plot(taken, names=["left", "the one to the far right of $x^2$", "not taken"])
     texts = [text.get_text() for text in ax.get_xticklabels()]
     assert texts == ["left", "the one to\nthe far\nright of\n\\$x^2\\$", "not taken"]
-    assert ax.patches[0].get_data().values.tolist() == [0.75, 0.25, 0]
+    shares: Any = ax.patches[0]
+    assert shares.get_data().values.tolist() == [0.75, 0.25, 0]
     many = action_plot(taken, names=[f"choice {k}" for k in range(9)])
     assert not {text.get_text() for text in many.get_xticklabels()} & {"choice 0", "choice 1"}
