@@ -155,14 +155,16 @@ SIMULATED = CARD.replace('loader = "neorl2"', 'loader = "d4rl"').replace("good.n
 
 def test_states_are_made_again_in_the_simulator(call: Call, tmp_path: Path) -> None:
     states = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
-    actions = np.tanh(states[:, :3])
-    write_hdf5(tmp_path, actions=actions, **{"infos/qpos": states, "infos/qvel": states})
+    held = {"infos/qpos": states, "infos/qvel": states}
+    write_hdf5(tmp_path, **held)
     card = tmp_path / "card.toml"
     card.write_text(SIMULATED)
     checked = call("data", "check", card)
     assert checked.code == 0
     assert "data.hdf5 holds states that were not replayed: environment" in checked.stdout
     simulator = "offrl.datasets.d4rl_locomotion:offrl/Hopper-D4RL-v2"
+    observations = np.concatenate([states[:, 1:], states], 1)
+    write_hdf5(tmp_path, observations=observations, actions=np.tanh(states[:, :3]), **held)
     card.write_text(re.sub('(?m)^id = ".*:.*"$', f'id = "{simulator}"', SIMULATED))
     checked = call("data", "check", card)
     line = "18 steps of data.hdf5 made again in offrl/Hopper-D4RL-v2 (a row holds the state "
