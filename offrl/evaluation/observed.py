@@ -30,7 +30,7 @@ ROWS = 250  # steps that are made again, and as many ends of episodes at most
 PAID = 100_000  # rows whose rewards are computed again
 FREE = 2  # positions that an observation may lack, as nothing depends on them
 
-NONE = np.zeros(0, np.int64)
+NO_ROWS = np.zeros(0, np.int64)
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -146,7 +146,7 @@ class _Simulator:
 
 
 def remake(
-    dataset: Dataset, progress: Progress | None = None, suspects: NDArray[np.int64] = NONE
+    dataset: Dataset, progress: Progress | None = None, suspects: NDArray[np.int64] = NO_ROWS
 ) -> Remade:
     """Steps of a data set made again in its card's simulator, from its observations.
 

@@ -76,7 +76,7 @@ def submit(
     Raises InputError where the submission has faults; then none is written. Those of the runs are
     looked for before a draft is written.
     """
-    if runs.suffix == ".zip":
+    if runs.suffix == ".zip" and not runs.is_dir():
         with opened(runs) as bundle:
             try:
                 return submit(
