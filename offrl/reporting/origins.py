@@ -6,6 +6,7 @@ from typing import Any
 from offrl.reporting.values import value_text
 
 LABELS = {"algorithm": "algorithms", "dataset": "data sets", "seed": "seeds"}
+NAMES = {"data_sha256": "data checksum"}
 DISTINCT = 12  # values of one key that are given; the entries hold them all
 
 
@@ -26,7 +27,7 @@ def origins(
         for items in flat:
             if key in items:
                 groups.setdefault(items[key], []).append(items)
-        name = LABELS.get(key, key.replace("_", " "))
+        name = LABELS.get(key) or NAMES.get(key) or key.replace("_", " ")
         if key in LABELS or len(groups) == 1 == len(flat):
             yield name, [(", ".join(groups), "")]
         elif len(groups) == len(flat) > DISTINCT:
