@@ -12,7 +12,7 @@ import pandas as pd
 from offrl.errors import InputError
 from offrl.results.checks import cell_text, form_notes, run_keys, run_text
 from offrl.results.failures import UNFINISHED, Failure
-from offrl.results.files import SUFFIXES, read_logs, read_scores
+from offrl.results.files import PIPE, SUFFIXES, read_logs, read_scores
 from offrl.results.provenance import POOLED
 from offrl.results.reading import AS_IT_IS, Reading
 from offrl.results.run_labels import Run, each_once, labelled_runs, with_names
@@ -63,6 +63,11 @@ def collect(
             parts.append((f"table {number}", table))
             continue
         source = Path(source)
+        if not source.exists() and str(source) != PIPE:
+            raise InputError(
+                f"{source}: no such file or folder; expected a folder of runs, a bundle (.zip) or "
+                f"a score table ({', '.join(SUFFIXES)})"
+            )
         if source.is_dir():
             logs = read_logs(source, scale, complete=False, reading=reading)
             if logs is not None:

@@ -219,6 +219,7 @@ def test_bad_csv_is_one_clear_line(tmp_path, text, expected):
 
 def test_bad_files_are_one_clear_line(tmp_path):
     refused(lambda: read_scores(tmp_path / "no.csv"), "no such file")
+    refused(lambda: collect(tmp_path / "no"), "no such file or folder", "folder of runs", ".zip")
     refused(lambda: read_scores(write(tmp_path / "s.xlsx", "")), ".parquet")
     refused(lambda: read_scores(write(tmp_path / "s.parquet", "text")), "cannot be read as Parquet")
     (tmp_path / "latin.csv").write_bytes(HEADER.encode() + "Ä,x,1,2".encode("latin-1"))
