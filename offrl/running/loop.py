@@ -175,7 +175,7 @@ class Training:
 
     def _train(self) -> None:
         try:
-            self._advance_to_theended_by()
+            self._advance_to_the_end()
         finally:
             self.stage.close()
             for run in self.runs:  # up to the step at which something was raised
@@ -184,7 +184,7 @@ class Training:
             if self.players is not None and self.pending is not None:  # something was raised
                 self.players.collect()
 
-    def _advance_to_theended_by(self) -> None:
+    def _advance_to_the_end(self) -> None:
         every, validation = self.evaluation.every, self.learner.validation_interval
         captured = Captured(self.learner, self.sampler, self.device, self.step)
         while self.step < self.steps and any(run.end is None for run in self.runs):
