@@ -3,7 +3,7 @@
 An episode of T steps holds T + 1 observations, so every transition has its successor. Terminations
 and truncations are kept apart. Observations are flattened by their declared space, as in the
 simulator: the parts of dicts and tuples in the order of the card's `environment.observation_keys`,
-else sorted.
+else sorted and without texts.
 """
 
 import contextlib
@@ -45,6 +45,7 @@ from offrl.data import (
     read_choices,
     refuse_links,
     size_of,
+    texts_of,
 )
 from offrl.errors import InputError, unknown
 from offrl.files import plain
@@ -577,6 +578,8 @@ def _read(dataset: Any, episodes: Iterable[Any], path: Path, card: Card, room: R
     if "" not in layout and not declared:
         parts = "tuple" if isinstance(dataset.observation_space, gymnasium.spaces.Tuple) else "dict"
         notes.append(f"{parts} observations flattened in the order {', '.join(layout)}")
+        if left_out := texts_of(dataset.observation_space):
+            notes.append(f"texts are left out, and no policy sees them: {', '.join(left_out)}")
     if unfinished:
         notes.append(f"{unfinished} episodes end with neither flag: marked as truncated")
     if dropped:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from offrl.data.nested import open_nested as open_nested
     from offrl.data.observations import flatten as flatten
     from offrl.data.observations import layout_of as layout_of
+    from offrl.data.observations import texts_of as texts_of
     from offrl.data.room import Room as Room
     from offrl.data.sequences import episode_columns as episode_columns
     from offrl.data.steps import Steps as Steps
@@ -70,7 +71,7 @@ _NAMES = {
     "dataset": ("Dataset", "load_dataset"),
     "links": ("refuse_links",),
     "nested": ("Nested", "open_nested"),
-    "observations": ("flatten", "layout_of"),
+    "observations": ("flatten", "layout_of", "texts_of"),
     "foreign": ("check_size", "disk_usage", "size_of"),
     "loader": ("path_stamp",),
     "room": ("Room",),

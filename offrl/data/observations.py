@@ -2,7 +2,7 @@
 
 Dicts and tuples may be nested. Their arrays, the leaves, have paths such as `goal/kettle` or
 `0/position`, and stand side by side: in the order of the declared keys, else dicts sorted by name
-and tuples by place.
+and tuples by place. Texts, such as an instruction, are left out where no keys are declared.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,6 +61,8 @@ def flatten(
     """
     found = leaves(observations)
     names = order(found, keys, where)
+    if not keys:
+        names = [name for name in names if found[name].dtype.kind != "U"] or names
     parts = [found[name] for name in names]
     if any(part.dtype.kind not in "fiub" or part.ndim == 0 for part in parts):
         kinds = ", ".join(f"{name} {found[name].dtype}".strip() for name in names)
@@ -82,14 +84,18 @@ def layout_of(
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each leaf of a declared space, in the order in which `flatten` takes them.
 
-    Raises InputError for a leaf that is no fixed number of numbers, such as text or a graph.
+    Raises InputError for a leaf that is no fixed number of numbers, such as a graph, and for a text
+    that is named by a key or has no numbers beside it.
     """
     from gymnasium import spaces
 
     numbers = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
     found = dict(_parts(space, ""))
+    names = order(found, keys, where)
+    if not keys:
+        names = [name for name in names if name not in texts_of(space)] or names
     layout = {}
-    for name in order(found, keys, where):
+    for name in names:
         part = found[name]
         if not isinstance(part, numbers):
             raise InputError(
@@ -98,6 +104,11 @@ def layout_of(
             )
         layout[name] = tuple(part.shape or ())
     return layout
+
+
+def texts_of(space: "gymnasium.Space[Any]") -> list[str]:
+    """The paths of the leaves of a declared space that are texts."""
+    return [name for name, part in _parts(space, "") if getattr(part.dtype, "kind", "") == "U"]
 
 
 def _parts(space: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
-from offrl.data.observations import flatten, layout_of
+from offrl.data.observations import flatten, layout_of, texts_of
 from offrl.errors import InputError
 
 BOX = spaces.Box(-1, 1, (2,), np.float32)
@@ -52,13 +52,27 @@ def test_parts_stand_sorted_or_as_declared() -> None:
         flatten(values, ["c"], "here")
 
 
+def test_texts_are_left_out_unless_a_key_names_them() -> None:
+    space = spaces.Dict(mission=spaces.Text(5), image=BOX)
+    values = {"mission": ["go", "stay"], "image": np.array([[1, 2], [3, 4]])}
+    layout = layout_of(space, [], "here")
+    assert layout == {"image": (2,)}
+    assert flatten(values, (), "here", layout).tolist() == [[1, 2], [3, 4]]
+    assert flatten({**values, "mission": ("go", "stay")}).tolist() == [[1, 2], [3, 4]]
+    assert texts_of(space) == ["mission"]
+    with pytest.raises(InputError, match="mission is Text; offrl reads Box, Discrete"):
+        layout_of(space, ["image", "mission"], "here")
+    with pytest.raises(InputError, match="the observation space is Text; offrl reads"):
+        layout_of(spaces.Text(5), [], "here")
+
+
 def test_what_is_not_of_the_declared_space_is_refused() -> None:
     layout = layout_of(spaces.Tuple((BOX, BOX)), [], "here")
     with pytest.raises(InputError, match=r"here: observations have shape \(2,\), but the declared"):
         flatten(np.zeros((3, 2)), (), "here", layout)
-    text = spaces.Dict(mission=spaces.Text(5), image=BOX)
-    with pytest.raises(InputError, match="mission is Text; offrl reads Box, Discrete"):
-        layout_of(text, [], "here")
-    assert layout_of(text, ["image"], "here") == {"image": (2,)}
+    graph = spaces.Dict(net=spaces.Graph(BOX, None), image=BOX)
+    with pytest.raises(InputError, match="net is Graph; offrl reads Box, Discrete"):
+        layout_of(graph, [], "here")
+    assert layout_of(graph, ["image"], "here") == {"image": (2,)}
     with pytest.raises(InputError, match="observations are <U1; offrl reads arrays of numbers"):
         flatten(np.array(["a"]), (), "here")

@@ -240,6 +240,30 @@ def test_minari_tuples_are_read_by_their_declared_space(
     assert dataset.notes == ["tuple observations flattened in the order 0, 1"]
 
 
+@pytest.mark.parametrize("name", ["minari:D4RL/minigrid/fourrooms-v0", "minari-fourrooms-v0"])
+def test_minaris_rooms_are_read_without_their_mission(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spaces are those of its metadata: a dict with a text, and seven discrete actions."""
+    views = np.arange(4 * 147, dtype=np.uint8).reshape(4, 7, 7, 3)
+    seen = {"direction": np.arange(4), "image": views, "mission": ["reach the goal"] * 4}
+    space = gymnasium.spaces.Dict(
+        direction=gymnasium.spaces.Discrete(4),
+        image=gymnasium.spaces.Box(0, 255, (7, 7, 3), np.uint8),
+        mission=gymnasium.spaces.Text(14),
+    )
+    taken = dataclasses.replace(episode(3, observations=seen), actions=np.array([0, 6, 2]))
+    acting = gymnasium.spaces.Discrete(7)
+    minari_data(monkeypatch, tmp_path, [taken], space, "D4RL/minigrid/fourrooms-v0", acting)
+    dataset = load_dataset(name)
+    rows = np.concatenate([np.arange(4)[:, None], views.reshape(4, -1)], 1)
+    np.testing.assert_array_equal(dataset.observations, rows[:-1])
+    np.testing.assert_array_equal(dataset.next_observations, rows[1:])
+    assert dataset.actions.tolist() == [0, 6, 2]
+    assert dataset.action_count == 7
+    assert "texts are left out, and no policy sees them: mission" in dataset.notes
+
+
 def test_minari_data_of_another_shape_than_declared_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
