@@ -204,7 +204,7 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
     room = Room(path, [file[key] for key in used if _is_numeric(file[key])], disk_usage(path))
 
     def numbers(key: str, axes: int) -> Floats:
-        return column(_stored(file[key]), path, key, rows, axes, room.empty)
+        return column(_stored(file[key]), path, key, rows, axes, room.empty, flat=axes == 2)
 
     said: Any = file.get("discrete_action")  # of d3rlpy
     discrete = getattr(said, "shape", None) == () and _is_numeric(said) and np.any(said[()])
@@ -221,6 +221,8 @@ def _read(file: Mapping[str, Any], path: Path, card: Card) -> Columns:
     rewards = numbers("rewards", 1)
     totals = _totals(rewards, terminals | timeouts)
     observations = numbers("observations", 2)
+    if len(shape) > 2:
+        notes.append(f"observations of shape {shape[1:]} flattened")
     taken = actions(_stored(file["actions"]), path, "actions", rows, card.action_count, room.empty)
     if card.view == "qlearning":
         keep = ~timeouts

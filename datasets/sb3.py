@@ -76,11 +76,15 @@ def read(path: Path, card: Card) -> Columns:
     ends[steps - 1 :: steps] = True
     terminations = dones & ~timeouts
     truncations = cut_off(ends, terminations, timeouts, notes)
+
+    def observed(name: str) -> NDArray[np.float32]:
+        return column(raw[name], path, name, rows, 2, flat=True)
+
     return Columns(
-        observations=column(raw["observations"], path, "observations", rows, 2),
+        observations=observed("observations"),
         actions=actions(raw["actions"], path, "actions", rows, card.action_count),
         rewards=column(raw["rewards"], path, "rewards", rows, 1),
-        next_observations=column(raw["next_observations"], path, "next_observations", rows, 2),
+        next_observations=observed("next_observations"),
         terminations=terminations,
         truncations=truncations,
         notes=notes,

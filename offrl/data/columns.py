@@ -1,6 +1,7 @@
 """What a loader reads: checked columns, a row per transition."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,13 @@ class Columns:
 
 
 def column(
-    values: Any, where: Path, key: str, rows: int, axes: int, empty: Empty = np.empty
+    values: Any,
+    where: Path,
+    key: str,
+    rows: int,
+    axes: int,
+    empty: Empty = np.empty,
+    flat: bool = False,
 ) -> NDArray[np.float32]:
     """One column of a file as float32, checked.
 
@@ -84,6 +91,7 @@ def column(
         rows: the length that all columns of the file have.
         axes: 2 for vectors per row, 1 for numbers per row; a column (rows, 1) counts as either.
         empty: makes the array of a column that is read here; see `Room`.
+        flat: whether arrays per row, such as images, are flattened to vectors.
 
     Raises InputError for another shape, for text, and for the first NaN or infinity.
     """
@@ -101,8 +109,8 @@ def column(
     form = shape
     if axes == 1 and shape == (rows, 1):
         form = (rows,)
-    elif axes == 2 and len(shape) == 1:
-        form = (rows, 1)
+    elif axes == 2 and (len(shape) == 1 or flat):
+        form = (rows, math.prod(shape[1:]))
     if len(form) != axes or 0 in form:
         expected = "(rows,)" if axes == 1 else "(rows, dimensions)"
         raise InputError(f"{where}: {key}: shape {shape}, expected {expected}")

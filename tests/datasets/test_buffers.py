@@ -97,6 +97,15 @@ def test_a_buffer_of_stable_baselines3(tmp_path: Path) -> None:
     assert "2 episodes end with no flag: marked as truncated" in data.notes
 
 
+def test_images_of_stable_baselines3_are_flattened(tmp_path: Path) -> None:
+    images = np.arange(5 * 2 * 12, dtype=np.uint8).reshape(5, 2, 3, 2, 2)
+    changes = {"observations": images, "next_observations": images + 1}
+    data = load_dataset(sb3(tmp_path / "buffer.npz", **changes))
+    expected = images[:3].transpose(1, 0, 2, 3, 4).reshape(6, 12)
+    np.testing.assert_array_equal(data.observations, expected)
+    np.testing.assert_array_equal(data.next_observations, expected + 1)
+
+
 def test_a_full_buffer_of_stable_baselines3_begins_with_its_oldest_row(tmp_path: Path) -> None:
     data = load_dataset(sb3(tmp_path / "buffer.npz", full=True))
     assert data.rewards.tolist() == [*range(5), *range(100, 105)]

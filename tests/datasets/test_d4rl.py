@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numbered import numbers
 
-from offrl.data.card import Card, Environment
+from offrl.data.card import Card, Environment, find_card
 from offrl.data.dataset import Dataset, load_dataset
 from offrl.errors import InputError
 
@@ -376,6 +376,32 @@ def test_discrete_actions_are_read_where_the_card_has_their_number(tmp_path: Pat
     assert dataset.actions.dtype == np.int64
     assert dataset.actions.tolist() == taken[:9].tolist()
     assert dataset.action_count == 3
+
+
+@pytest.mark.parametrize("successors", [False, True])
+def test_views_of_d4rls_rooms_are_flattened(tmp_path: Path, successors: bool) -> None:
+    """In the layout of D4RL's script: images and choices as float32, no timeouts."""
+    views = numbers(10, 147).reshape(10, 7, 7, 3)
+    kept = {"next_observations": views + 100} if successors else {}
+    path = d4rl_file(
+        tmp_path / "minigrid4rooms.hdf5",
+        10,
+        [3, 9],
+        observations=views,
+        actions=np.arange(10, dtype=np.float32) % 7,
+        **kept,
+    )
+    room = find_card("minigrid-fourrooms-v0")
+    with pytest.raises(InputError, match=r"load it through a card that gives .*max_episode_steps"):
+        load_dataset(room.model_copy(update={"source": d4rl_card(path).source}))
+    card = d4rl_card(path, limit=50).model_copy(update={"actions": room.actions})
+    dataset = load_dataset(card)
+    flat = views.reshape(10, -1)
+    np.testing.assert_array_equal(dataset.observations, flat)
+    after = flat + 100 if successors else flat[[1, 2, 3, 3, 5, 6, 7, 8, 9, 9]]
+    np.testing.assert_array_equal(dataset.next_observations, after)
+    assert dataset.actions.tolist() == [*range(7), 0, 1, 2]
+    assert "observations of shape (7, 7, 3) flattened" in dataset.notes
 
 
 def test_d4rls_columns_in_an_npz_file_given_by_its_path_are_read(tmp_path: Path) -> None:
