@@ -110,6 +110,9 @@ def _checks(file: "File") -> str:
 
 def _expected(card: "Card") -> Iterator[str]:
     """What a copy holds, as far as the card says."""
+    if card.actions is not None:
+        names = f": {', '.join(card.actions.names)}" if card.actions.names else ""
+        yield f"{card.actions.count:,} discrete actions{names}"
     expected = card.expected
     for split, prefix in (("", ""), ("validation: ", "validation_")):
         if prefix and not card.source.validation:

@@ -96,6 +96,8 @@ def test_a_card_is_shown_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
     words = " ".join(call("show", "pointmaze-quickstart").stdout.split())
     assert "made on your machine by pointmaze: offrl data make pointmaze-quickstart" in words
     assert "versions of the simulator in which scores are valid: not known" in words
+    rooms = " ".join(call("show", "minari-fourrooms-v0").stdout.split())
+    assert "7 discrete actions: left, right, forward, pickup, drop, toggle, done" in rooms
     assert "minari:D4RL/door/human-v2" in call("show", "minari-door-human-v2").stdout
 
 
