@@ -17,12 +17,21 @@ if TYPE_CHECKING:
     import gymnasium
 
 
-def leaves(values: Any, name: str = "") -> dict[str, NDArray[Any]]:
-    """The arrays of nested dicts and tuples by path; a plain array's path is empty."""
-    found: dict[str, NDArray[Any]] = {}
+def leaves(values: Any, name: str = "") -> dict[str, Any]:
+    """The arrays of nested dicts and tuples by path, and texts; a plain array's path is empty."""
+    found: dict[str, Any] = {}
     for path, value in _below(values, name):
         found |= leaves(value, path)
-    return found if _nested(values) else {name: np.asarray(values)}
+    if _nested(values):
+        return found
+    return {name: values if _is_text(values) else np.asarray(values)}
+
+
+def _is_text(values: Any) -> bool:
+    """Whether it is a text or holds one; as an array, each would be as long as the longest."""
+    if isinstance(values, list):
+        return any(isinstance(value, str) for value in values)
+    return isinstance(values, str) or getattr(getattr(values, "dtype", None), "kind", "") == "U"
 
 
 def order(names: Iterable[str], keys: Sequence[str], where: str) -> list[str]:
@@ -62,10 +71,13 @@ def flatten(
     found = leaves(observations)
     names = order(found, keys, where)
     if not keys:
-        names = [name for name in names if found[name].dtype.kind != "U"] or names
+        names = [name for name in names if not _is_text(found[name])] or names
     parts = [found[name] for name in names]
-    if any(part.dtype.kind not in "fiub" or part.ndim == 0 for part in parts):
-        kinds = ", ".join(f"{name} {found[name].dtype}".strip() for name in names)
+    if any(_is_text(part) or part.dtype.kind not in "fiub" or part.ndim == 0 for part in parts):
+        kinds = ", ".join(
+            f"{name} {'text' if _is_text(part) else part.dtype}".strip()
+            for name, part in zip(names, parts, strict=True)
+        )
         raise InputError(f"{where}: observations are {kinds}; offrl reads arrays of numbers only")
     if layout is not None:
         seen = {name: found[name].shape[1:] for name in names}

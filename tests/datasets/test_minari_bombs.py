@@ -110,14 +110,15 @@ def empty_values(name: str, shape: tuple[int, ...]) -> Callable[[Any], None]:
     return change
 
 
-def one_value_for_many(name: str) -> Callable[[Any], None]:
-    """Two thousand rows that all refer to one value of 4 MiB."""
+def one_value_for_many(name: str, text: bool = False) -> Callable[[Any], None]:
+    """Two thousand rows that all refer to one value, of 4 MiB."""
 
     def change(file: Any) -> None:
         if name in file:
             del file[name]
-        items = file.create_dataset(name, (2000,), h5py.vlen_dtype(np.uint8))
-        items[0] = np.ones(2**22, np.uint8)
+        kind = h5py.string_dtype() if text else h5py.vlen_dtype(np.uint8)
+        items = file.create_dataset(name, (2000,), kind)
+        items[0] = 2**22 * "o" if text else np.ones(2**22, np.uint8)
         place, path = items.id.get_offset(), file.filename
         file.close()
         with Path(path).open("r+b") as raw:
@@ -164,6 +165,21 @@ def test_arrays_that_are_larger_than_their_file(
         in_main(folder, damage)
         messages |= {seen: message, folder: plain.get(name, "3 rows")}  # infos are not looked at
     refused(messages)
+
+
+def test_texts_that_are_longer_than_others_or_than_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an array each text would be as long as the longest, at four bytes a character."""
+    box = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    space = gymnasium.spaces.Dict(x=box, mission=gymnasium.spaces.Text(9))
+    seen = {"x": np.zeros((4, 2), np.float32), "mission": ["go", 2**24 * "o", "", ""]}
+    folder, other = (
+        minari_data(monkeypatch, tmp_path, [episode(3, observations=seen)], space, minari_id=name)
+        for name in ("a-v0", "b-v0")
+    )
+    in_main(other, one_value_for_many("episode_0/observations/mission", text=True))
+    refused({folder: "3 rows", other: "longer than the file"})
 
 
 ROWS = 400_000
