@@ -7,6 +7,7 @@ differ.
 
 import contextlib
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -897,9 +898,11 @@ def _odd_item(group: Any, name: str, random: Random) -> None:
             group.create_dataset(name, data=h5py.Empty("f4"))
         case 6:
             filters: list[Any] = [{"compression": "gzip"}, {"fletcher32": True}, {"shuffle": True}]
+            filters = filters[:1] if values.dtype.hasobject else filters  # texts take no others
             group.create_dataset(name, data=values, chunks=True, **random.choice(filters))
         case _:
-            odd = _odd_array(values, random)
+            numbers = np.arange(values.size, dtype="f4") if values.dtype.hasobject else values
+            odd = _odd_array(numbers, random)
             if odd.dtype.kind not in "UM":
                 group[name] = odd
 
@@ -945,19 +948,26 @@ def _make_minari(folder: Path) -> None:
                 truncations=np.arange(5) == 4,
             )
         )
+    numbers = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    texts = gymnasium.spaces.Dict(x=numbers, mission=gymnasium.spaces.Text(9))
+    told = [
+        dataclasses.replace(e, observations={"x": e.observations, "mission": 6 * ["go"]})
+        for e in episodes
+    ]
     os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    for form, name in (
-        ("hdf5", "own/tiny-v0"),
-        ("arrow", "own/arrow-v0"),
-        ("parquet", "own/rows-v0"),
+    for form, name, held, space in (
+        ("hdf5", "own/tiny-v0", episodes, numbers),
+        ("hdf5", "own/texts-v0", told, texts),
+        ("arrow", "own/arrow-v0", episodes, numbers),
+        ("parquet", "own/rows-v0", episodes, numbers),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Minari's advice on metadata
             minari.create_dataset_from_buffers(
                 name,
-                episodes,
+                held,
                 env="Pendulum-v1",
-                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32),
+                observation_space=space,
                 action_space=gymnasium.spaces.Box(-1, 1, (2,), np.float32),
                 ref_min_score=0.0,
                 ref_max_score=9.0,
@@ -967,13 +977,13 @@ def _make_minari(folder: Path) -> None:
 
 def _mutate_minari(folder: Path, random: Random) -> None:
     own = folder / "own"
-    chosen = random.choice(["tiny-v0", "tiny-v0", "arrow-v0", "rows-v0"])
+    chosen = random.choice(["tiny-v0", "texts-v0", "arrow-v0", "rows-v0"])
     if chosen != "tiny-v0":
         shutil.rmtree(own / "tiny-v0")
         (own / chosen).rename(own / "tiny-v0")
     data = own / "tiny-v0" / "data"
     metadata, episodes = data / "metadata.json", data / "main_data.hdf5"
-    if chosen != "tiny-v0":
+    if chosen in ("arrow-v0", "rows-v0"):
         (episodes,) = data.glob(f"{random.randrange(3)}/part-0.*")
     match random.randrange(12):
         case 0:
@@ -991,7 +1001,7 @@ def _mutate_minari(folder: Path, random: Random) -> None:
             text = random.choice([mutate_json(text, random), mutate(text, random, TEXT)])
             values[key] = text.decode("utf-8", "replace")
             metadata.write_text(json.dumps(values))
-        case _ if chosen != "tiny-v0":
+        case _ if chosen in ("arrow-v0", "rows-v0"):
             _write_table(_odd_table(_read_rows(episodes), random), episodes, random)
         case _:
             with h5py.File(episodes, "r+") as file:
@@ -1000,8 +1010,10 @@ def _mutate_minari(folder: Path, random: Random) -> None:
                     name = random.choice(["id", "total_steps", "seed", "x"])
                     episode.attrs[name] = random.choice([-1, 7, 2**40, "x", 1.5, [1, 2]])
                 else:
-                    names = [k for k in episode if isinstance(episode[k], h5py.Dataset)]
-                    _odd_item(episode, random.choice(names), random)
+                    seen = episode["observations"]
+                    within = random.choice([episode, seen]) if chosen == "texts-v0" else episode
+                    names = [k for k in within if isinstance(within[k], h5py.Dataset)]
+                    _odd_item(within, random.choice(names), random)
 
 
 def _read_rows(path: Path) -> pa.Table:
@@ -1062,7 +1074,10 @@ def _agree_minari(folder: Path, dataset: Dataset) -> None:
         with h5py.File(main, rdcc_nbytes=0) as file:  # or a wrong chunk size stops it
             for name in sorted(file, key=lambda name: int(name.removeprefix("episode_"))):
                 rows = len(file[name]["rewards"])
-                parts.append(_joined(*(file[name][key][()][:rows] for key in keys)))
+                stored = {key: file[name][key] for key in keys}
+                if isinstance(stored["observations"], h5py.Group):  # with texts beside them
+                    stored["observations"] = stored["observations"]["x"]
+                parts.append(_joined(*(values[:rows] for values in stored.values())))
     for number in range(3):
         for path in data.glob(f"{number}/part-0.*"):
             table = _read_rows(path).slice(0, _read_rows(path).num_rows - 1)  # the last is filling
