@@ -223,9 +223,10 @@ def product_speeds() -> dict[str, float]:
     a, b = torch.randn(2, 256, 256)
     low_a, low_b = a.bfloat16(), b.bfloat16()
     products: dict[str, Callable[[], Any]] = {"blas": lambda: torch.mm(a, b)}
-    if kernels.ONEDNN:
-        linear = torch.ops.mkldnn._linear_pointwise
+    linear = torch.ops.mkldnn._linear_pointwise
+    if torch.float32 in kernels.ONEDNN:
         products["onednn"] = lambda: linear(a, b.mT, None, "none", [], "")
+    if torch.bfloat16 in kernels.ONEDNN:
         products["onednn bfloat16"] = lambda: linear(low_a, low_b.mT, None, "none", [], "")
     return {
         name: max(rate(multiply, 0.1) for _ in range(5)) * 2 * 256**3

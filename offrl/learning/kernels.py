@@ -22,16 +22,17 @@ LAYER_NORM_EPSILON = 1e-6  # flax's; torch's own default is 1e-5
 BLOCK_ROWS = 512  # whose activations stay in cache: half a megabyte a layer of 256
 
 
-def _onednn_works() -> bool:
+def _onednn_works(dtype: torch.dtype) -> bool:
     try:
-        one = torch.ones(1, 1)
+        one = torch.ones(1, 1, dtype=dtype)
         return bool(torch.ops.mkldnn._linear_pointwise(one, one, None, "none", [], "") == 1)
     except (AttributeError, RuntimeError):
         return False
 
 
-ONEDNN = _onednn_works()
-KERNELS = ("onednn", "blas", "batched") if ONEDNN else ("blas", "batched")
+# Of what: not every processor multiplies bfloat16.
+ONEDNN = frozenset(dtype for dtype in (torch.float32, torch.bfloat16) if _onednn_works(dtype))
+KERNELS = ("onednn", "blas", "batched") if torch.float32 in ONEDNN else ("blas", "batched")
 _current = KERNELS[0]
 
 
@@ -68,7 +69,7 @@ def applies(x: Tensor) -> bool:
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """The product a b plus a bias, of matrices or batches of them, and then ReLU or not."""
     # ReLU comes after oneDNN's product, because its own turns NaN into 0, which would hide it.
-    if _current == "onednn" and a.dim() == 2:
+    if _current == "onednn" and a.dim() == 2 and a.dtype in ONEDNN:
         flat = None if bias is None else bias.flatten()
         out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, flat, "none", [], "")
     else:

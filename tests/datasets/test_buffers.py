@@ -99,7 +99,7 @@ def test_a_buffer_of_stable_baselines3(tmp_path: Path) -> None:
 
 def test_images_of_stable_baselines3_are_flattened(tmp_path: Path) -> None:
     images = np.arange(5 * 2 * 12, dtype=np.uint8).reshape(5, 2, 3, 2, 2)
-    changes = {"observations": images, "next_observations": images + 1}
+    changes: dict[str, Any] = {"observations": images, "next_observations": images + 1}
     data = load_dataset(sb3(tmp_path / "buffer.npz", **changes))
     expected = images[:3].transpose(1, 0, 2, 3, 4).reshape(6, 12)
     np.testing.assert_array_equal(data.observations, expected)

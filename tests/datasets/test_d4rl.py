@@ -382,7 +382,7 @@ def test_discrete_actions_are_read_where_the_card_has_their_number(tmp_path: Pat
 def test_views_of_d4rls_rooms_are_flattened(tmp_path: Path, successors: bool) -> None:
     """In the layout of D4RL's script: images and choices as float32, no timeouts."""
     views = numbers(10, 147).reshape(10, 7, 7, 3)
-    kept = {"next_observations": views + 100} if successors else {}
+    kept: dict[str, Any] = {"next_observations": views + 100} if successors else {}
     path = d4rl_file(
         tmp_path / "minigrid4rooms.hdf5",
         10,
