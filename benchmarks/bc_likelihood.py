@@ -21,7 +21,7 @@ from offrl.learning import MLP, Batch, Device, Loss, Seeds, Spec, StatelessPolic
 class BCLikelihood(BC):
     """BC by the likelihood of a normal distribution around the cloned action."""
 
-    agreement = None
+    agreement = ""  # none was measured
 
     def __init__(self, spec: Spec, config: BCConfig, seeds: Seeds, device: Device = "cpu"):
         super().__init__(spec, config, seeds, device)
