@@ -154,6 +154,9 @@ def main() -> None:
     else:
         if code == INTERRUPTED:
             print_message("Interrupted; what was saved stays, and the same command carries on.")
+            # Where the interrupt passed an exec() of text, as in the import of a dataclass, CPython
+            # would end by the signal in place of the exit code; running text anew clears that.
+            exec("")
         raise SystemExit(code or 0)
     print_message(f"error: {' '.join(message.split())}")
     raise SystemExit(2)

@@ -307,3 +307,11 @@ def test_a_place_that_cannot_be_written(
         assert not list(locked.iterdir())
     finally:
         locked.chmod(0o700)
+
+
+def test_an_interrupt_that_passed_an_exec_ends_by_the_exit_code(tmp_path: Path) -> None:
+    """As one does in the import of a dataclass, after which CPython would end by the signal."""
+    (tmp_path / "late.py").write_text("exec('raise KeyboardInterrupt')")
+    ended = spawn("show", "late.py", cwd=tmp_path)
+    assert ended.code == 130
+    assert "Interrupted; what was saved stays" in ended.stderr
