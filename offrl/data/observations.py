@@ -5,7 +5,7 @@ Dicts and tuples may be nested. Their arrays, the leaves, have paths such as `go
 and tuples by place. Texts, such as an instruction, are left out where no keys are declared.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,11 +34,16 @@ def _is_text(values: Any) -> bool:
     return isinstance(values, str) or getattr(getattr(values, "dtype", None), "kind", "") == "U"
 
 
-def order(names: Iterable[str], keys: Sequence[str], where: str) -> list[str]:
-    """Paths of leaves in the order of `keys`, each of which names a leaf or all below it."""
+def order(
+    names: Iterable[str], keys: Sequence[str], where: str, texts: Collection[str] = ()
+) -> list[str]:
+    """Paths of leaves in the order of `keys`, each of which names a leaf or all below it.
+
+    Without keys those of `texts` are left out, where there are others.
+    """
     paths = list(names)
     if not keys or paths == [""]:
-        return paths
+        return [path for path in paths if path not in texts] or paths
     found = []
     for key in keys:
         below = [path for path in paths if path == key or path.startswith(f"{key}/")]
@@ -69,9 +74,7 @@ def flatten(
     are not those of `layout`.
     """
     found = leaves(observations)
-    names = order(found, keys, where)
-    if not keys:
-        names = [name for name in names if not _is_text(found[name])] or names
+    names = order(found, keys, where, [name for name in found if _is_text(found[name])])
     parts = [found[name] for name in names]
     if any(_is_text(part) or part.dtype.kind not in "fiub" or part.ndim == 0 for part in parts):
         kinds = ", ".join(
@@ -103,11 +106,8 @@ def layout_of(
 
     numbers = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
     found = dict(_parts(space, ""))
-    names = order(found, keys, where)
-    if not keys:
-        names = [name for name in names if name not in texts_of(space)] or names
     layout = {}
-    for name in names:
+    for name in order(found, keys, where, texts_of(space)):
         part = found[name]
         if not isinstance(part, numbers):
             raise InputError(
