@@ -73,15 +73,16 @@ def test_the_loss_matters_by_two_points_and_the_published_runs_lie_between(
     assert (LIKELIHOOD.mean(), LIKELIHOOD.std(ddof=1)) == pytest.approx((65.93, 0.99), abs=5e-3)
     cell = max(runs, key=np.mean)
     for ours, theirs, expected in (
-        (LIKELIHOOD, SQUARED, (2.01, 0.97, 3.05, 0.001)),
-        (LIKELIHOOD, runs.ravel(), (1.30, 0.37, 2.24, 0.01)),
-        (SQUARED, runs.ravel(), (-0.71, -1.62, 0.20, 0.117)),
-        (TOGETHER, cell, (-2.47, -5.94, 1.01, 0.106)),
-        (TOGETHER, runs.ravel(), (-2.00, -3.41, -0.60, 0.017)),
-        (LIKELIHOOD, cell, (0.84, -2.71, 4.39, 0.476)),
-        (SQUARED, cell, (-1.17, -4.75, 2.41, 0.343)),
+        (LIKELIHOOD, SQUARED, (2.01, 0.97, 3.05, 0.0010)),
+        (LIKELIHOOD, runs.ravel(), (1.30, 0.37, 2.24, 0.0095)),
+        (SQUARED, runs.ravel(), (-0.71, -1.62, 0.20, 0.1168)),
+        (TOGETHER, cell, (-2.47, -5.94, 1.01, 0.1058)),
+        (TOGETHER, runs.ravel(), (-2.00, -3.41, -0.60, 0.0169)),
+        (LIKELIHOOD, cell, (0.84, -2.71, 4.39, 0.4758)),
+        (SQUARED, cell, (-1.17, -4.75, 2.41, 0.3429)),
     ):
         welch = stats.ttest_ind(ours, theirs, equal_var=False)
         interval = welch.confidence_interval(0.95)
-        found = (ours.mean() - theirs.mean(), interval.low, interval.high, welch.pvalue)
-        assert found == pytest.approx(expected, abs=6e-3)
+        found = (ours.mean() - theirs.mean(), interval.low, interval.high)
+        assert found == pytest.approx(expected[:3], abs=5e-3)
+        assert welch.pvalue == pytest.approx(expected[3], abs=5e-5)
