@@ -48,7 +48,7 @@ class BCLikelihoodConfig(BCConfig):
 class BCLikelihood(BC):
     """BC by the likelihood of a normal distribution around the cloned action."""
 
-    Config = BCLikelihoodConfig
+    Config = BCLikelihoodConfig  # type: ignore[assignment]  # BC names its own class
     actions = frozenset((CONTINUOUS,))
     agreement = ""  # none was measured
 
