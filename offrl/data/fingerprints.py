@@ -10,7 +10,7 @@ from offrl.data.dataset import Dataset
 Array = NDArray[Any]
 Prints = NDArray[np.uint64]
 
-BLOCK = 2**20  # numbers of a block of rows
+BLOCK = 2**18  # numbers of a block of rows
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 HALF = np.uint64(32)
 
@@ -19,15 +19,17 @@ def row_prints(*columns: Array) -> Prints:
     """A number for each row of columns (N,) or (N, dimensions); 0 and -0 are equal."""
     rows = len(columns[0])
     width = sum(column[:1].size for column in columns)
-    prints = np.empty(rows, np.uint64)
+    prints = np.zeros(rows, np.uint64)
     block = max(1, BLOCK // max(1, width))
+    places = _mixed(np.arange(width, dtype=np.uint64))
     for start in range(0, rows, block):
         part = slice(start, start + block)
-        mixed = np.zeros(len(prints[part]), np.uint64)
+        first = 0
         for column in columns:
-            for numbers in np.ascontiguousarray(_bits(column[part]).T):
-                mixed = _mixed(mixed ^ numbers)
-        prints[part] = mixed
+            bits = _bits(column[part])
+            end = first + bits.shape[1]
+            prints[part] += _mixed(bits ^ places[first:end]).sum(axis=1, dtype=np.uint64)
+            first = end
     return prints
 
 

@@ -14,7 +14,7 @@ from offrl.data.coverage import coverage
 from offrl.data.dataset import load_dataset
 from offrl.data.doctor import examine
 from offrl.data.findings import Finding
-from offrl.data.fingerprints import episode_prints, row_prints
+from offrl.data.fingerprints import BLOCK, episode_prints, row_prints
 from offrl.data.jumps import HIGH, jumps
 from offrl.datasets.neorl2_simulators import DMSDVector
 
@@ -285,8 +285,14 @@ def test_equal_rows_and_episodes_have_equal_prints(tmp_path: Path) -> None:
     numbers = np.array([[1.0, 0.0], [1.0, -0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
     prints = row_prints(numbers)
     assert prints[0] == prints[1] == prints[3] != prints[2]
+    assert row_prints(numbers[:1, ::-1]) != prints[0]  # the same numbers in another order
+    parts = row_prints(numbers[:, :1], numbers[:, 1])
+    assert parts.tolist() == prints.tolist()
     whole = row_prints(np.arange(100_000))
     assert len(np.unique(whole)) == 100_000
+    wide = np.zeros((3, 2 * BLOCK), np.float32)  # one row is more than a block
+    wide[1, -1] = 1
+    assert (row_prints(wide) == row_prints(wide)[0]).tolist() == [True, False, True]
     columns = good()
     swapped = np.arange(STEPS * EPISODES)
     swapped[[5, 6]] = 6, 5  # the same rows in another order are another episode
