@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from sources import npz
@@ -178,6 +179,80 @@ def test_neorl2_cards(name: str, task: str, low: float, high: float, md5: str) -
     assert file.urls[0] == f"http://datasets.polixir.site/neorl2/{task}/{task}-train.npz"
     assert card.reference is not None
     assert (card.reference.min, card.reference.max) == (low, high)
+
+
+# The pages below minari.farama.org/main/datasets, of each namespace one or two.
+@pytest.mark.parametrize(
+    ("name", "source", "steps", "episodes"),
+    [
+        ("minari-relocate-cloned-v2", "D4RL/relocate/cloned-v2", 1_000_000, 3758),
+        ("minari-pen-expert-v2", "D4RL/pen/expert-v2", 499_206, 4958),
+        ("minari-pointmaze-open-dense-v2", "D4RL/pointmaze/open-dense-v2", 1_000_000, 9525),
+        ("minari-antmaze-umaze-diverse-v1", "D4RL/antmaze/umaze-diverse-v1", 1_000_000, 1430),
+        ("minari-fourrooms-random-v0", "D4RL/minigrid/fourrooms-random-v0", 1_000_070, 10_174),
+        ("minari-walker2d-medium-v0", "mujoco/walker2d/medium-v0", 999_613, 1044),
+        ("minari-humanoidstandup-simple-v0", "mujoco/humanoidstandup/simple-v0", 1_000_000, 1000),
+        (
+            "minari-BabyAI-KeyCorridor-v0",
+            "minigrid/BabyAI-KeyCorridor/optimal-v0",
+            110_708,
+            1000,
+        ),
+        (
+            "minari-BabyAI-GoToObjS6-fullobs-v0",
+            "minigrid/BabyAI-GoToObjS6/optimal-fullobs-v0",
+            2498,
+            1000,
+        ),
+        ("minari-atari-upndown-v0", "atari/upndown/expert-v0", 262_276, 10),
+        ("minari-metaworld-hammer-v0", "metaworld/hammer/expert-v0", 25_000, 50),
+    ],
+)
+def test_minari_cards(name: str, source: str, steps: int, episodes: int) -> None:
+    card = find_card(name)
+    assert card.source.id == source
+    assert (card.expected.transitions, card.expected.episodes) == (steps, episodes)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "sets"),
+    [("D4RL", 31), ("mujoco", 28), ("minigrid", 170), ("atari", 57), ("metaworld", 50)],
+)
+def test_every_set_of_minaris_namespaces_has_a_card(namespace: str, sets: int) -> None:
+    ids = [card.source.id or "" for card in shipped_cards().values()]
+    assert sum(name.startswith(f"{namespace}/") for name in ids) == sets
+
+
+# normalizing_boundaries.json of CarloRomeo427/ASPEQ at 6ca4054
+@pytest.mark.parametrize(
+    ("body", "low", "high", "limit"),
+    [
+        ("Hopper", 16.85648238301579, 3857.803603002423, 1000),
+        ("InvertedPendulum", 5.196, 1000.0, 1000),
+        ("Reacher", -43.38096210332422, -4.3438852096245055, 50),
+    ],
+)
+def test_minaris_robots_are_scored_between_a_random_policy_and_the_expert_data(
+    body: str, low: float, high: float, limit: int
+) -> None:
+    card = find_card(f"minari-{body.lower()}-expert-v0")
+    environment, reference = card.scoring()
+    assert (reference.min, reference.max, card.expected.mean_return) == (low, high, high)
+    assert (environment.id, environment.max_episode_steps) == (f"{body}-v5", limit)
+    with gymnasium.make(environment.id, max_episode_steps=limit) as simulator:
+        simulator.action_space.seed(0)
+        returns = np.array([_random_return(simulator, seed) for seed in range(100)])
+    spread = returns.std(ddof=1) / np.sqrt(len(returns))
+    assert abs(returns.mean() - low) < 5 * spread
+
+
+def _random_return(simulator: gymnasium.Env[Any, Any], seed: int) -> float:
+    simulator.reset(seed=seed)
+    total, ended = 0.0, False
+    while not ended:
+        _, reward, terminated, truncated, _ = simulator.step(simulator.action_space.sample())
+        total, ended = total + float(reward), terminated or truncated
+    return total
 
 
 def test_check_says_what_a_card_does_not_know() -> None:

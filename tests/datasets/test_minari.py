@@ -14,10 +14,11 @@ import pytest
 from minari_sources import change, episode, minari_data
 from numbered import numbers
 
-from offrl.data.card import Environment, find_card
+from offrl.data.card import Environment, Expected, find_card
 from offrl.data.dataset import load_dataset
 from offrl.data.describe import stats
 from offrl.data.fetch import fetch
+from offrl.data.resolve import resolve
 from offrl.errors import InputError
 from offrl.evaluation.environments import Actions, make, spaces
 
@@ -255,13 +256,26 @@ def test_minaris_rooms_are_read_without_their_mission(
     taken = dataclasses.replace(episode(3, observations=seen), actions=np.array([0, 6, 2]))
     acting = gymnasium.spaces.Discrete(7)
     minari_data(monkeypatch, tmp_path, [taken], space, "D4RL/minigrid/fourrooms-v0", acting)
-    dataset = load_dataset(name)
+    source = resolve(name).model_copy(update={"expected": Expected()})  # of the whole set
+    dataset = load_dataset(source)
     rows = np.concatenate([np.arange(4)[:, None], views.reshape(4, -1)], 1)
     np.testing.assert_array_equal(dataset.observations, rows[:-1])
     np.testing.assert_array_equal(dataset.next_observations, rows[1:])
     assert dataset.actions.tolist() == [0, 6, 2]
     assert dataset.action_count == 7
     assert "texts are left out, and no policy sees them: mission" in dataset.notes
+
+
+def test_a_set_named_by_its_minari_id_says_which_card_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "offrl's own card of it is minari-hopper-expert-v0. Named by its Minari id,"
+    minari_data(monkeypatch, tmp_path, [episode(3)], minari_id="mujoco/hopper/expert-v0")
+    assert load_dataset("minari:mujoco/hopper/expert-v0").card.notes.startswith(own)
+    minari.delete_dataset("mujoco/hopper/expert-v0")
+    assert load_dataset("minari:mujoco/hopper/expert-v0").card.notes.startswith(own)
+    minari_data(monkeypatch, tmp_path, [episode(3)], minari_id="mujoco/hopper/mine-v0")
+    assert load_dataset("minari:mujoco/hopper/mine-v0").card.notes.startswith("Named by ")
 
 
 def test_minari_data_of_another_shape_than_declared_are_refused(
