@@ -337,10 +337,13 @@ class Card(Strict):
         it may not name.
         """
         if self.environment is None or self.reference is None:
-            lacking = "environment" if self.environment is None else "reference"
+            lacking, advice = "environment", "give a card (TOML) that has one"
+            if self.environment is not None:
+                lacking = "reference"
+                advice += ", where min = 0 and max = 100 make a score the return itself"
             raise InputError(
                 f"data set {self.id}: its card has no [{lacking}], so a policy cannot be scored"
-                f"{_said(self)}; give a card (TOML) that has one"
+                f"{_said(self)}; {advice}"
             )
         if self.reference.fault:
             raise InputError(
