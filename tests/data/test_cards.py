@@ -181,6 +181,28 @@ def test_neorl2_cards(name: str, task: str, low: float, high: float, md5: str) -
     assert (card.reference.min, card.reference.max) == (low, high)
 
 
+# Logs of Decision Transformer (mean return and rows of finished episodes), and episodes by
+# the catalogue of TensorFlow Datasets, an unfinished last one included.
+@pytest.mark.parametrize(
+    ("name", "rows", "mean", "finished_rows", "with_last"),
+    [
+        ("halfcheetah-medium-v2", 1_000_000, 4770.335, 1_000_000, 1000),
+        ("halfcheetah-medium-replay-v2", 202_000, 3093.286, 202_000, 202),
+        ("halfcheetah-expert-v2", 1_000_000, 10656.426, 1_000_000, 1000),
+        ("hopper-medium-v2", 1_000_000, 1422.056, 999_906, 2187),
+        ("hopper-medium-replay-v2", 402_000, 467.302, 402_000, 2041),
+        ("walker2d-medium-v2", 1_000_000, 2852.088, 999_995, 1191),
+        ("walker2d-medium-replay-v2", 302_000, 682.701, 302_000, 1093),
+    ],
+)
+def test_counts_of_d4rls_files(
+    name: str, rows: int, mean: float, finished_rows: int, with_last: int
+) -> None:
+    expected = find_card(name).expected
+    assert (expected.transitions, expected.mean_return) == (rows, mean)
+    assert expected.episodes == with_last - (finished_rows < rows)
+
+
 # The pages below minari.farama.org/main/datasets, of each namespace one or two.
 @pytest.mark.parametrize(
     ("name", "source", "steps", "episodes"),
@@ -258,10 +280,12 @@ def _random_return(simulator: gymnasium.Env[Any, Any], seed: int) -> float:
 def test_check_says_what_a_card_does_not_know() -> None:
     assert find_card("neorl2-dmsd").unknown == []
     assert find_card("neorl2-fusion").unknown == ["transitions", "episodes", "mean return"]
-    assert find_card("hopper-medium-v2").unknown == [
+    assert find_card("hopper-medium-v2").unknown == []
+    assert find_card("hopper-random-v2").unknown == [
         "transitions",
         "episodes",
-        "the checksum of hopper_medium-v2.hdf5",
+        "mean return",
+        "the checksum of hopper_random-v2.hdf5",
     ]
     assert find_card("minari-door-human-v2").unknown == ["mean return"]
 

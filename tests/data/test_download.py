@@ -248,27 +248,43 @@ def test_a_file_is_brought_once_for_all_cards_with_its_addresses(server: Server)
     assert server.requests[1:] == ["/mirror", "/a.bin"]
 
 
-def test_fetch_of_a_shipped_card_needs_nothing_else(own_cache: Path, server: Server) -> None:
-    """Its host is busy once, then answers; a proxy is what stands for it here."""
-    address = (
-        "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"
-    )
-    server.files[address] = BODY
-    server.statuses[address] = [500]
+def fetch_shipped(name: str, server: Server) -> "subprocess.CompletedProcess[str]":
+    """`offrl data fetch` of a shipped card; a proxy is what stands for its hosts here."""
     environment = {k: v for k, v in os.environ.items() if k.upper() != "NO_PROXY"}
-    done = subprocess.run(
-        [sys.executable, "-m", "offrl", "data", "fetch", "hopper-medium-v2"],
-        env=environment | {"http_proxy": server.url},
+    return subprocess.run(
+        [sys.executable, "-m", "offrl", "data", "fetch", name],
+        env=environment | {"http_proxy": server.url, "https_proxy": server.url},
         capture_output=True,
         text=True,
-        check=True,
         timeout=60,
     )
+
+
+LOCOMOTION = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
+
+
+def test_fetch_of_a_shipped_card_needs_nothing_else(own_cache: Path, server: Server) -> None:
+    """Its host is busy once, then answers. Of this set no checksum is known."""
+    address = f"{LOCOMOTION}hopper_random-v2.hdf5"
+    server.files[address] = BODY
+    server.statuses[address] = [500]
+    done = fetch_shipped("hopper-random-v2", server)
     path = Path(done.stdout.strip())
     assert path.is_relative_to(own_cache)
-    assert path.name == "hopper_medium-v2.hdf5"
+    assert path.name == "hopper_random-v2.hdf5"
     assert path.read_bytes() == BODY
     assert server.requests == [address] * 2
+
+
+def test_another_file_than_the_shipped_card_knows_is_refused(
+    own_cache: Path, server: Server
+) -> None:
+    server.files[f"{LOCOMOTION}hopper_medium-v2.hdf5"] = BODY
+    done = fetch_shipped("hopper-medium-v2", server)
+    assert done.returncode == 2
+    size = f"{len(BODY):,} bytes, less than the 152,756,557 of the card's size"
+    assert f"{LOCOMOTION}hopper_medium-v2.hdf5: {size}" in done.stderr
+    assert left_over(own_cache) == []
 
 
 PROGRAM = """
