@@ -6,7 +6,7 @@ NAME.zip
     <protocol>@<version>/<dataset>@<version>/<algorithm>-<config hash>/seed-<k>/
         run.json                 as in a run folder, without names of machines and users' paths
         evaluations.jsonl        the same rows
-        metrics.csv              the same losses
+        metrics.csv              the same losses, on a leaderboard those at evaluations
         checkpoint/state.safetensors   on request
 
 The same runs give the same bytes. Unpacked, a bundle is a folder of runs. One comes from a
@@ -63,7 +63,7 @@ def pack(
         protocols: ids, with a version or not; the runs of these alone.
         algorithms: labels; the runs of these alone.
         weights: whether checkpoints are packed too.
-        submission: the text of submission.toml.
+        submission: the text of submission.toml; of the losses, those at evaluations are packed.
 
     Raises InputError where a run is damaged, where a checkpoint is asked for and there is none, and
     where there are no runs.
@@ -81,7 +81,7 @@ def pack(
         files[f"{place}/run.json"] = record_text(public).encode()
         if run.rows:
             files[f"{place}/evaluations.jsonl"] = "".join(map(row_line, run.rows)).encode()
-            if losses := _losses(run):
+            if losses := _losses(run, submission is not None):
                 files[f"{place}/metrics.csv"] = losses
         if weights:
             files[f"{place}/{WEIGHTS}"] = _weights(run)
@@ -182,13 +182,17 @@ def _public(record: RunRecord) -> RunRecord:
     )
 
 
-def _losses(run: StoredRun) -> bytes:
-    """The run's metrics.csv up to its last evaluation; empty where there is none."""
+def _losses(run: StoredRun, at_evaluations: bool) -> bytes:
+    """The run's metrics.csv up to its last evaluation, or at its evaluations alone.
+
+    Empty where there is none.
+    """
     try:
         data = read_own(run.path / "metrics.csv", curves.LARGEST)
     except OSError:
         return b""
-    return curves.up_to(data, run.rows[-1].step)
+    losses = curves.up_to(data, run.rows[-1].step)
+    return curves.at(losses, {row.step for row in run.rows}) if at_evaluations else losses
 
 
 def _weights(run: StoredRun) -> Path:

@@ -7,7 +7,7 @@ each step at which they are kept. A last line that a crash cut short does not co
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from offrl.files import read_own
@@ -59,6 +59,13 @@ def up_to(data: bytes, step: int) -> bytes:
         last = int(first)
         kept.append(line)
     return b"".join(line + b"\n" for line in kept) if len(kept) > 1 else b""
+
+
+def at(data: bytes, steps: Collection[int]) -> bytes:
+    """Of the bytes that `up_to` gave, the lines at some steps; empty where no line is left."""
+    head, *lines = data.split(b"\n")[:-1] or [b""]
+    kept = [line for line in lines if int(line.partition(b",")[0]) in steps]
+    return b"".join(line + b"\n" for line in (head, *kept)) if kept else b""
 
 
 def read_curves(path: Path) -> list[Line]:

@@ -335,6 +335,20 @@ def test_losses_are_whole_and_nothing_else(
     assert checked.faults == (f"{CELL} 2: metrics.csv: {said}; run it again",)
 
 
+def test_of_the_losses_those_at_evaluations_are_handed_in(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs")
+    (file,) = (tmp_path / "runs").rglob("seed-2/metrics.csv")
+    original = file.read_text()
+    head, first, *others = original.splitlines()
+    between = "1500," + first.partition(",")[2]
+    file.write_text("\n".join([head, first, between, *others]) + "\n")
+    for submission, expected in ((about(), original), (None, file.read_text())):
+        pack(tmp_path / "runs", tmp_path / "mine.zip", submission=submission)
+        files = unpacked(tmp_path / "mine.zip")
+        (losses,) = (files[name] for name in files if name.endswith("seed-2/metrics.csv"))
+        assert losses.decode() == expected
+
+
 def test_checkpoints_are_whole_and_each_runs_own(tmp_path: Path) -> None:
     path = packet(tmp_path)
     files = unpacked(path)

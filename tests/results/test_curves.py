@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from offrl.errors import InputError
-from offrl.results.curves import added, interval, read_curves, up_to
+from offrl.results.curves import added, at, interval, read_curves, up_to
 from offrl.results.store import RunFolder
 
 FIRST = [(100, {"actor/loss": 0.5, "critic/loss": 1 / 3}), (200, {"actor/loss": 0.25})]
@@ -106,3 +106,16 @@ def test_a_metric_called_step_has_a_column_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_bytes(b"".join(added(b"", [(100, {"step": 7.0, "loss": 0.5})])))
     assert read_curves(path) == [(100, {"step_": 7.0, "loss": 0.5})]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ({200, 900}, b"step,actor/loss,critic/loss\n200,0.25,\n"),
+        ({100, 200}, TEXT),
+        ({150}, b""),
+    ],
+)
+def test_lines_at_some_steps(steps: set[int], expected: bytes) -> None:
+    assert at(TEXT, steps) == expected
+    assert at(b"", steps) == b""
