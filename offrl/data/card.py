@@ -341,6 +341,8 @@ class Card(Strict):
             if self.environment is not None:
                 lacking = "reference"
                 advice += ", where min = 0 and max = 100 make a score the return itself"
+            if own := _scored_card(self.source):
+                advice = f"take {own.id}, offrl's card of the same data, or {advice}"
             raise InputError(
                 f"data set {self.id}: its card has no [{lacking}], so a policy cannot be scored"
                 f"{_said(self)}; {advice}"
@@ -352,6 +354,14 @@ class Card(Strict):
             )
         self.environment.check_code()
         return self.environment, self.reference
+
+
+def _scored_card(source: Source) -> Card | None:
+    """The shipped card of the same named data that says how a policy is scored, if there is one."""
+    for card in shipped_cards().values():
+        if source.id and card.source.id == source.id and card.source.loader == source.loader:
+            return card if card.scored else None
+    return None
 
 
 def _said(card: Card) -> str:

@@ -112,19 +112,9 @@ def _named(loader: str, name: str) -> Card:
         citation="",
         notes="Given by its name, without a card: no checks of its numbers.",
     )
-    found = kept_card(card) or card.model_copy(update=_description(loader, name) | {"id": card.id})
-    return _pointed_out(found)
-
-
-def _pointed_out(card: Card) -> Card:
-    """A card for named data whose notes begin with the shipped card of the same data, if any."""
-    source = card.source
-    for shipped in shipped_cards().values():
-        if (shipped.source.loader, shipped.source.fetched_id) == (source.loader, source.id):
-            text = f"offrl's own card of it is {shipped.id}."
-            rest = card.notes.removeprefix(text).strip()  # one that was kept has it already
-            return card.model_copy(update={"notes": f"{text} {rest}"})
-    return card
+    if kept := kept_card(card):
+        return kept
+    return card.model_copy(update=_description(loader, name) | {"id": card.id})
 
 
 def _file(path: Path) -> Card:

@@ -266,16 +266,15 @@ def test_minaris_rooms_are_read_without_their_mission(
     assert "texts are left out, and no policy sees them: mission" in dataset.notes
 
 
-def test_a_set_named_by_its_minari_id_says_which_card_is_its_own(
+def test_a_set_without_references_says_which_card_of_offrls_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = "offrl's own card of it is minari-hopper-expert-v0. Named by its Minari id,"
     minari_data(monkeypatch, tmp_path, [episode(3)], minari_id="mujoco/hopper/expert-v0")
-    assert load_dataset("minari:mujoco/hopper/expert-v0").card.notes.startswith(own)
-    minari.delete_dataset("mujoco/hopper/expert-v0")
-    assert load_dataset("minari:mujoco/hopper/expert-v0").card.notes.startswith(own)
-    minari_data(monkeypatch, tmp_path, [episode(3)], minari_id="mujoco/hopper/mine-v0")
-    assert load_dataset("minari:mujoco/hopper/mine-v0").card.notes.startswith("Named by ")
+    with pytest.raises(InputError, match="; take minari-hopper-expert-v0, offrl's card of the"):
+        load_dataset("minari:mujoco/hopper/expert-v0").card.scoring()
+    minari_data(monkeypatch, tmp_path, [episode(3)], minari_id="D4RL/door/human-v2")
+    with pytest.raises(InputError, match="; give a card"):  # offrl's has none either
+        load_dataset("minari:D4RL/door/human-v2").card.scoring()
 
 
 def test_minari_data_of_another_shape_than_declared_are_refused(
